@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The contract between the core (portal.ko) and its transports.
+ *
+ * A transport describes a piece of memory and its doorbells in a struct
+ * portal_desc, and supplies the few callbacks of struct portal_ops. The core
+ * owns everything a process can hold on to: device node, files, mappings,
+ * eventfds. So a transport may go at any time: after portal_remove() no
+ * callback runs or will ever run, no mapping reaches the region, and the
+ * transport may free all it has; nothing waits for user space.
+ *
+ * Life of a portal, in the order of a transport's probe and remove:
+ *
+ *	p = portal_alloc(&desc, priv);	// p counts references from here on
+ *	request_irq(...);		// handlers may call portal_event(p, v)
+ *	portal_add(p);			// node and sysfs appear; callbacks may run
+ *	...
+ *	portal_remove(p);		// node gone, revoked, callbacks drained
+ *	free_irq(...);			// portal_event() is still allowed until here
+ *	portal_put(p);			// the core frees p with its last open file
+ */
+#ifndef _PORTAL_H
+#define _PORTAL_H
+
+#include <linux/types.h>
+
+struct device;
+struct portal;
+
+/* Highest vector count that a portal can have: MSI-X's own limit. */
+#define PORTAL_MAX_VECTORS	2048
+
+/**
+ * struct portal_ops - what a transport does for the core
+ * @ring: ring @vector of @peer. Called in process context with the portal's
+ *	read lock held (remove waits for it), so it must not wait for another
+ *	machine or for user space. May be called concurrently. The core has
+ *	executed a full barrier after the caller's stores. Returns 0, -ENXIO for
+ *	a peer or vector that certainly does not exist, or another -errno.
+ *	NULL: no doorbells can be rung.
+ * @peer_id: this machine's id now, or PORTAL_PEER_NONE. Same context as @ring.
+ *	NULL: PORTAL_PEER_NONE.
+ *
+ * More callbacks (flush, managed tables) come with the features that need them.
+ */
+struct portal_ops {
+	int (*ring)(void *priv, u32 peer, u32 vector);
+	u32 (*peer_id)(void *priv);
+};
+
+/**
+ * struct portal_extent - a physically contiguous piece of the region
+ * @start: physical address, page-aligned
+ * @len: bytes, a multiple of the page size
+ */
+struct portal_extent {
+	phys_addr_t start;
+	u64 len;
+};
+
+/* portal_desc.flags */
+#define PORTAL_DESC_RAM		BIT(0)	/* extents are kernel RAM with struct pages, always write-back */
+
+/**
+ * struct portal_desc - what a transport has
+ * @ops: callbacks; must outlive portal_remove()
+ * @parent: the bus device; the portal holds a reference
+ * @transport: short name, at most PORTAL_TRANSPORT_LEN - 1 characters
+ * @identity: stable name of the place, e.g. "pci-0000:00:04.0"; a device that
+ *	comes back with it gets the same N
+ * @extents: the region's pieces in order of offset; copied by the core. BARs and
+ *	other device memory must never have been given struct pages for this
+ * @nr_extents: at least 1
+ * @vectors: receive vectors, 0 .. PORTAL_MAX_VECTORS
+ * @max_peers: peer ids are below this; 0: not known
+ * @flags: PORTAL_DESC_*
+ * @doorbell_page: physical address of a page that user space may map to ring
+ *	without a system call, or 0. The transport vouches that the whole page
+ *	belongs to it and that nothing but ringing can be done through it
+ * @doorbell_format: PORTAL_DOORBELL_*
+ * @doorbell_register: byte offset of the register within that page
+ */
+struct portal_desc {
+	const struct portal_ops *ops;
+	struct device *parent;
+	const char *transport;
+	const char *identity;
+	const struct portal_extent *extents;
+	unsigned int nr_extents;
+	u32 vectors;
+	u32 max_peers;
+	u32 flags;
+	phys_addr_t doorbell_page;
+	u32 doorbell_format;
+	u32 doorbell_register;
+};
+
+/**
+ * portal_alloc() - make a portal that nobody can see yet
+ * @desc: checked here in full (alignment, overflow, counts); copied
+ * @priv: handed to each callback
+ *
+ * May sleep. Returns the portal with one reference, owned by the transport, or
+ * an ERR_PTR().
+ */
+struct portal *portal_alloc(const struct portal_desc *desc, void *priv);
+
+/**
+ * portal_add() - show the portal to user space
+ *
+ * May sleep. Takes the write-back reservation over the region, gives the number
+ * N, makes /dev/portalN. On error the portal is as portal_alloc() left it.
+ */
+int portal_add(struct portal *p);
+
+/**
+ * portal_remove() - take the portal away from user space, at once
+ *
+ * May sleep, but waits only for callbacks that are running, never for user
+ * space. Afterwards: no callback, no mapping (SIGBUS or zero page), -ENODEV from
+ * every call, every sleeper woken with POLLHUP.
+ */
+void portal_remove(struct portal *p);
+
+/* Drop the transport's reference. After this p must not be used. May sleep. */
+void portal_put(struct portal *p);
+
+/**
+ * portal_event() - a doorbell arrived on @vector
+ *
+ * Any context, hard interrupt included; from before portal_add() until
+ * portal_put(). An out-of-range vector is ignored.
+ */
+void portal_event(struct portal *p, u32 vector);
+
+/**
+ * portal_resumed() - the device came back from suspend or reset
+ *
+ * Process context. Counts a generation and gives each vector one spurious
+ * event, because rings may have been lost meanwhile.
+ */
+void portal_resumed(struct portal *p);
+
+/* N of /dev/portalN, for log messages; -1 before portal_add(). */
+int portal_number(const struct portal *p);
+
+#endif /* _PORTAL_H */

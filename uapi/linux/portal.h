@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: (GPL-2.0-only WITH Linux-syscall-note) OR MIT */
+/*
+ * The ioctl contract of /dev/portalN.
+ *
+ * A portal is memory that two or more machines see at once, plus doorbells.
+ * open(2), mmap(2), poll(2), read(2) and the ioctls below are all of it:
+ *
+ * open(O_RDWR)    may map read-write and ring doorbells.
+ * open(O_RDONLY)  may map read-only only, for ever (mprotect(2) included), and
+ *                 never rings; it may wait for doorbells.
+ * mmap()          offsets 0 .. region_size-1 are the region; MAP_SHARED only.
+ *                 Offset portal_info.doorbell_offset is the doorbell page, where
+ *                 there is one.
+ * poll()          POLLIN: read() would return an event. POLLHUP|POLLERR: the
+ *                 portal is gone.
+ * read()          returns whole struct portal_event records, as many as fit.
+ *                 Blocks unless O_NONBLOCK (-EAGAIN).
+ *
+ * Every ioctl takes a pointer to a structure whose first member is its size as
+ * the caller knows it. A longer structure than the kernel's is accepted if the
+ * excess is zero (-E2BIG otherwise); a shorter one if it covers the first
+ * version's members (-EINVAL otherwise), the rest is taken as zero. Outputs are
+ * written up to the caller's size. Reserved members and undefined flags must be
+ * zero (-EOPNOTSUPP for flags, -EINVAL for reserved members).
+ *
+ * Errors, the same for every ioctl, mmap() and read():
+ *
+ * ENOTTY      not an ioctl of this file
+ * EINVAL      size too small, reserved member set, vector or offset out of
+ *             range, unaligned, MAP_PRIVATE
+ * E2BIG       size larger than known and the excess is not zero
+ * EOPNOTSUPP  undefined flag, or the portal has no such feature (see caps)
+ * EFAULT      the pointer is bad
+ * EACCES      the file was not opened for this (read-only file)
+ * EPERM       the caller lacks the privilege that is named at the ioctl
+ * ENXIO       no such peer, where the transport can tell
+ * EBADF       the descriptor given inside the structure is not open or not an
+ *             eventfd (EINVAL)
+ * EBUSY       the state named at the ioctl forbids it now
+ * ENOMEM      out of memory
+ * EINTR       a signal came first (restarted where SA_RESTART says so)
+ * EAGAIN      O_NONBLOCK, and nothing to read
+ * ENODEV      the portal is gone: unplugged, unbound, rescinded. Mappings give
+ *             SIGBUS, or a zeroed page if PORTAL_FILE_ZERO_ON_REVOKE was set
+ *
+ * All integers are in the machine's own byte order; the layout is the same for
+ * 32-bit and 64-bit callers.
+ */
+#ifndef _UAPI_LINUX_PORTAL_H
+#define _UAPI_LINUX_PORTAL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define PORTAL_IOCTL_TYPE	0xBA
+
+/* Version of this contract; it grows with each addition. */
+#define PORTAL_API_VERSION	1
+
+#define PORTAL_TRANSPORT_LEN	16	/* with the terminating 0 */
+#define PORTAL_IDENTITY_LEN	64	/* with the terminating 0 */
+
+/* No such peer; also the id of a portal that has none. */
+#define PORTAL_PEER_NONE	0xffffffffU
+
+/* portal_info.caps: what the portal can do. */
+#define PORTAL_CAP_DOORBELL		(1ULL << 0) /* PORTAL_RING works */
+#define PORTAL_CAP_DOORBELL_PAGE	(1ULL << 1) /* doorbell_offset is valid */
+#define PORTAL_CAP_EVENTS		(1ULL << 2) /* vectors > 0: PORTAL_EVENTFD, poll, read */
+#define PORTAL_CAP_LARGE_PAGES		(1ULL << 3) /* region mappings use PMD entries or larger */
+
+/* portal_info.mode: fixed at probe. */
+#define PORTAL_MODE_RAW		0	/* the kernel touches no byte of the region */
+
+/* portal_info.cache: how region mappings are cached, as the CPU really does it. */
+#define PORTAL_CACHE_UNKNOWN	0
+#define PORTAL_CACHE_WRITE_BACK	1
+#define PORTAL_CACHE_UNCACHED	2	/* degraded: an MTRR overrides; see dmesg */
+
+/* portal_info.doorbell_format: what to store to the doorbell page. */
+#define PORTAL_DOORBELL_NONE	0
+/*
+ * One 32-bit store of (peer << 16 | vector) at byte doorbell_register of the
+ * page; ivshmem's Doorbell register (QEMU, docs/specs/ivshmem-spec.rst).
+ */
+#define PORTAL_DOORBELL_IVSHMEM	1
+
+/**
+ * struct portal_info - PORTAL_INFO: what this portal is
+ * @size: sizeof(struct portal_info), in
+ * @api_version: PORTAL_API_VERSION of the kernel
+ * @caps: PORTAL_CAP_*
+ * @region_size: bytes that mmap() reaches at offset 0; a multiple of the
+ *	page size
+ * @doorbell_offset: mmap() offset of the doorbell page, one page long
+ * @mode: PORTAL_MODE_*
+ * @cache: PORTAL_CACHE_*
+ * @vectors: receive vectors 0 .. vectors-1; 0: no doorbells can be received
+ * @peer_id: this machine's id as a doorbell address, or PORTAL_PEER_NONE
+ * @max_peers: peer ids are below this; 0: not known
+ * @doorbell_format: PORTAL_DOORBELL_*
+ * @doorbell_register: byte offset of the register within the doorbell page
+ * @generation: counts resumes and resets since the portal appeared; after a
+ *	change every vector got one spurious event, and peers may have missed
+ *	rings
+ * @transport: "ivshmem", "loopback" ..., NUL-terminated
+ * @identity: what makes the number N stable, e.g. "pci-0000:00:04.0"
+ *
+ * Never fails on a live portal but for EFAULT, EINVAL, E2BIG.
+ */
+struct portal_info {
+	__u32 size;
+	__u32 api_version;
+	__aligned_u64 caps;
+	__aligned_u64 region_size;
+	__aligned_u64 doorbell_offset;
+	__u32 mode;
+	__u32 cache;
+	__u32 vectors;
+	__u32 peer_id;
+	__u32 max_peers;
+	__u32 doorbell_format;
+	__u32 doorbell_register;
+	__u32 generation;
+	char transport[PORTAL_TRANSPORT_LEN];
+	char identity[PORTAL_IDENTITY_LEN];
+};
+
+/**
+ * struct portal_ring - PORTAL_RING: ring a doorbell of another peer
+ * @size: sizeof(struct portal_ring)
+ * @flags: 0
+ * @peer: whom to ring; one's own id is allowed
+ * @vector: which of the peer's vectors
+ *
+ * n rings arrive as 1 to n events on that vector, never 0 once the peer is
+ * connected, and never on another vector. A ring to a peer that is not
+ * connected (yet) is dropped; ENXIO where the transport can tell. Every store
+ * to the region before the ioctl is visible to a peer that saw the event.
+ * Needs a file opened for writing (EACCES).
+ */
+struct portal_ring {
+	__u32 size;
+	__u32 flags;
+	__u32 peer;
+	__u32 vector;
+};
+
+/**
+ * struct portal_eventfd - PORTAL_EVENTFD: bind an eventfd to a receive vector
+ * @size: sizeof(struct portal_eventfd)
+ * @flags: 0
+ * @vector: below portal_info.vectors
+ * @fd: an eventfd(2), or -1 to unbind
+ *
+ * One eventfd per file and vector: a second bind replaces the first. Any number
+ * of files may bind the same vector; each gets every event. A bound vector
+ * makes its file's poll() and read() silent for that vector. When the portal
+ * goes away or resumes, every bound eventfd is signalled once. The kernel
+ * holds its own reference: the descriptor may be closed afterwards.
+ */
+struct portal_eventfd {
+	__u32 size;
+	__u32 flags;
+	__u32 vector;
+	__s32 fd;
+};
+
+/* portal_file.flags */
+#define PORTAL_FILE_ZERO_ON_REVOKE	(1U << 0)
+
+/**
+ * struct portal_file - PORTAL_FILE: choose how this open file behaves
+ * @size: sizeof(struct portal_file)
+ * @flags: PORTAL_FILE_*: with PORTAL_FILE_ZERO_ON_REVOKE, mappings through this
+ *	file read as a zeroed page private to this file once the portal is gone
+ *	(stores to it go nowhere), in place of SIGBUS
+ *
+ * EBUSY: the file has been mapped already.
+ */
+struct portal_file {
+	__u32 size;
+	__u32 flags;
+};
+
+/* Numbers only: the size travels in the structure. */
+#define PORTAL_INFO	_IO(PORTAL_IOCTL_TYPE, 0x00)
+#define PORTAL_RING	_IO(PORTAL_IOCTL_TYPE, 0x01)
+#define PORTAL_EVENTFD	_IO(PORTAL_IOCTL_TYPE, 0x02)
+#define PORTAL_FILE	_IO(PORTAL_IOCTL_TYPE, 0x03)
+
+/* portal_event.type */
+#define PORTAL_EVENT_DOORBELL	1
+
+/**
+ * struct portal_event - what read() returns
+ * @type: PORTAL_EVENT_*; skip types that you do not know
+ * @vector: PORTAL_EVENT_DOORBELL: the vector
+ * @count: events on this vector since this file last read them, at least 1
+ */
+struct portal_event {
+	__u32 type;
+	__u32 vector;
+	__aligned_u64 count;
+};
+
+#endif /* _UAPI_LINUX_PORTAL_H */
