@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libvmportal: shared memory between machines.
+ *
+ * A portal (struct vmp) is memory that two or more machines see at once, plus
+ * doorbells. A channel (struct vmp_channel) is a two-way stream of messages
+ * in a part of it. The same calls work whatever carries the portal.
+ *
+ *	struct vmp *p;
+ *	struct vmp_channel *ch;
+ *
+ *	vmp_open(&p, "/dev/portal0", 0);
+ *	vmp_channel_open(&ch, p, NULL);
+ *	vmp_send(ch, "hello", 5, 0, -1);
+ *	vmp_channel_close(ch);
+ *	vmp_close(p);
+ *
+ * Returns: 0 or a count on success, a negative errno on failure; the text behind
+ * the last failure of this thread is in vmp_errmsg(). Each call's comment names
+ * the errors that are its own; any call that touches the portal may also return
+ *
+ *	-ENODEV	     the portal is gone (unplugged, unbound, server ended it)
+ *	-EPROTO	     the other side broke the protocol of this channel; it stays
+ *		     broken until both ends have opened it anew
+ *	-ECONNRESET  the other side opened the channel anew: close and open it
+ *
+ * Timeouts are milliseconds: 0 does not wait (-EAGAIN), negative waits for ever,
+ * otherwise -ETIMEDOUT. A signal handler that runs during a wait gives -EINTR.
+ *
+ * Threads: a struct vmp may be used by any number of threads at once. On a
+ * channel one thread may send while another receives; two threads must not use
+ * the same direction at once. Nothing here starts threads or installs signal
+ * handlers; send and receive allocate nothing.
+ */
+#ifndef VMPORTAL_H
+#define VMPORTAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define VMP_PEER_NONE	UINT32_MAX
+
+struct vmp;
+struct vmp_channel;
+
+/* ---- Portals ------------------------------------------------------------ */
+
+/* vmp_open() flags */
+#define VMP_RDONLY		(1U << 0) /* map read-only; ringing gives -EACCES */
+#define VMP_ZERO_ON_REVOKE	(1U << 1) /* a zeroed page in place of SIGBUS, where the transport can */
+
+/**
+ * vmp_open() - open a portal
+ * @p: set on success; the caller owns it until vmp_close()
+ * @uri: what to open:
+ *	"/dev/portalN"			a portal device of this machine
+ *	"unix:/run/vmportal/NAME.sock"	portald's region, as a process of its host
+ *	"file:PATH[?size=BYTES]"	a file shared by processes of this machine (no
+ *					doorbells); size= makes or grows it; refused
+ *					(-EOPNOTSUPP) where mappings are not coherent:
+ *					9p, FUSE, NFS, SMB
+ *	"memfd:fd=N" or "memfd:size=BYTES" anonymous memory, inherited or fresh (no
+ *					doorbells)
+ *	BYTES may end in K, M or G (powers of 1024).
+ * @flags: VMP_*
+ *
+ * -EINVAL: a URI that is none of these, or undefined flags. -ENOTTY: a file that
+ * is not a portal. -ENXIO/-ENOENT: no such device (module not loaded?).
+ * -ECONNREFUSED: nobody serves that socket. -EACCES: no permission. -EPROTO: the
+ * server speaks another version. vmp_errmsg() says what to do about it.
+ */
+int vmp_open(struct vmp **p, const char *uri, unsigned int flags);
+
+/* Unmaps the region and closes all. Close its channels first. NULL is allowed. */
+void vmp_close(struct vmp *p);
+
+/**
+ * vmp_pair() - a portal with two ends in this process
+ * @p: two portals over the same fresh anonymous memory, ids 0 and 1, each able to
+ *	ring the other's @vectors; both survive fork(), so that parent and child
+ *	may keep one each
+ * @size: bytes, rounded up to the page size
+ * @vectors: 0 .. 64
+ */
+int vmp_pair(struct vmp *p[2], size_t size, unsigned int vectors);
+
+/**
+ * struct vmp_notify_ops - how memory of the caller's own is notified
+ * @ring: ring @vector of @peer; 0 or -errno
+ * @eventfd: an eventfd-like descriptor that becomes readable when @vector was
+ *	rung, or -EOPNOTSUPP; stays the caller's
+ *
+ * Called by any thread that uses the portal. NULL members: not supported.
+ */
+struct vmp_notify_ops {
+	int (*ring)(void *arg, uint32_t peer, uint32_t vector);
+	int (*eventfd)(void *arg, uint32_t vector);
+};
+
+/**
+ * vmp_attach() - a portal over memory that the caller has mapped
+ * @base: page-aligned; stays the caller's, and mapped until vmp_close()
+ * @size: bytes
+ * @vectors: receive vectors that @ops serves; 0 if @ops is NULL
+ * @peer_id: this end's id, or VMP_PEER_NONE
+ */
+int vmp_attach(struct vmp **p, void *base, size_t size,
+	       const struct vmp_notify_ops *ops, void *arg,
+	       uint32_t vectors, uint32_t peer_id);
+
+/* vmp_info.caps */
+#define VMP_CAP_RING		(1U << 0) /* can ring others */
+#define VMP_CAP_EVENTS		(1U << 1) /* can be rung: vmp_eventfd() works */
+#define VMP_CAP_DOORBELL_PAGE	(1U << 2) /* rings without a system call */
+#define VMP_CAP_LARGE_PAGES	(1U << 3) /* mapped by large pages */
+#define VMP_CAP_WRITE_BACK	(1U << 4) /* memory known to be write-back cached */
+
+/**
+ * struct vmp_info - what a portal is
+ * @size: region size in bytes
+ * @peer_id: this end's doorbell address, or VMP_PEER_NONE
+ * @max_peers: peer ids are below this; 0: not known
+ * @vectors: receive vectors
+ * @caps: VMP_CAP_*
+ * @generation: counts resumes and resets of the device
+ * @transport: "ivshmem", "loopback", "portald", "file", "memfd", "pair", "attach"
+ * @identity: which one of them, e.g. "pci-0000:00:04.0" or a path
+ */
+struct vmp_info {
+	uint64_t size;
+	uint32_t peer_id;
+	uint32_t max_peers;
+	uint32_t vectors;
+	uint32_t caps;
+	uint32_t generation;
+	uint32_t reserved;
+	char transport[16];
+	char identity[108];
+};
+
+/**
+ * vmp_get_info() - current facts about a portal
+ * @info_size: sizeof(struct vmp_info) as the caller was compiled; members the
+ *	library does not know are zeroed
+ */
+int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size);
+
+/**
+ * vmp_map() - the whole region
+ * @base: set to its address; the same at every call; valid until vmp_close()
+ * @size: set to its size, may be NULL
+ *
+ * Read-only for VMP_RDONLY. What it holds may change at any time by any peer.
+ */
+int vmp_map(struct vmp *p, void **base, size_t *size);
+
+/**
+ * vmp_ring() - ring @vector of @peer
+ *
+ * All stores before the call are visible to whoever sees the event. Rings
+ * coalesce: n rings arrive as 1 to n events. A peer that is not connected is
+ * not reached; -ENXIO where that is known. -EOPNOTSUPP: no doorbells.
+ */
+int vmp_ring(struct vmp *p, uint32_t peer, uint32_t vector);
+
+/**
+ * vmp_eventfd() - a descriptor that is readable when @vector was rung
+ *
+ * Non-blocking, the library's own (do not close it): read(2) 8 bytes to clear it.
+ * One per vector and portal. -EOPNOTSUPP: no doorbells; -EINVAL: no such vector.
+ */
+int vmp_eventfd(struct vmp *p, uint32_t vector);
+
+/* ---- Channels ----------------------------------------------------------- */
+
+/* vmp_channel_opts.flags */
+#define VMP_CH_NO_SLEEP	(1U << 0) /* this end never sleeps: it polls, and needs no doorbell */
+
+/**
+ * struct vmp_channel_opts - where a channel lies and how it waits
+ * @size: sizeof(struct vmp_channel_opts) as the caller was compiled
+ * @side: 0 or 1: the two ends differ in it; which is which is for the
+ *	applications to agree on
+ * @offset: bytes from the start of the region, a multiple of 4096
+ * @length: bytes, at least 64 KiB; 0: to the end of the region. Both ends must
+ *	give the same offset and length
+ * @vector: receive vector to sleep on (one channel per vector)
+ * @flags: VMP_CH_*
+ * @spin_us: how long to spin before sleeping, microseconds; 0: adaptive
+ */
+struct vmp_channel_opts {
+	uint32_t size;
+	uint32_t side;
+	uint64_t offset;
+	uint64_t length;
+	uint32_t vector;
+	uint32_t flags;
+	uint32_t spin_us;
+	uint32_t reserved;
+};
+
+/**
+ * vmp_channel_open() - open one end of a channel
+ * @o: NULL: side 0, the whole region, vector 0
+ *
+ * Returns at once; the two ends find each other in either order, and whatever the
+ * memory held before. Calls below wait for the other end as for anything else.
+ * -EINVAL: options that do not fit; -EACCES: portal opened VMP_RDONLY.
+ */
+int vmp_channel_open(struct vmp_channel **ch, struct vmp *p,
+		     const struct vmp_channel_opts *o);
+
+/*
+ * Tells the other end (it reads what was sent, then gets -EPIPE), then frees.
+ * NULL is allowed.
+ */
+void vmp_channel_close(struct vmp_channel *ch);
+
+/* Wait until the other end is there: 0, or -ETIMEDOUT, -EAGAIN. */
+int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms);
+
+/* Longest message in bytes that this channel can carry. */
+size_t vmp_channel_max(const struct vmp_channel *ch);
+
+/* vmp_send() and vmp_commit() flags */
+#define VMP_MORE	(1U << 0) /* more follows at once: do not wake the other end yet */
+
+/**
+ * vmp_send() - copy a message into the channel
+ *
+ * 0, or -EMSGSIZE (longer than vmp_channel_max()), -EPIPE (the other end closed),
+ * -EAGAIN/-ETIMEDOUT (no room).
+ * After VMP_MORE, call vmp_flush() before going idle; any call that waits
+ * flushes by itself.
+ */
+int vmp_send(struct vmp_channel *ch, const void *buf, size_t len,
+	     unsigned int flags, int timeout_ms);
+
+/**
+ * vmp_recv() - copy the next message out
+ *
+ * Its length, which may be 0. -EMSGSIZE: longer than @cap (it stays; see
+ * vmp_peek()). -EPIPE: the other end closed and all has been read. -EAGAIN has
+ * armed vmp_channel_fd().
+ */
+ssize_t vmp_recv(struct vmp_channel *ch, void *buf, size_t cap, int timeout_ms);
+
+/**
+ * vmp_reserve() - room for a message, written in place
+ * @ptr: set to at least @len writable bytes, 8-byte aligned
+ *
+ * Nothing is seen by the other end before vmp_commit(). One reservation at a
+ * time; a new one replaces it. Errors as vmp_send().
+ */
+int vmp_reserve(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms);
+
+/* Send the reserved message, @len at most what was reserved. -EINVAL: more, or none. */
+int vmp_commit(struct vmp_channel *ch, size_t len, unsigned int flags);
+
+/**
+ * vmp_peek() - the next message, in place
+ * @ptr: set to the message's bytes in shared memory: **they may change while you
+ *	look**; read each once, check, then use
+ *
+ * Its length; the same message until vmp_release(). Errors as vmp_recv().
+ */
+ssize_t vmp_peek(struct vmp_channel *ch, const void **ptr, int timeout_ms);
+
+/* Done with the peeked message: its room may be used anew. -EINVAL: none peeked. */
+int vmp_release(struct vmp_channel *ch);
+
+/* Wake the other end for what was sent with VMP_MORE. */
+int vmp_flush(struct vmp_channel *ch);
+
+/* Called by vmp_poll() per message; return non-zero to stop (the message is consumed). */
+typedef int (*vmp_msg_fn)(void *arg, const void *msg, size_t len);
+
+/**
+ * vmp_poll() - handle up to @limit waiting messages in place, without waiting
+ *
+ * How many were handled; 0 has armed vmp_channel_fd(). The bytes may change under
+ * @fn, as with vmp_peek(). Errors as vmp_recv() but for -EAGAIN.
+ */
+int vmp_poll(struct vmp_channel *ch, vmp_msg_fn fn, void *arg, unsigned int limit);
+
+/**
+ * vmp_channel_fd() - one descriptor for poll, epoll, io_uring
+ *
+ * Readable (POLLIN) when a call that said -EAGAIN (or vmp_poll() that said 0) is
+ * worth repeating; that call clears it. Spurious readiness is possible. The
+ * library's own.
+ */
+int vmp_channel_fd(struct vmp_channel *ch);
+
+/**
+ * struct vmp_stats - counts since vmp_channel_open(), this end only
+ *
+ * @syscalls counts the library's own system calls for this channel, doorbells
+ * and waits included.
+ */
+struct vmp_stats {
+	uint64_t sent, sent_bytes;
+	uint64_t received, received_bytes;
+	uint64_t doorbells;	/* rung by this end */
+	uint64_t wakeups;	/* sleeps that ended by an event */
+	uint64_t sleeps;	/* times this end went to sleep */
+	uint64_t syscalls;
+};
+
+void vmp_channel_stats(const struct vmp_channel *ch, struct vmp_stats *st,
+		       size_t st_size);
+
+/* ---- About the library -------------------------------------------------- */
+
+/*
+ * One line about this thread's last failed call: what, where, what to do. Valid
+ * until the thread's next failing call; never NULL.
+ */
+const char *vmp_errmsg(void);
+
+/* "0.1.0" */
+const char *vmp_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* VMPORTAL_H */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What portald and a process on its host say to each other on
+ * /run/vmportal/NAME.sock (QEMU speaks the ivshmem protocol, on its own socket
+ * NAME.ivshmem).
+ *
+ * AF_UNIX, SOCK_SEQPACKET: one message per packet, a fixed struct pd_msg, little-
+ * endian, descriptors beside it by SCM_RIGHTS. The client speaks first:
+ *
+ *	client			portald
+ *	HELLO			WELCOME + memfd		(or REFUSE with a text)
+ *				PEER + eventfds		(one or more for each peer; the
+ *							client's own id first: its
+ *							receive eventfds)
+ *				READY			(all present peers were told)
+ *	...			PEER, GONE		(as machines come and go)
+ *
+ * The client sends nothing after HELLO; closing the socket returns its id.
+ * Each side treats the other as hostile: lengths, types, counts and the number
+ * of descriptors are checked, and anything else ends the connection.
+ */
+#ifndef PORTALD_PROTO_H
+#define PORTALD_PROTO_H
+
+#include <stdint.h>
+
+#define PD_MAGIC	0x44504d56U	/* "VMPD" */
+#define PD_VERSION	1U
+#define PD_MAX_FDS	64U		/* descriptors in one message */
+
+enum pd_type {
+	PD_HELLO = 1,	/* magic in id, version in arg, PD_RDONLY in flags */
+	PD_WELCOME,	/* id: the client's; arg: vectors; value: region size; fd: region */
+	PD_PEER,	/* id: peer; arg: first vector; count of fds: eventfds to ring it */
+	PD_READY,
+	PD_GONE,	/* id: the peer left */
+	PD_REFUSE,	/* arg: errno; text says why and what to do */
+};
+
+#define PD_RDONLY	(1U << 0)	/* HELLO.flags: a read-only region */
+
+struct pd_msg {
+	uint32_t type;
+	uint32_t id;
+	uint32_t arg;
+	uint32_t flags;
+	uint64_t value;
+	char text[104];		/* NUL-terminated, REFUSE only, else zeroes */
+};
+
+_Static_assert(sizeof(struct pd_msg) == 128, "pd_msg is 128 bytes on the wire");
+
+#endif /* PORTALD_PROTO_H */
