@@ -1,0 +1,262 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""DKMS as a user meets it: install into a Debian 12, boot that Debian.
+
+`make dkms-install` runs in a root file system made by debootstrap; the result
+becomes a disk image and is booted with its own kernel, initramfs and systemd,
+and an ivshmem device. Nothing in it names our modules: udev must load them.
+Then `dkms remove` in the running system, and `make dkms-uninstall` in the
+root file system, must undo what was done.
+
+Prints TAP; needs root (mount namespace, chroot). Two minutes, the first time
+two more.
+"""
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import build, debroot, guest, qemu  # noqa: E402
+from lab.cache import LabError, ROOT, run, say  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+
+SOURCE = '/usr/local/src/vmportal'
+ALIAS = 'pci:v00001AF4d00001110sv00001AF4sd00001100bc05sc00i00'
+BOOT_TIMEOUT = 150
+
+UNIT = '''\
+[Unit]
+Description=what this system made of the portal
+After=systemd-udev-trigger.service systemd-udevd.service
+DefaultDependencies=no
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/vmportal-report
+TimeoutStartSec=140
+StandardOutput=file:/dev/ttyS1
+StandardError=file:/dev/ttyS1
+'''
+
+# Each line a key and its value. "end" comes last, after everything else.
+REPORT = r'''#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH LC_ALL=C
+say() { echo "$*"; }
+as() { user=$1; shift
+	setpriv --reuid "$user" --regid "$user" --init-groups sh -c "$*" 2>&1; }
+say boot "$(cut -d' ' -f1 /proc/uptime)"
+i=0
+while [ ! -e /dev/portal0 ] && [ $i -lt 300 ]; do i=$((i+1)); sleep 0.1; done
+udevadm settle -t 20
+say node "$(stat -c '%F %a %U:%G' /dev/portal0 2>&1)"
+say loaded $(sed 's/ .*//' /proc/modules | grep portal | sort)
+say file "$(modinfo -F filename portal_ivshmem 2>&1)"
+say driver "$(basename "$(readlink /sys/class/portal/portal0/device/driver)")"
+say member "$(as member ': <>/dev/portal0 && echo may open')"
+say stranger "$(as stranger ': <>/dev/portal0 && echo may open')"
+if command -v portalctl >/dev/null; then
+	say info "$(as member 'portalctl info /dev/portal0' | tr '\n' '|')"
+fi
+say settled "$(cut -d' ' -f1 /proc/uptime)"
+say remove "$(dkms remove vmportal/VERSION --all >/tmp/remove 2>&1; echo $?)"
+sed 's/^/# dkms: /' /tmp/remove
+say status "$(dkms status vmportal 2>&1)"
+say left $(find /lib/modules -name 'portal*.ko*')
+say resolves "$(modprobe -R ALIAS 2>/dev/null)"
+say unload "$(rmmod portal_ivshmem 2>&1 && rmmod portal 2>&1; echo $?)"
+say node_after "$(stat -c %F /dev/portal0 2>&1)"
+dmesg | sed 's/^/log /'
+say end
+sync
+poweroff -ff
+'''
+
+
+def version():
+    with open(os.path.join(ROOT, 'Makefile')) as f:
+        return re.search(r'(?m)^VERSION *:?= *(\S+)', f.read()).group(1)
+
+
+def check_install(t, c):
+    """make dkms-install, twice; what it left behind."""
+    say('make dkms-install for ' + c.release)
+    make = 'cd %s && make dkms-install KVER=%s' % (SOURCE, c.release)
+    p = c.sh(make, check=False)
+    if not t.ok(p.returncode == 0, 'make dkms-install succeeds on Debian 12 '
+                'for ' + c.release, p.stdout[-4000:]):
+        raise LabError('nothing to boot')
+    p = c.sh('dkms status vmportal')
+    t.ok(re.search(r'vmportal/%s, %s, x86_64: installed' % (
+        re.escape(version()), re.escape(c.release)), p.stdout),
+        'dkms status: installed', p.stdout)
+    logs = c.sh('cat /var/lib/dkms/vmportal/%s/%s/x86_64/log/make.log' % (
+        version(), c.release)).stdout
+    bad = [line for line in logs.splitlines() if build.harmful(line)]
+    t.ok(not bad, 'DKMS builds without a warning', '\n'.join(bad))
+    found = c.sh('modprobe -R -S %s %s' % (c.release, ALIAS),
+                 check=False).stdout.split()
+    t.equal(found, ['portal_ivshmem'], "the device's alias resolves to "
+            'portal_ivshmem')
+    group = c.sh('getent group portal', check=False).stdout
+    gid = int(group.split(':')[2]) if group else -1
+    t.ok(0 < gid < 1000, 'there is a system group "portal"', group)
+    p = c.sh(make, check=False)
+    t.ok(p.returncode == 0, 'a second make dkms-install succeeds as well',
+         p.stdout[-4000:])
+
+
+def named_by_hand(c):
+    """Files that would load our modules without udev."""
+    return c.sh('grep -rl portal /etc/modules /etc/modules-load.d '
+                '/usr/lib/modules-load.d /etc/modprobe.d /lib/modprobe.d '
+                '/etc/initramfs-tools 2>/dev/null', check=False).stdout
+
+
+def prepare_boot(c):
+    """Two users, and the unit that reports."""
+    c.sh('useradd -G portal member; useradd stranger')
+    c.write('/usr/local/sbin/vmportal-report',
+            REPORT.replace('VERSION', version()).replace('ALIAS', ALIAS),
+            0o755)
+    c.write('/etc/systemd/system/vmportal-report.service', UNIT)
+    c.write('/etc/fstab', '/dev/vda / ext4 rw 0 0\n')
+    c.sh('ln -sf ../vmportal-report.service /etc/systemd/system/'
+         'sysinit.target.wants/')
+
+
+def boot(c, image):
+    """Boot the image; the report as a dict, and the kernel's log."""
+    kernel, initrd = c.boot_files()
+    binary, extra = qemu.find('amd64')
+    memory = qemu.memfd('region', 4 << 20)
+    console = os.path.join(qemu.workdir(), 'console.log')
+    argv = [binary] + extra + qemu.accel('amd64') + [
+        '-M', 'pc', '-m', '512M', '-nodefaults', '-no-user-config',
+        '-display', 'none', '-no-reboot', '-kernel', kernel,
+        '-initrd', initrd, '-append', 'root=/dev/vda rw console=ttyS0 quiet '
+        'systemd.show_status=0 panic=-1 panic_on_warn=1 mitigations=off',
+        '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
+        '-serial', 'file:' + console, '-serial', 'stdio',
+        '-object', 'memory-backend-file,id=m,share=on,size=4M,'
+        'mem-path=/proc/self/fd/%d' % memory,
+        '-device', 'ivshmem-plain,memdev=m']
+    errors = open(os.path.join(qemu.workdir(), 'qemu.log'), 'w+')
+    p = qemu.spawn(argv, pass_fds=[memory], stdout=subprocess.PIPE,
+                   stderr=errors)
+    os.close(memory)
+    report, log, ended = listen(p.stdout)
+    code = qemu.stop(p, 20 if ended else 0)
+    if not ended:
+        errors.seek(0)
+        raise LabError('the system did not report to its end (QEMU %s)\n%s\n'
+                       '%s\n-- console:\n%s' % (
+                           code, report, errors.read()[-1000:],
+                           open(console, errors='replace').read()[-3000:]))
+    return report, log
+
+
+def listen(pipe):
+    """Read the report until its end or the time's."""
+    report, log, buffer = {}, [], b''
+    end = time.monotonic() + BOOT_TIMEOUT
+    while time.monotonic() < end:
+        if not select.select([pipe], [], [], 1)[0]:
+            continue
+        data = os.read(pipe.fileno(), 65536)
+        if not data:
+            break
+        *lines, buffer = (buffer + data).split(b'\n')
+        for line in lines:
+            text = line.decode(errors='replace').strip()
+            key, _, value = text.partition(' ')
+            if key == 'end':
+                return report, log, True
+            if key == 'log':
+                log.append(value)
+                continue
+            say('guest: ' + text)
+            report[key] = value
+    return report, log, False
+
+
+def check_report(t, r, log):
+    t.equal(r.get('node'), 'character special file 660 root:portal',
+            'udev loads the module by itself; /dev/portal0 is root:portal 0660')
+    t.equal(r.get('loaded'), 'portal portal_ivshmem',
+            'portal and portal_ivshmem are loaded, nothing else of ours')
+    t.ok('/updates/dkms/' in r.get('file', ''),
+         "the module is DKMS's", r.get('file'))
+    t.equal(r.get('driver'), 'portal_ivshmem',
+            'the portal hangs below its PCI device')
+    t.equal(r.get('member'), 'may open', 'a member of group portal may open it')
+    t.ok('ermission denied' in r.get('stranger', ''),
+         'a user outside the group may not', r.get('stranger'))
+    if 'info' in r:
+        t.ok('ivshmem' in r['info'], 'portalctl info works for a member',
+             r['info'])
+    t.equal(r.get('remove'), '0', 'dkms remove succeeds in the running system')
+    t.ok(r.get('status') == '' and r.get('left') == '' and
+         r.get('resolves') == '', 'dkms remove leaves no module, no alias',
+         repr({k: r.get(k) for k in ('status', 'left', 'resolves')}))
+    t.equal(r.get('unload'), '0', 'the modules unload')
+    t.ok('No such file' in r.get('node_after', ''), '/dev/portal0 goes with '
+         'them', r.get('node_after'))
+    bad = [line for line in log if guest.BAD_LOG.search(line) and
+           not guest.HARMLESS.search(line)]
+    t.ok(log and not bad, 'the kernel log holds no complaint', '\n'.join(bad))
+
+
+def check_uninstall(t, c, before):
+    """make dkms-uninstall leaves nothing but the group, as packages do."""
+    p = c.sh('cd %s && make dkms-uninstall' % SOURCE, check=False)
+    t.ok(p.returncode == 0, 'make dkms-uninstall succeeds', p.stdout[-4000:])
+    ours = re.compile(r'portal|/usr/src/|/dkms/')
+    left = sorted(f for f in c.changes() - before if ours.search(f) and
+                  c.exists(f) and not f.startswith((SOURCE, '/etc/')))
+    t.ok(not left, 'make dkms-uninstall leaves no file behind',
+         '\n'.join(left))
+
+
+def main():
+    try:
+        debroot.private_mounts()
+    except LabError as e:
+        print('1..0 # SKIP %s' % e)
+        return
+    with Tap() as t:
+        c = debroot.Copy(qemu.workdir())
+        before = c.changes()
+        source = os.path.join(qemu.workdir(), 'source')
+        export(source)
+        c.bind(source, SOURCE)
+        check_install(t, c)
+        t.equal(named_by_hand(c), '', 'no configuration names our modules')
+        image = os.path.join(qemu.workdir(), 'root.img')
+        prepare_boot(c)
+        c.unbind(SOURCE)
+        say('making the disk image')
+        c.image(image)
+        c.bind(source, SOURCE)
+        say('booting it')
+        report, log = boot(c, image)
+        check_report(t, report, log)
+        os.unlink(image)
+        check_uninstall(t, c, before)
+
+
+def export(where):
+    """The source tree as a clone would have it, without build products."""
+    os.mkdir(where)
+    names = run(['git', '-C', ROOT, 'ls-files', '-z', '--cached', '--others',
+                 '--exclude-standard']).stdout.split('\0')
+    names = [n for n in names if n and not n.startswith('tests/') and
+             os.path.exists(os.path.join(ROOT, n))]
+    subprocess.run(['cpio', '-pdm0', '--quiet', where], cwd=ROOT, check=True,
+                   input='\0'.join(names), text=True, timeout=60)
+
+
+main()
