@@ -16,6 +16,19 @@
  *	...			PEER, GONE		(as machines come and go)
  *
  * The client sends nothing after HELLO; closing the socket returns its id.
+ *
+ * Ids: 0 .. host_peers-1 are the host's, leased to its processes and leased again
+ * when they are gone; ids of guests grow, and begin again only after the last
+ * guest has left (and was reported GONE). So an id means the same peer from its
+ * PEER to its GONE and no longer. A peer that came and went before the client
+ * read about it may be left out altogether. PEER and GONE are about those who
+ * are really there: guests, and processes that hold a lease. A process that has
+ * just got an id may find its eventfds rung for its predecessor: wake-ups are
+ * hints.
+ *
+ * In place of HELLO a client may send STATUS (same members, flags 0). The answer is
+ * one STATUS with a sealed memfd that holds value bytes of JSON (see portald(8)),
+ * and the end of the connection. It takes no id.
  * Each side treats the other as hostile: lengths, types, counts and the number
  * of descriptors are checked, and anything else ends the connection.
  */
@@ -31,10 +44,11 @@
 enum pd_type {
 	PD_HELLO = 1,	/* magic in id, version in arg, PD_RDONLY in flags */
 	PD_WELCOME,	/* id: the client's; arg: vectors; value: region size; fd: region */
-	PD_PEER,	/* id: peer; arg: first vector; count of fds: eventfds to ring it */
+	PD_PEER,	/* id: peer; arg: vector of the first fd; fds: eventfds to ring it */
 	PD_READY,
 	PD_GONE,	/* id: the peer left */
 	PD_REFUSE,	/* arg: errno; text says why and what to do */
+	PD_STATUS,	/* request as HELLO; answer: value bytes of JSON in the fd */
 };
 
 #define PD_RDONLY	(1U << 0)	/* HELLO.flags: a read-only region */

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A QEMU on NAME.ivshmem: the ivshmem client-server protocol, version 0 (QEMU's
+ * docs/specs/ivshmem-spec.rst). Each message is one little-endian s64, some with
+ * a descriptor beside it; QEMU takes them in this order and never answers:
+ *
+ *	0			the protocol's version
+ *	id			its own
+ *	-1 + memfd		the region
+ *	id + eventfd		for each other peer, one per vector
+ *	own id + eventfd	one per vector: now it is ready
+ *	id + eventfd, id	later: a peer came (one per vector), a peer left
+ */
+#include <endian.h>
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "log.h"
+#include "portal.h"
+
+static int guest_start(struct client *c)
+{
+	struct portal *p = c->portal;
+	int ret = portal_new_guest(p, c);
+
+	if (ret == -EUSERS) {
+		client_doom(c, "%u guests are connected, which is max_guests", p->guests);
+		return 0;
+	}
+	if (ret == -ENOSPC) {
+		client_doom(c, "all guest ids below %u are used up: they begin again when all %u guests have left, or when portald and all of them are restarted",
+			    ID_END, p->guests);
+		return 0;
+	}
+	if (ret == 0)
+		ret = client_push(c, ITEM_VERSION, 0, NULL) ?:
+		      client_push(c, ITEM_ID, c->id, NULL) ?:
+		      client_push(c, ITEM_REGION, 0, NULL) ?:
+		      portal_tell_peers(p, c, true) ?:
+		      client_push(c, ITEM_PEER, c->id, c->efds);
+	if (ret < 0)
+		return ret;
+	portal_joined(p, c);
+	client_flush(c);
+	return 0;
+}
+
+static void guest_input(struct client *c)
+{
+	char buf[64];
+	ssize_t n;
+
+	/* No room for control data: descriptors sent to us are never installed. */
+	n = recv(c->fd, buf, sizeof(buf), MSG_DONTWAIT);
+	if (n > 0)
+		client_doom(c, "it sent data, which QEMU never does");
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		client_doom(c, "%s", "");
+}
+
+static int send_word(struct client *c, int64_t value, const int *fd)
+{
+	uint64_t wire = htole64((uint64_t)value);
+
+	return send_with_fds(c->fd, &wire, sizeof(wire), fd, fd ? 1 : 0);
+}
+
+static int guest_send(struct client *c, struct item *it)
+{
+	int ret;
+
+	switch (it->kind) {
+	case ITEM_VERSION:
+		ret = send_word(c, 0, NULL);
+		break;
+	case ITEM_REGION:
+		ret = send_word(c, -1, &c->portal->region);
+		break;
+	case ITEM_PEER:
+		ret = send_word(c, it->id, &it->efds->fd[it->next]);
+		if (ret == 0 && ++it->next < it->efds->n)
+			return 0;
+		break;
+	default:	/* ITEM_ID, ITEM_GONE */
+		ret = send_word(c, it->id, NULL);
+		break;
+	}
+	return ret < 0 ? ret : 1;
+}
+
+const struct client_ops guest_ops = {
+	.noun = "guest",
+	.start = guest_start,
+	.input = guest_input,
+	.send = guest_send,
+};

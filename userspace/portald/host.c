@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A process of this host on NAME.sock: proto.h. It must speak first, and soon;
+ * those who have not spoken are few, and the oldest of them makes room.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "portal.h"
+#include "proto.h"
+#include "region.h"
+
+#define HELLO_USEC (5 * USEC_PER_SEC)
+#define OTHERS_MAX 16		/* without hello at a time */
+#define SNDBUF 32768		/* some 70 announcements; the rest waits in our queue */
+
+_Static_assert(PD_MAX_FDS >= VECTORS_MAX, "a peer's eventfds fit in one message");
+
+static int host_start(struct client *c)
+{
+	struct portal *p = c->portal;
+	int size = SNDBUF;
+	struct client *o;
+
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	p->others++;
+	client_deadline(c, now_usec(p) + HELLO_USEC);
+	if (p->others <= OTHERS_MAX)
+		return 0;
+	TAILQ_FOREACH(o, &p->clients, link)
+		if (o->ops == &host_ops && !o->member && !o->doomed) {
+			client_doom(o, "it said no hello, and others wait");
+			break;
+		}
+	return 0;
+}
+
+static int send_msg(struct client *c, struct pd_msg *m, const int *fds, unsigned int n)
+{
+	m->type = htole32(m->type);
+	m->id = htole32(m->id);
+	m->arg = htole32(m->arg);
+	m->flags = htole32(m->flags);
+	m->value = htole64(m->value);
+	return send_with_fds(c->fd, m, sizeof(*m), fds, n);
+}
+
+/* The only message this client gets: its buffer is empty, there is no "later". */
+__attribute__((format(printf, 3, 4)))
+static void refuse(struct client *c, int err, const char *fmt, ...)
+{
+	struct pd_msg m = { .type = PD_REFUSE, .arg = (uint32_t)err };
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m.text, sizeof(m.text), fmt, ap);
+	va_end(ap);
+	client_doom(c, "refused: %s", m.text);
+	send_msg(c, &m, NULL, 0);
+}
+
+static void hello(struct client *c, const struct pd_msg *m)
+{
+	struct portal *p = c->portal;
+	int ret;
+
+	if (m->flags & PD_RDONLY) {
+		c->region_ro = region_reopen_rdonly(p->region);
+		if (c->region_ro < 0) {
+			refuse(c, -c->region_ro, "no read-only region: %s",
+			       strerror(-c->region_ro));
+			return;
+		}
+	}
+	ret = portal_lease(p, c);
+	if (ret < 0) {
+		refuse(c, EBUSY, "all %u host ids of portal '%s' are taken: close a process, or raise host_peers",
+		       p->conf.host_peers, p->conf.name);
+		return;
+	}
+	client_deadline(c, 0);
+	ret = client_push(c, ITEM_REGION, c->id, NULL) ?:
+	      client_push(c, ITEM_PEER, c->id, c->efds) ?:
+	      portal_tell_peers(p, c, false) ?:
+	      client_push(c, ITEM_READY, c->id, NULL);
+	if (ret < 0)
+		return;
+	portal_joined(p, c);
+	client_flush(c);
+}
+
+static void status(struct client *c)
+{
+	struct pd_msg m = { .type = PD_STATUS };
+	uint64_t len = 0;
+	int fd = status_memfd(c->portal, &len);
+
+	if (fd < 0) {
+		refuse(c, -fd, "cannot make the status: %s", strerror(-fd));
+		return;
+	}
+	m.value = len;
+	send_msg(c, &m, &fd, 1);
+	close(fd);
+	client_doom(c, "%s", "");
+}
+
+static bool text_is_zero(const struct pd_msg *m)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(m->text); i++)
+		if (m->text[i])
+			return false;
+	return true;
+}
+
+static void first_packet(struct client *c, struct pd_msg *m)
+{
+	m->type = le32toh(m->type);
+	m->id = le32toh(m->id);
+	m->arg = le32toh(m->arg);
+	m->flags = le32toh(m->flags);
+	if ((m->type != PD_HELLO && m->type != PD_STATUS) || m->id != PD_MAGIC) {
+		refuse(c, EPROTO, "this is portald: the first packet must be a hello");
+		return;
+	}
+	if (m->arg != PD_VERSION) {
+		refuse(c, EPROTONOSUPPORT, "portald speaks version %u, not %u: update the older of the two",
+		       PD_VERSION, m->arg);
+		return;
+	}
+	if (m->value || (m->flags & ~PD_RDONLY) || !text_is_zero(m)) {
+		refuse(c, EINVAL, "hello: unknown flags, or unused members are not zero");
+		return;
+	}
+	if (m->type == PD_STATUS)
+		status(c);
+	else
+		hello(c, m);
+}
+
+static void host_input(struct client *c)
+{
+	struct pd_msg m;
+	ssize_t n;
+
+	/* MSG_TRUNC: the packet's own length. No room for control data: see guest.c. */
+	n = recv(c->fd, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0)
+		client_doom(c, "%s", "");
+	else if (c->member)
+		client_doom(c, "it sent something after its hello");
+	else if ((size_t)n != sizeof(m))
+		client_doom(c, "its hello has %zd bytes instead of %zu", n, sizeof(m));
+	else
+		first_packet(c, &m);
+}
+
+static int host_send(struct client *c, struct item *it)
+{
+	struct portal *p = c->portal;
+	struct pd_msg m = { .id = it->id };
+	const int *fds = NULL;
+	unsigned int n = 0;
+	int ret;
+
+	switch (it->kind) {
+	case ITEM_REGION:
+		m.type = PD_WELCOME;
+		m.arg = p->conf.vectors;
+		m.value = p->conf.size;
+		fds = c->region_ro >= 0 ? &c->region_ro : &p->region;
+		n = 1;
+		break;
+	case ITEM_PEER:
+		m.type = PD_PEER;
+		fds = it->efds->fd;
+		n = it->efds->n;
+		break;
+	case ITEM_READY:
+		m.type = PD_READY;
+		break;
+	default:
+		m.type = PD_GONE;
+		break;
+	}
+	ret = send_msg(c, &m, fds, n);
+	if (ret < 0)
+		return ret;
+	if (it->kind == ITEM_REGION && c->region_ro >= 0) {
+		close(c->region_ro);
+		c->region_ro = -1;
+	}
+	return 1;
+}
+
+const struct client_ops host_ops = {
+	.noun = "process",
+	.start = host_start,
+	.input = host_input,
+	.send = host_send,
+};

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#include <json-c/json.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+
+static enum { FORM_PLAIN, FORM_JOURNAL, FORM_JSON } form;
+
+/* systemd names the device and inode of the journal's stream in the environment. */
+static bool stderr_is_journal(void)
+{
+	const char *env = getenv("JOURNAL_STREAM");
+	unsigned long long dev, ino;
+	struct stat st;
+
+	return env && sscanf(env, "%llu:%llu", &dev, &ino) == 2 &&
+	       fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+void log_init(bool json)
+{
+	form = json ? FORM_JSON : stderr_is_journal() ? FORM_JOURNAL : FORM_PLAIN;
+}
+
+static const char *level_name(int prio)
+{
+	switch (prio) {
+	case LOG_ERR:		return "error";
+	case LOG_WARNING:	return "warning";
+	case LOG_NOTICE:	return "notice";
+	case LOG_DEBUG:		return "debug";
+	default:		return "info";
+	}
+}
+
+static void json_line(int prio, const char *portal, const char *text)
+{
+	struct json_object *o = json_object_new_object();
+	struct timespec ts;
+	char when[40];
+	struct tm tm;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	gmtime_r(&ts.tv_sec, &tm);
+	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(when + strlen(when), sizeof(when) - strlen(when), ".%06ldZ",
+		 ts.tv_nsec / 1000);
+	json_object_object_add(o, "time", json_object_new_string(when));
+	json_object_object_add(o, "level", json_object_new_string(level_name(prio)));
+	if (portal)
+		json_object_object_add(o, "portal", json_object_new_string(portal));
+	json_object_object_add(o, "message", json_object_new_string(text));
+	dprintf(STDERR_FILENO, "%s\n",
+		json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
+						  JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+}
+
+void log_line(int prio, const char *portal, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	/* One write for one line: lines of other processes cannot get between. */
+	if (form == FORM_JSON)
+		json_line(prio, portal, text);
+	else if (form == FORM_JOURNAL)
+		dprintf(STDERR_FILENO, "<%d>%s%s%s\n", prio, portal ? portal : "",
+			portal ? ": " : "", text);
+	else
+		dprintf(STDERR_FILENO, "portald: %s%s%s\n", portal ? portal : "",
+			portal ? ": " : "", text);
+}

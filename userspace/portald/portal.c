@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "portal.h"
+#include "region.h"
+
+uint64_t now_usec(struct portal *p)
+{
+	uint64_t t = 0;
+
+	sd_event_now(p->event, CLOCK_MONOTONIC, &t);
+	return t;
+}
+
+int portal_new_guest(struct portal *p, struct client *c)
+{
+	if (p->guests >= p->conf.max_guests)
+		return -EUSERS;
+	if (p->next_id >= ID_END)
+		return -ENOSPC;
+	c->efds = efds_new(p->conf.vectors);
+	if (!c->efds)
+		return -errno;
+	c->id = p->next_id++;
+	return 0;
+}
+
+int portal_lease(struct portal *p, struct client *c)
+{
+	struct slot *s, *best = NULL;
+
+	for (s = p->slots; s < p->slots + p->conf.host_peers; s++)
+		if (!s->holder && (!best || s->freed < best->freed))
+			best = s;
+	if (!best)
+		return -EBUSY;
+	/* What was rung for its last holder is not for this one. */
+	efds_drain(best->efds);
+	best->holder = c;
+	c->efds = efds_get(best->efds);
+	c->id = (uint32_t)(best - p->slots);
+	return 0;
+}
+
+int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids)
+{
+	struct client *o;
+	struct slot *s;
+	int ret = 0;
+
+	for (s = p->slots; s < p->slots + p->conf.host_peers && ret == 0; s++)
+		if (s->holder != c && (s->holder || all_host_ids))
+			ret = client_push(c, ITEM_PEER, (uint32_t)(s - p->slots), s->efds);
+	TAILQ_FOREACH(o, &p->clients, link)
+		if (ret == 0 && o != c && o->member && o->ops == &guest_ops)
+			ret = client_push(c, ITEM_PEER, o->id, o->efds);
+	return ret;
+}
+
+/* A guest concerns everybody; a process only the other processes. */
+static bool concerns(const struct client *news, const struct client *o)
+{
+	return o != news && o->member && !o->doomed &&
+	       (news->ops == &guest_ops || o->ops == &host_ops);
+}
+
+void portal_joined(struct portal *p, struct client *c)
+{
+	struct client *o;
+
+	c->member = true;
+	if (c->ops == &guest_ops) {
+		p->guests++;
+		p->total_guests++;
+	} else {
+		p->processes++;
+		p->others--;
+		p->total_processes++;
+	}
+	log_line(LOG_INFO, p->conf.name, "%s %u joined (pid %d, %s)", c->ops->noun, c->id,
+		 c->pid, c->comm);
+	TAILQ_FOREACH(o, &p->clients, link)
+		if (concerns(c, o)) {
+			client_push(o, ITEM_PEER, c->id, c->efds);
+			client_flush(o);
+		}
+	if (p->changed)
+		p->changed(p->changed_arg);
+}
+
+/*
+ * Only now that nobody has heard of the ids above may they begin again: QEMU's
+ * trouble is with an id that the same QEMU process has seen leave.
+ */
+static void maybe_restart_ids(struct portal *p)
+{
+	if (p->guests || p->next_id < ID_END / 2)
+		return;
+	p->next_id = p->conf.first_guest_id < ID_END / 2 ? p->conf.first_guest_id :
+							   p->conf.host_peers;
+	log_line(LOG_NOTICE, p->conf.name,
+		 "the last guest has left: guest ids begin again at %u", p->next_id);
+}
+
+static void log_end(const struct client *c)
+{
+	const char *name = c->portal->conf.name;
+	uint64_t s = (now_usec(c->portal) - c->since) / USEC_PER_SEC;
+
+	if (c->id == NOBODY && *c->why)
+		log_line(LOG_WARNING, name, "client of %s cut: %s (pid %d, %s)",
+			 c->ops == &guest_ops ? c->portal->l.guest.path :
+						c->portal->l.host.path,
+			 c->why, c->pid, c->comm);
+	else if (*c->why)
+		log_line(LOG_WARNING, name, "%s %u cut: %s (pid %d, %s)", c->ops->noun,
+			 c->id, c->why, c->pid, c->comm);
+	else if (c->member)
+		log_line(LOG_INFO, name, "%s %u left after %" PRIu64 " s (pid %d, %s)",
+			 c->ops->noun, c->id, s, c->pid, c->comm);
+}
+
+static void forget(struct portal *p, struct client *c)
+{
+	if (c->ops == &guest_ops) {
+		if (c->member)
+			p->guests--;
+		return;
+	}
+	if (c->member)
+		p->processes--;
+	else
+		p->others--;
+	if (c->id != NOBODY) {
+		p->slots[c->id].holder = NULL;
+		p->slots[c->id].freed = now_usec(p);
+	}
+}
+
+static void part(struct portal *p, struct client *c)
+{
+	bool member = c->member;
+	struct client *o;
+
+	log_end(c);
+	TAILQ_REMOVE(&p->clients, c, link);
+	forget(p, c);
+	TAILQ_FOREACH(o, &p->clients, link)
+		if (member && concerns(c, o) && !sendq_withdraw(&o->q, c->id)) {
+			client_push(o, ITEM_GONE, c->id, NULL);
+			client_flush(o);
+		}
+	client_free(c);
+	maybe_restart_ids(p);
+	if (member && p->changed)
+		p->changed(p->changed_arg);
+}
+
+static int reap(sd_event_source *s, void *arg)
+{
+	struct portal *p = arg;
+	struct client *c;
+	bool again;
+
+	/* Telling others that one is gone may doom more: from the start again. */
+	do {
+		again = false;
+		TAILQ_FOREACH(c, &p->clients, link)
+			if (c->doomed) {
+				part(p, c);
+				again = true;
+				break;
+			}
+	} while (again);
+	return 0;
+}
+
+static int make_slots(struct portal *p)
+{
+	unsigned int i;
+
+	p->slots = calloc(p->conf.host_peers + 1U, sizeof(*p->slots));
+	if (!p->slots)
+		return -ENOMEM;
+	for (i = 0; i < p->conf.host_peers; i++) {
+		p->slots[i].efds = efds_new(p->conf.vectors);
+		if (!p->slots[i].efds)
+			return -errno;
+	}
+	return 0;
+}
+
+static int start(struct portal *p)
+{
+	int ret = make_slots(p);
+
+	if (ret == 0)
+		ret = sd_event_add_defer(p->event, &p->reaper, reap, p);
+	if (ret >= 0)
+		ret = sd_event_source_set_enabled(p->reaper, SD_EVENT_OFF);
+	if (ret >= 0)
+		ret = acceptor_open(&p->accept_guest, p, p->l.guest.fd, &guest_ops);
+	if (ret >= 0)
+		ret = acceptor_open(&p->accept_host, p, p->l.host.fd, &host_ops);
+	return ret;
+}
+
+static void announce(const struct portal *p)
+{
+	const struct portal_conf *c = &p->conf;
+
+	if (p->l.stale_pid)
+		log_line(LOG_WARNING, c->name,
+			 "an earlier portald (pid %d) did not end cleanly: its region is lost to us; guests still on it keep exchanging among themselves, but new ones and processes get a new region: unplug and plug their ivshmem device, or restart them, to bring them here",
+			 p->l.stale_pid);
+	log_line(LOG_INFO, c->name,
+		 "serving %" PRIu64 " KiB, %u vectors, host ids %u, guests up to %u from id %u, on %s and %s",
+		 c->size >> 10, c->vectors, c->host_peers, c->max_guests, p->next_id,
+		 p->l.guest.path, p->l.host.path);
+	if ((c->max_guests + c->host_peers) * c->vectors > IOEVENTFD_MAX)
+		log_line(LOG_WARNING, c->name,
+			 "(max_guests + host_peers) x vectors is above %u: under KVM, QEMU aborts when so many are there; lower one of them, or give the device ioeventfd=off",
+			 IOEVENTFD_MAX);
+}
+
+struct portal *portal_open(const struct portal_conf *conf, const char *dir,
+			   sd_event *event, struct err *e)
+{
+	struct portal *p = calloc(1, sizeof(*p));
+	int ret;
+
+	if (!p) {
+		err_set(e, "out of memory");
+		return NULL;
+	}
+	p->conf = *conf;
+	p->conf.next = NULL;
+	p->event = event;
+	p->next_id = conf->first_guest_id;
+	TAILQ_INIT(&p->clients);
+	p->region = region_create(conf, e);
+	if (p->region < 0) {
+		free(p);
+		return NULL;
+	}
+	if (listen_open(&p->l, conf, dir, e) < 0) {
+		close(p->region);
+		free(p);
+		return NULL;
+	}
+	ret = start(p);
+	if (ret < 0) {
+		err_set(e, "cannot start serving: %s", strerror(-ret));
+		portal_close(p);
+		return NULL;
+	}
+	p->started = now_usec(p);
+	announce(p);
+	return p;
+}
+
+void portal_close(struct portal *p)
+{
+	struct client *c;
+	unsigned int i;
+
+	acceptor_close(&p->accept_guest);
+	acceptor_close(&p->accept_host);
+	if (p->guests || p->processes)
+		log_line(LOG_NOTICE, p->conf.name,
+			 "ending with %u guests and %u processes connected: they keep this region among themselves; to come back to a new one, a guest's ivshmem device must be unplugged and plugged, or the guest restarted",
+			 p->guests, p->processes);
+	while ((c = TAILQ_FIRST(&p->clients))) {
+		TAILQ_REMOVE(&p->clients, c, link);
+		client_free(c);
+	}
+	listen_close(&p->l);
+	sd_event_source_disable_unref(p->reaper);
+	for (i = 0; p->slots && i < p->conf.host_peers; i++)
+		efds_put(p->slots[i].efds);
+	free(p->slots);
+	close(p->region);
+	free(p);
+}

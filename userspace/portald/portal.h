@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One region and everybody on it. struct portal is the whole state: what a
+ * restart would have to hand over is here and nowhere else.
+ *
+ * Two kinds of client, one table of operations each: a guest is a QEMU on
+ * NAME.ivshmem, its id is fresh and never comes again; a process is one on
+ * NAME.sock, which leases a host id. QEMU hears of all host ids when it
+ * connects, and never of their leases; processes hear of who is really there.
+ *
+ * One thread. A client that fails while others are being told something is only
+ * marked; the reaper, at the end of the round, removes it and tells the others.
+ */
+#ifndef PORTALD_PORTAL_H
+#define PORTALD_PORTAL_H
+
+#include <sys/queue.h>
+#include <systemd/sd-event.h>
+
+#include "config.h"
+#include "listen.h"
+#include "sendq.h"
+
+#define NOBODY UINT32_MAX
+#define USEC_PER_SEC 1000000ULL
+
+struct portal;
+struct client;
+
+struct client_ops {
+	const char *noun;			/* "guest", "process" */
+	int (*start)(struct client *c);		/* just accepted; 0 or -errno */
+	void (*input)(struct client *c);	/* readable */
+	/* One message of @it: 1 the item is done, 0 there is more of it, or -errno. */
+	int (*send)(struct client *c, struct item *it);
+};
+
+struct client {
+	TAILQ_ENTRY(client) link;
+	struct portal *portal;
+	const struct client_ops *ops;
+	int fd;
+	uint32_t id;			/* NOBODY until it has one */
+	bool member;			/* is told of comings and goings */
+	bool doomed;
+	struct efds *efds;		/* its receive eventfds */
+	int region_ro;			/* read-only region not yet sent, or -1 */
+	int pid, uid;
+	char comm[24];
+	char why[96];			/* doomed: the reason, "" for a plain close */
+	struct sendq q;
+	sd_event_source *io;
+	sd_event_source *timer;
+	uint64_t deadline;		/* hello, or stall: cut then; 0: none */
+	uint64_t retry;			/* try to send again then; 0: no */
+	uint64_t since;			/* CLOCK_MONOTONIC, microseconds */
+};
+
+/* One of the host's fixed ids. */
+struct slot {
+	struct efds *efds;
+	struct client *holder;
+	uint64_t freed;			/* the longest free is leased first */
+};
+
+struct acceptor {
+	struct portal *portal;
+	const struct client_ops *ops;
+	sd_event_source *io;
+	sd_event_source *timer;		/* paused: no tokens, or no descriptors */
+	uint64_t tokens;		/* microseconds saved up for connects */
+	uint64_t refilled;
+	bool starved;			/* said so already */
+};
+
+struct portal {
+	struct portal *next;
+	struct portal_conf conf;
+	sd_event *event;
+	struct listening l;
+	struct acceptor accept_guest, accept_host;
+	int region;
+	uint32_t next_id;
+	struct slot *slots;		/* conf.host_peers of them */
+	TAILQ_HEAD(client_list, client) clients;
+	unsigned int guests, processes, others;	/* others: no hello yet */
+	uint64_t total_guests, total_processes;	/* since the start */
+	uint64_t started;
+	sd_event_source *reaper;
+	void (*changed)(void *arg);	/* somebody came or went */
+	void *changed_arg;
+};
+
+/* Region, sockets, ids; NULL and @e. @dir: where the sockets go. */
+struct portal *portal_open(const struct portal_conf *conf, const char *dir,
+			   sd_event *event, struct err *e);
+void portal_close(struct portal *p);
+
+uint64_t now_usec(struct portal *p);
+
+/* Ids: a guest's is new (-ENOSPC: used up), a process's is leased (-EBUSY). */
+int portal_new_guest(struct portal *p, struct client *c);
+int portal_lease(struct portal *p, struct client *c);
+
+/* Queues the peers that @c should know; all ids of the host, or only leased ones. */
+int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids);
+
+/* @c has its id: counts it, logs it and tells everybody else. */
+void portal_joined(struct portal *p, struct client *c);
+
+/* client.c */
+void client_new(struct acceptor *a, int fd);
+void client_free(struct client *c);
+int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds *efds);
+void client_flush(struct client *c);
+void client_deadline(struct client *c, uint64_t usec);	/* absolute, 0: none */
+/* To be removed soon; @fmt "" is a plain close, else the reason for the log. */
+void client_doom(struct client *c, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* One message with @n descriptors: 0 or -errno (-EAGAIN, -ETOOMANYREFS: later). */
+int send_with_fds(int sock, const void *buf, size_t len, const int *fds, unsigned int n);
+
+/* accept.c */
+int acceptor_open(struct acceptor *a, struct portal *p, int fd,
+		  const struct client_ops *ops);
+void acceptor_close(struct acceptor *a);
+
+extern const struct client_ops guest_ops;	/* guest.c */
+extern const struct client_ops host_ops;	/* host.c */
+
+/* status.c: the state as JSON in a sealed memfd, its length in *len; or -errno. */
+int status_memfd(struct portal *p, uint64_t *len);
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a client has yet to be told. An item is one fact; how many messages it
+ * takes is for the client's protocol to know. A peer's eventfds are referenced,
+ * not duplicated, and an announcement of which nothing was sent is simply taken
+ * back when its peer leaves. So a client that does not read holds, beyond the
+ * eventfds of live peers, those of one peer (the item half sent), whatever the
+ * others do; sendq_len() is bounded by live peers + peers it was told about.
+ */
+#ifndef PORTALD_SENDQ_H
+#define PORTALD_SENDQ_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "efds.h"
+
+enum item_kind {
+	ITEM_VERSION,		/* guest */
+	ITEM_ID,		/* guest */
+	ITEM_REGION,		/* both: guest -1 + fd, process WELCOME + fd */
+	ITEM_PEER,		/* both; id, efds */
+	ITEM_READY,		/* process */
+	ITEM_GONE,		/* both; id */
+};
+
+struct item {
+	TAILQ_ENTRY(item) link;
+	enum item_kind kind;
+	uint32_t id;
+	unsigned int next;	/* PEER: the vector to send next */
+	struct efds *efds;	/* PEER: held */
+};
+
+struct sendq {
+	TAILQ_HEAD(item_list, item) items;
+	unsigned int len;
+};
+
+void sendq_init(struct sendq *q);
+void sendq_clear(struct sendq *q);
+
+/* 0 or -ENOMEM; takes a reference on @efds (NULL unless PEER). */
+int sendq_push(struct sendq *q, enum item_kind kind, uint32_t id, struct efds *efds);
+
+struct item *sendq_head(struct sendq *q);
+void sendq_pop(struct sendq *q);
+
+/* Peer @id has left: the client was never told of it (true: nothing to say). */
+bool sendq_withdraw(struct sendq *q, uint32_t id);
+
+#endif
