@@ -114,11 +114,10 @@ class Copy:
         os.chmod(path, mode)
 
     def bind(self, source, name):
-        """Show a directory of this machine inside, read-only."""
+        """Show a directory of this machine inside."""
         path = self.path(name)
         os.makedirs(path, exist_ok=True)
         run(['mount', '--bind', source, path])
-        run(['mount', '-o', 'remount,bind,ro', path])
 
     def unbind(self, name):
         run(['umount', self.path(name)])

@@ -32,7 +32,7 @@ BAD_LOG = re.compile(
 # last is what every out-of-tree module gets told.
 HARMLESS = re.compile(
     r'kasan: KernelAddressSanitizer initialized|Lock dependency validator|'
-    r'lockdep debugging|kmemleak: Kernel memory leak detector|'
+    r'lockdep debugging|lockdep checking is enabled|kmemleak: Kernel memory leak detector|'
     r'MAX_LOCKDEP|lockdep: fixing up|clocksource|tsc: |'
     r'loading out-of-tree module|module verification failed|'
     r'kmemleak: Automatic memory scanning|Command line:|command line:|'
@@ -343,7 +343,7 @@ class Guest:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is not None and self.process.poll() is None:
+        if kind is not None and not issubclass(kind, LabError):
             tail = self.log()[-1500:]
             say('%s: console before it is killed:\n# %s' % (
                 self.name, tail.replace('\n', '\n# ')))

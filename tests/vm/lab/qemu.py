@@ -166,6 +166,14 @@ def stop(p, timeout=0):
     return p.returncode
 
 
+def wait_until(done, timeout, what, every=0.02):
+    end = time.monotonic() + timeout
+    while not done():
+        if time.monotonic() > end:
+            raise LabError('no %s after %d s' % (what, timeout))
+        time.sleep(every)
+
+
 # Ctrl-C and a runner's SIGTERM both end in SystemExit: atexit then cleans up.
 def _on_term(sig, frame):
     raise SystemExit(128 + sig)
