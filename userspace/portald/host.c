@@ -99,16 +99,19 @@ static void status(struct client *c)
 {
 	struct pd_msg m = { .type = PD_STATUS };
 	uint64_t len = 0;
-	int fd = status_memfd(c->portal, &len);
+	int ret, fd = status_memfd(c->portal, &len);
 
 	if (fd < 0) {
 		refuse(c, -fd, "cannot make the status: %s", strerror(-fd));
 		return;
 	}
 	m.value = len;
-	send_msg(c, &m, &fd, 1);
+	ret = send_msg(c, &m, &fd, 1);
 	close(fd);
-	client_doom(c, "%s", "");
+	if (ret < 0)
+		refuse(c, -ret, "cannot send the status: %s", strerror(-ret));
+	else
+		client_doom(c, "%s", "");
 }
 
 static bool text_is_zero(const struct pd_msg *m)

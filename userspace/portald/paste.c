@@ -100,7 +100,7 @@ static void print_libvirt(const char *name, const char *path, int vectors)
 	       "</shmem>\n", vectors);
 	fprintf(stderr,
 		"# goes into <devices>: virsh edit DOMAIN\n"
-		"# QEMU's user (libvirt-qemu, qemu) must be able to open the socket: group = kvm in portald.conf does it on Debian\n"
+		"# QEMU's user must be in the socket's group: adduser libvirt-qemu vmportal (Debian), usermod -aG vmportal qemu (Fedora)\n"
 		"# AppArmor: libvirt allows the path by itself; if it does not, add \"%s\" rw, to /etc/apparmor.d/local/abstractions/libvirt-qemu\n"
 		"# SELinux: semanage fcontext -a -t svirt_image_t '%s' && restorecon '%s'\n",
 		path, path, path);

@@ -20,3 +20,33 @@ endif
 .PHONY: portald
 portald: $(O)/bin/portald
 ALL += $(O)/bin/portald
+
+# Units and the like go where systemd looks for those of the administrator, or, for
+# a package (PREFIX=/usr), of the vendor.
+portald_units := portald.service portald@.service portald@.socket
+SYSTEMDDIR    ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR   ?= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/sysusers.d
+TMPFILESDIR   ?= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/tmpfiles.d
+MANDIR        ?= $(PREFIX)/share/man
+
+.PHONY: install-portald
+install-portald: $(O)/bin/portald
+	$(call say,INSTALL,portald)
+	$(Q)install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/portald
+	$(Q)install -d $(DESTDIR)$(SYSTEMDDIR)
+	$(Q)for u in $(portald_units); do \
+		sed 's|@BINDIR@|$(PREFIX)/bin|' $(top)/userspace/systemd/$$u.in \
+			> $(DESTDIR)$(SYSTEMDDIR)/$$u || exit 1; \
+	done
+	$(Q)install -D -m 644 $(top)/userspace/systemd/vmportal.sysusers.conf \
+		$(DESTDIR)$(SYSUSERSDIR)/vmportal.conf
+	$(Q)install -D -m 644 $(top)/userspace/systemd/vmportal.tmpfiles.conf \
+		$(DESTDIR)$(TMPFILESDIR)/vmportal.conf
+	$(Q)test -e $(DESTDIR)/etc/vmportal/portald.conf || \
+		install -D -m 644 $(top)/userspace/systemd/portald.conf \
+			$(DESTDIR)/etc/vmportal/portald.conf
+	$(Q)install -D -m 644 $(top)/userspace/man/portald.8 \
+		$(DESTDIR)$(MANDIR)/man8/portald.8
+	$(Q)install -D -m 644 $(top)/userspace/man/portald.conf.5 \
+		$(DESTDIR)$(MANDIR)/man5/portald.conf.5
+INSTALL += install-portald

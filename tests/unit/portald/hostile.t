@@ -1,0 +1,254 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Clients that are slow, silent, talkative, many or malicious harm nobody else."""
+import os
+import resource
+import socket
+import struct
+import time
+
+from portaldtest import *
+
+point = Tap()
+
+
+def churn(d, n, vectors=4):
+    for _ in range(n):
+        Guest(d.sock('ivshmem'), vectors=vectors).close()
+
+
+@point('a guest that never reads stalls nobody, costs little, and is cut')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '0', '--stall-timeout', '3')
+    good, proc = d.guest(), d.process()
+    start = d.nfds()
+    slow = d.guest(greet=False)     # reads nothing at all
+    began = time.monotonic()
+    churn(d, 500)
+    last = d.guest()
+    good.pump(lambda: good.knows(last.id))
+    proc.pump(lambda: proc.knows(last.id))
+    check(time.monotonic() - began < 3, 'the others waited for it')
+    check(d.nfds() <= start + 3 * 5 + 8, f'{start} fds became {d.nfds()}')
+    queued = max(p['queued'] for p in d.status()['peers'])
+    check(0 < queued < 400, f'{queued} messages queued')
+    d.wait_log('has not read for 3 s')
+    good.pump(lambda: sorted(good.peers) == [*range(8), good.id, last.id])
+    check(slow.ended(), 'still connected')
+
+
+@point('a process that never reads stalls nobody and is cut')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '0', '--stall-timeout', '2', '--vectors', '16')
+    good, slow = d.process(), d.process()
+    churn(d, 300, 16)
+    g = d.guest(vectors=16)
+    good.pump(lambda: good.knows(g.id))
+    d.wait_log('process 1 cut: it has not read')
+    good.pump(lambda: 1 not in good.peers)
+
+
+@point('a guest that reads very late gets a true picture')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '0', '--vectors', '16')
+    late, good = d.guest(vectors=16), d.guest(vectors=16)
+    for i in range(120):
+        a, b = (Guest(d.sock('ivshmem'), vectors=16) for _ in range(2))
+        b.close()
+        a.close()
+    stay = [d.guest(vectors=16) for _ in range(3)]
+    late.pump(lambda: all(late.knows(g.id) for g in [good, *stay]))
+    equal(sorted(late.peers), [*range(8), late.id, good.id, *(g.id for g in stay)], 'peers')
+    for g in stay:
+        ring(late.peers[g.id][15])
+        equal(rings(g.peers[g.id][15]), 1, 'the announced eventfd rings')
+
+
+@point('a guest that sends anything is cut, the others are not')
+def _(stack):
+    d = Daemon(stack)
+    good = d.guest()
+    for payload in (b'x', bytes(8), os.urandom(65536)):
+        bad = d.guest()
+        bad.s.setblocking(False)
+        bad.s.send(payload)
+        check(bad.ended(), 'not cut')
+        good.pump(lambda: bad.id not in good.peers)
+    d.wait_log('it sent data, which QEMU never does', n=3)
+
+
+@point('descriptors sent to portald are never taken in')
+def _(stack):
+    d = Daemon(stack)
+    d.process()
+    before = d.nfds()
+    r, w = os.pipe()
+    g = d.guest()
+    socket.send_fds(g.s, [b'x'], [r] * 200)
+    check(g.ended(), 'guest not cut')
+    h = Process(d.sock('sock'), hello=False)
+    socket.send_fds(h.s, [MSG.pack(HELLO, MAGIC, VERSION, 0, 0, b'')], [r] * 200)
+    h.greet()
+    os.close(r)
+    try:        # nobody holds the reading end any more: not in portald, not on its way
+        os.write(w, b'x')
+        raise AssertionError('portald holds descriptors that were sent to it')
+    except BrokenPipeError:
+        pass
+    os.close(w)
+    h.close()
+    wait_for(lambda: d.nfds() == before, f'{before} fds, now {d.nfds()}')
+
+
+@point('too few descriptors: refused at the start, with the way out')
+def _(stack):
+    d = Daemon(stack, wait=False, preexec=lambda: resource.setrlimit(
+        resource.RLIMIT_NOFILE, (300, 300)))
+    equal(d.exit_code(), 1, 'exit code')
+    check('LimitNOFILE' in d.lines[-1] and '300 are allowed' in d.lines[-1], d.lines[-1])
+
+
+@point('descriptors used up while running: no spinning, and it goes on afterwards')
+def _(stack):
+    d = Daemon(stack)
+    good = d.guest()
+    limit = d.nfds() + 2    # the next guest's socket fits, its eventfds do not
+    hard = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    check(d.guest(greet=False).ended(), 'a guest without eventfds was kept')
+    d.wait_log('Too many open files')
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (limit - 2, hard))
+    waiting = d.guest(greet=False)
+    d.wait_log('cannot accept a client')
+    ticks = d.cpu_ticks()
+    time.sleep(1.5)
+    check(d.cpu_ticks() - ticks < 20, 'it spins')
+    check(sum('cannot accept' in s for s in d.lines) == 1, 'the log is flooded')
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    waiting.greet()
+    good.pump(lambda: good.knows(waiting.id))
+
+
+@point('connects are limited in rate; those within it get in')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '20', '--vectors', '1')
+    began, n = time.monotonic(), 0
+    while time.monotonic() - began < 2:
+        Guest(d.sock('ivshmem'), vectors=1).close()
+        n += 1
+    # 100 at once are allowed, then 20 a second
+    check(110 <= n <= 160, f'{n} in two seconds')
+    ticks = d.cpu_ticks()
+    stack.callback(lambda s=[d.guest(greet=False) for _ in range(20)]: None)
+    time.sleep(0.5)
+    check(d.cpu_ticks() - ticks < 15, 'it spins while it holds others off')
+    d.process()
+
+
+@point('many at once: 60 guests and 8 processes, each rings each other')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '0', '--vectors', '1')
+    guests = [d.guest(vectors=1) for _ in range(60)]
+    procs = [d.process() for _ in range(8)]
+    everyone = guests + procs
+    for c in everyone:
+        c.pump(lambda c=c: all(c.knows(o.id) for o in everyone))
+    for a in everyone:
+        for b in everyone:
+            ring(a.peers[b.id][0])
+    for c in everyone:
+        equal(rings(c.peers[c.id][0]), len(everyone), f'rings at {c.id}')
+    for c in everyone[:-1]:
+        c.close()
+    last = everyone[-1]
+    last.pump(lambda: list(last.peers) == [last.id])
+
+
+@point('half-open and half-closed connections are cleaned up')
+def _(stack):
+    d = Daemon(stack)
+    good = d.guest()
+    before = d.nfds()
+    for _ in range(20):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(d.sock('ivshmem'))
+        s.close()       # at once, before it was accepted
+        g = d.guest()
+        g.s.shutdown(socket.SHUT_WR)
+        check(g.ended(), 'a half-closed guest stays')
+        g = d.guest()
+        g.s.shutdown(socket.SHUT_RD)
+        g.close()
+    # first: an announcement half sent to it holds its peer's eventfds
+    last = d.guest()
+    good.pump(lambda: good.knows(last.id))
+    last.close()
+    good.pump(lambda: sorted(good.peers) == [*range(8), good.id])
+    wait_for(lambda: d.nfds() == before, f'{d.nfds()} descriptors to become {before}')
+
+
+@point('descriptors in flight run out: they are sent later, without spinning')
+def _(stack):
+    # The kernel counts what all processes of a user have sent and nobody has
+    # received, against RLIMIT_NOFILE, unless they are privileged.
+    if os.geteuid() != 0:
+        raise Skip('needs root, to run portald as a user of its own')
+    uid = 61234
+    d = scratch(stack)
+    os.chmod(d, 0o777)
+
+    def drop():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+        os.setgid(uid)
+        os.setuid(uid)
+
+    d = Daemon(stack, '--vectors', '16', '--host-peers', '2', '--max-guests', '4',
+               directory=d, preexec=drop)
+    good = d.guest(vectors=16)
+    end = fill(uid, 400, stack)
+    late = d.guest(vectors=16, greet=False)
+    d.wait_log('guest 3 joined')
+    ticks = d.cpu_ticks()
+    time.sleep(1)
+    check(d.cpu_ticks() - ticks < 15, 'it spins')
+    s = Process(d.sock('sock'), hello=False)
+    stack.callback(s.close)
+    s.send(STATUS)
+    m = s.recv()
+    check(m.type == REFUSE and 'Too many references' in m.text, f'nothing was held back: {m}')
+    end()
+    late.greet()
+    good.pump(lambda: good.knows(late.id))
+
+
+def fill(uid, n, stack):
+    """A child of that user that has n descriptors in flight until the end."""
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(r)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2000, 2000))
+        os.setgid(uid)
+        os.setuid(uid)
+        pairs = []
+        try:
+            for _ in range(n // 100 + 1):
+                a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                pairs.append((a, b))
+                socket.send_fds(a, [b'x'], [w] * 100)
+        except OSError:
+            pass
+        os.write(w, b'x')
+        time.sleep(30)
+        os._exit(0)
+    os.close(w)
+
+    def end():
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    os.read(r, 1)
+    os.close(r)
+    return end
+
+
+point.run()

@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of portald share: a daemon to start and watch, and clients of
+both its sockets, written from the two protocols' descriptions alone (QEMU's
+docs/specs/ivshmem-spec.rst; userspace/portald/proto.h), not from its code."""
+import array
+import atexit
+import contextlib
+import mmap
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__)))))
+MAGIC, VERSION = 0x44504D56, 1
+HELLO, WELCOME, PEER, READY, GONE, REFUSE, STATUS = range(1, 8)
+RDONLY = 1
+MSG = struct.Struct('<IIIIQ104s')
+NAMES = ['', 'HELLO', 'WELCOME', 'PEER', 'READY', 'GONE', 'REFUSE', 'STATUS']
+
+
+def portald_path(sanitized=False):
+    """The program: $PORTALD, or what the build made; built if it is not there."""
+    if sanitized:
+        out = os.path.join(TOP, 'build', 'portald-asan')
+        flags = '-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined ' \
+                '-fno-sanitize-recover=all'
+        build(out, 'CFLAGS=' + flags)
+        return os.path.join(out, 'bin', 'portald')
+    path = os.environ.get('PORTALD')
+    if path:
+        return path
+    out = os.path.join(TOP, 'build', 'user')
+    if not os.path.exists(os.path.join(out, 'bin', 'portald')):
+        build(out)
+    return os.path.join(out, 'bin', 'portald')
+
+
+def build(out, *args):
+    r = subprocess.run(['make', '-s', '-C', os.path.join(TOP, 'userspace'), 'O=' + out,
+                        *args, 'portald'], stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, timeout=300)
+    if r.returncode:
+        print('Bail out! portald does not build: ' + ' / '.join(r.stdout.split('\n')[-5:]))
+        sys.exit(1)
+
+
+class Tap:
+    """Test points; a point is a function that raises on failure."""
+
+    def __init__(self):
+        self.points = []
+
+    def __call__(self, name):
+        def add(fn):
+            self.points.append((name, fn))
+            return fn
+        return add
+
+    def run(self):
+        only = sys.argv[1:]
+        print(f'1..{len(self.points)}', flush=True)
+        failed = 0
+        for i, (name, fn) in enumerate(self.points, 1):
+            if only and not any(o in name for o in only):
+                print(f'ok {i} - {name} # SKIP not selected')
+                continue
+            try:
+                with contextlib.ExitStack() as stack:
+                    fn(stack)
+                print(f'ok {i} - {name}', flush=True)
+            except Skip as e:
+                print(f'ok {i} - {name} # SKIP {e}', flush=True)
+            except Exception as e:              # noqa: any failure is a failed point
+                failed += 1
+                print(f'not ok {i} - {name}')
+                import traceback
+                for line in traceback.format_exc().rstrip().split('\n'):
+                    print('# ' + line)
+                for d in Daemon.recent:
+                    for line in d.lines[-15:]:
+                        print('# log: ' + line)
+                sys.stdout.flush()
+            Daemon.recent.clear()
+        sys.exit(1 if failed else 0)
+
+
+class Skip(Exception):
+    pass
+
+
+def check(cond, text='check failed'):
+    if not cond:
+        raise AssertionError(text)
+
+
+def equal(got, want, what=''):
+    if got != want:
+        raise AssertionError(f'{what}: got {got!r}, want {want!r}')
+
+
+def wait_for(fn, what, seconds=10):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        v = fn()
+        if v:
+            return v
+        time.sleep(0.01)
+    raise AssertionError('waited in vain for ' + what)
+
+
+def scratch(stack):
+    d = tempfile.mkdtemp(prefix='portald-test-')
+    stack.callback(shutil.rmtree, d, ignore_errors=True)
+    return d
+
+
+class Daemon:
+    """A portald of its own, in a directory of its own, gone with the point."""
+    recent = []
+
+    def __init__(self, stack, *args, name='demo', size='1M', config=None, directory=None,
+                 wait=True, env=None, launcher=(), path=None, preexec=None, pass_fds=()):
+        self.dir = directory or scratch(stack)
+        self.name, self.lines, self.stack = name, [], stack
+        self.path = path or portald_path()
+        cmd = [self.path, '--socket-dir', self.dir]
+        if config is not None:
+            self.config = os.path.join(self.dir, 'portald.conf')
+            with open(self.config, 'w') as f:
+                f.write(config)
+            cmd += ['--config', self.config]
+        elif name:
+            cmd += ['--name', name, '--size', size]
+        # start in a session of its own, so that nothing of the tests' ends it
+        self.p = subprocess.Popen([*launcher, *cmd, *args], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                  text=True, env=env, preexec_fn=preexec,
+                                  pass_fds=pass_fds)
+        self.pid = self.p.pid
+        Daemon.recent.append(self)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        stack.callback(self.end)
+        if wait:
+            self.wait_log('serving')
+
+    def _read(self):
+        for line in self.p.stderr:
+            self.lines.append(line.rstrip('\n'))
+
+    def end(self):
+        if self.p.poll() is None:
+            self.p.terminate()
+            try:
+                self.p.wait(5)
+            except subprocess.TimeoutExpired:
+                self.p.kill()
+                self.p.wait()
+        self.reader.join(5)
+        self.p.stderr.close()
+
+    def kill(self):
+        self.p.kill()
+        self.p.wait()
+        self.reader.join(5)
+
+    def wait_log(self, text, seconds=10, n=1):
+        def seen():
+            hits = [s for s in list(self.lines) if text in s]
+            if len(hits) >= n:
+                return hits
+            if self.p.poll() is not None:
+                self.reader.join(1)
+                hits = [s for s in self.lines if text in s]
+                check(len(hits) >= n, f'portald ended ({self.p.returncode}) without: {text}')
+                return hits
+            return None
+        return wait_for(seen, f'log line: {text}', seconds)[-1]
+
+    def exit_code(self, seconds=10):
+        self.p.wait(seconds)
+        self.reader.join(5)
+        return self.p.returncode
+
+    def sock(self, suffix):
+        return os.path.join(self.dir, f'{self.name}.{suffix}')
+
+    def nfds(self):
+        return len(os.listdir(f'/proc/{self.pid}/fd'))
+
+    def rss_kib(self):
+        with open(f'/proc/{self.pid}/status') as f:
+            for line in f:
+                if line.startswith('VmRSS:'):
+                    return int(line.split()[1])
+
+    def cpu_ticks(self):
+        with open(f'/proc/{self.pid}/stat') as f:
+            v = f.read().rsplit(')', 1)[1].split()
+        return int(v[11]) + int(v[12])
+
+    def guest(self, **kw):
+        g = Guest(self.sock('ivshmem'), **kw)
+        self.stack.callback(g.close)
+        return g
+
+    def process(self, **kw):
+        h = Process(self.sock('sock'), **kw)
+        self.stack.callback(h.close)
+        return h
+
+    def status(self):
+        import json
+        s = Process(self.sock('sock'), hello=False)
+        try:
+            s.send(STATUS)
+            m = s.recv()
+            equal(m.type, STATUS, 'answer')
+            return json.loads(os.pread(m.fds[0], m.value, 0))
+        finally:
+            s.close()
+
+
+def close_fds(fds):
+    for fd in fds:
+        os.close(fd)
+
+
+class Guest:
+    """The ivshmem protocol as QEMU speaks it: it only listens."""
+
+    def __init__(self, path, greet=True, vectors=4, timeout=10):
+        self.s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.s.settimeout(timeout)
+        self.s.connect(path)
+        self.vectors, self.peers, self.fds = vectors, {}, []
+        self.id = self.region = None
+        if greet:
+            self.greet()
+
+    def recv(self):
+        """(value, fd or None), or None at the end of the connection."""
+        buf, fds = b'', []
+        while len(buf) < 8:
+            data, anc, flags, _ = self.s.recvmsg(8 - len(buf), socket.CMSG_SPACE(4 * 4))
+            for level, kind, payload in anc:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    a = array.array('i')
+                    a.frombytes(payload[:len(payload) // 4 * 4])
+                    fds += a
+            self.fds += fds if not buf else []
+            if not data:
+                return None
+            buf += data
+        check(len(fds) <= 1, 'more than one descriptor in a message')
+        return struct.unpack('<q', buf)[0], fds[0] if fds else None
+
+    def greet(self):
+        """Everything up to the last of our own vectors; keeps the raw order."""
+        self.order = []
+        while len(self.peers.get(self.id, [])) < self.vectors:
+            m = self.recv()
+            if m is None:
+                raise ConnectionError('portald closed the connection')
+            self.order.append(m)
+            self.take(m, len(self.order))
+
+    def take(self, m, n=99):
+        value, fd = m
+        if n == 1:
+            equal(m, (0, None), 'protocol version')
+        elif n == 2:
+            equal(fd, None, 'fd beside the own id')
+            self.id = value
+        elif value == -1:
+            self.region = fd
+        elif fd is not None:
+            self.peers.setdefault(value, []).append(fd)
+        else:
+            close_fds(self.peers.pop(value))
+
+    def pump(self, until, seconds=10):
+        end = time.monotonic() + seconds
+        while not until():
+            left = end - time.monotonic()
+            check(left > 0, f'guest {self.id} waited in vain; it knows {sorted(self.peers)}')
+            self.s.settimeout(left)
+            m = self.recv()
+            if m is None:
+                raise ConnectionError('portald closed the connection')
+            self.take(m)
+
+    def knows(self, peer):
+        return len(self.peers.get(peer, [])) == self.vectors
+
+    def map(self, size):
+        return mmap.mmap(self.region, size)
+
+    def ended(self, seconds=10):
+        """Reads to the end; true if it comes in time."""
+        self.s.settimeout(seconds)
+        try:
+            while self.recv() is not None:
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self):
+        self.s.close()
+        for fd in self.fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.fds = []
+
+
+class Msg:
+    def __init__(self, data, fds):
+        equal(len(data), MSG.size, 'length of a packet')
+        self.type, self.id, self.arg, self.flags, self.value, text = MSG.unpack(data)
+        self.text = text.split(b'\0')[0].decode()
+        self.fds = fds
+
+    def __repr__(self):
+        return f'{NAMES[self.type]}(id {self.id}, arg {self.arg}, {len(self.fds)} fds {self.text})'
+
+
+class Process:
+    """A process on the host, by proto.h."""
+
+    def __init__(self, path, hello=True, flags=0, timeout=10):
+        self.s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.s.settimeout(timeout)
+        self.s.connect(path)
+        self.peers, self.all_fds, self.order = {}, [], []
+        self.id = self.region = None
+        if hello:
+            self.send(HELLO, flags=flags)
+            self.greet()
+
+    def send(self, kind, id=MAGIC, arg=VERSION, flags=0, value=0, text=b''):
+        self.s.send(MSG.pack(kind, id, arg, flags, value, text))
+
+    def recv(self):
+        data, fds, flags, _ = socket.recv_fds(self.s, 256, 64)
+        self.all_fds += fds
+        if not data:
+            return None
+        return Msg(data, list(fds))
+
+    def greet(self):
+        while True:
+            m = self.recv()
+            if m is None:
+                raise ConnectionError('portald closed the connection')
+            self.order.append(m)
+            if m.type == REFUSE:
+                raise PermissionError(m.text)
+            self.take(m)
+            if m.type == READY:
+                return
+
+    def take(self, m):
+        if m.type == WELCOME:
+            self.id, self.vectors, self.size, self.region = m.id, m.arg, m.value, m.fds[0]
+        elif m.type == PEER:
+            have = self.peers.setdefault(m.id, [])
+            equal(m.arg, len(have), 'first vector')
+            have += m.fds
+        elif m.type == GONE:
+            close_fds(self.peers.pop(m.id))
+
+    def pump(self, until, seconds=10):
+        end = time.monotonic() + seconds
+        while not until():
+            left = end - time.monotonic()
+            check(left > 0, f'process {self.id} waited in vain; it knows {sorted(self.peers)}')
+            self.s.settimeout(left)
+            m = self.recv()
+            if m is None:
+                raise ConnectionError('portald closed the connection')
+            self.take(m)
+
+    def knows(self, peer):
+        return len(self.peers.get(peer, [])) == self.vectors
+
+    def ended(self, seconds=10):
+        self.s.settimeout(seconds)
+        try:
+            while self.recv() is not None:
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self):
+        self.s.close()
+        for fd in self.all_fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.all_fds = []
+
+
+def ring(fd, n=1):
+    for _ in range(n):
+        os.write(fd, struct.pack('=Q', 1))
+
+
+def rings(fd, seconds=5):
+    """How often it was rung: waits for the first, 0 if none comes."""
+    p = select.poll()
+    p.register(fd, select.POLLIN)
+    if not p.poll(seconds * 1000):
+        return 0
+    return struct.unpack('=Q', os.read(fd, 8))[0]
+
+
+def run(*args, env=None, timeout=10):
+    return subprocess.run([portald_path(), *args], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=timeout, env=env)
