@@ -22,6 +22,7 @@
 #ifndef _PORTAL_H
 #define _PORTAL_H
 
+#include <linux/bits.h>
 #include <linux/types.h>
 
 struct device;
@@ -59,12 +60,15 @@ struct portal_extent {
 };
 
 /* portal_desc.flags */
-#define PORTAL_DESC_RAM		BIT(0)	/* extents are kernel RAM with struct pages, always write-back */
+
+/* Extents are this kernel's own RAM in the direct map, not shared with a host. */
+#define PORTAL_DESC_RAM		BIT(0)
 
 /**
  * struct portal_desc - what a transport has
  * @ops: callbacks; must outlive portal_remove()
- * @parent: the bus device; the portal holds a reference
+ * @parent: the bus device, or NULL for a portal of no bus. Must exist until
+ *	portal_remove(); from portal_add() to then the portal holds a reference
  * @transport: short name, at most PORTAL_TRANSPORT_LEN - 1 characters
  * @identity: stable name of the place, e.g. "pci-0000:00:04.0"; a device that
  *	comes back with it gets the same N
@@ -109,7 +113,11 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv);
  * portal_add() - show the portal to user space
  *
  * May sleep. Takes the write-back reservation over the region, gives the number
- * N, makes /dev/portalN. On error the portal is as portal_alloc() left it.
+ * N, makes /dev/portalN. Callbacks may run before it returns. On error they run
+ * no more, and all that may be done with the portal is portal_put().
+ *
+ * Returns 0, -EEXIST if a portal with this identity is there, -ENOSPC if there
+ * are too many portals, or another -errno.
  */
 int portal_add(struct portal *p);
 
@@ -128,18 +136,27 @@ void portal_put(struct portal *p);
 /**
  * portal_event() - a doorbell arrived on @vector
  *
- * Any context, hard interrupt included; from before portal_add() until
+ * Any context but NMI, hard interrupts included; from before portal_add() until
  * portal_put(). An out-of-range vector is ignored.
  */
 void portal_event(struct portal *p, u32 vector);
 
 /**
- * portal_resumed() - the device came back from suspend or reset
+ * portal_pause() - the device is about to be reset or suspended
+ *
+ * Process context; may sleep, but waits only for callbacks that are running.
+ * Afterwards, until portal_resume() or portal_remove(): no callback, no mapping;
+ * whoever rings or touches a mapping waits. Keep it short.
+ */
+void portal_pause(struct portal *p);
+
+/**
+ * portal_resume() - the device came back from suspend or reset
  *
  * Process context. Counts a generation and gives each vector one spurious
- * event, because rings may have been lost meanwhile.
+ * event, because rings may have been lost meanwhile; then whoever waits goes on.
  */
-void portal_resumed(struct portal *p);
+void portal_resume(struct portal *p);
 
 /* N of /dev/portalN, for log messages; -1 before portal_add(). */
 int portal_number(const struct portal *p);

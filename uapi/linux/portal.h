@@ -52,7 +52,11 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define PORTAL_IOCTL_TYPE	0xBA
+/*
+ * Unassigned in Documentation/userspace-api/ioctl/ioctl-number.rst up to Linux 7.2,
+ * where the nearest is 0xBA (liveupdate.h, since 6.19).
+ */
+#define PORTAL_IOCTL_TYPE	0xBE
 
 /* Version of this contract; it grows with each addition. */
 #define PORTAL_API_VERSION	1

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every difference between kernels and architectures, and nothing else; included
+ * before the first line of each file of the modules (Kbuild). PORTAL_HAVE_*
+ * come from probe.sh, which asks the compiler, because version numbers lie:
+ * distributions and stable trees take interfaces from the future and remove old
+ * ones.
+ */
+#ifndef _PORTAL_COMPAT_H
+#define _PORTAL_COMPAT_H
+
+#include "portal_config.h"
+
+#include <linux/eventfd.h>
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+
+/* eventfd_signal() lost its count in 6.8. */
+static inline void portal_eventfd_signal(struct eventfd_ctx *ctx)
+{
+#ifdef PORTAL_HAVE_EVENTFD_SIGNAL_1
+	eventfd_signal(ctx);
+#else
+	eventfd_signal(ctx, 1);
+#endif
+}
+
+/* vm_flags became read-only in 6.3. */
+static inline void portal_vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+#ifdef PORTAL_HAVE_VM_FLAGS_SET
+	vm_flags_set(vma, flags);
+#else
+	vma->vm_flags |= flags;
+#endif
+}
+
+static inline void portal_vm_flags_clear(struct vm_area_struct *vma, unsigned long flags)
+{
+#ifdef PORTAL_HAVE_VM_FLAGS_SET
+	vm_flags_clear(vma, flags);
+#else
+	vma->vm_flags &= ~flags;
+#endif
+}
+
+/*
+ * Large entries for memory without struct pages: 6.12 and later, and there only
+ * where the architecture says so. Before, get_user_pages_fast() takes a PMD entry
+ * for pages that it may count (5.10), or the fault handler is never asked (6.1).
+ */
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+
+#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
+#define PORTAL_LARGEST_ENTRY	PUD_SIZE
+#else
+#define PORTAL_LARGEST_ENTRY	PMD_SIZE
+#endif
+
+#define PORTAL_COMPAT_HUGE_FAULT(_fn)		.huge_fault = (_fn),
+#define PORTAL_COMPAT_GET_UNMAPPED_AREA(_fn)	.get_unmapped_area = (_fn),
+
+/* pfn_t went in 6.17. */
+#ifdef PORTAL_HAVE_INSERT_PFN_ULONG
+#define portal_to_pfn(_pfn)	(_pfn)
+#else
+#include <linux/pfn_t.h>
+#define portal_to_pfn(_pfn)	__pfn_to_pfn_t(_pfn, 0)
+#endif
+
+static inline vm_fault_t portal_compat_insert_huge(struct vm_fault *vmf, unsigned long pfn,
+						   unsigned int order)
+{
+	bool write = vmf->flags & FAULT_FLAG_WRITE;
+
+	if (order == PMD_SHIFT - PAGE_SHIFT)
+		return vmf_insert_pfn_pmd(vmf, portal_to_pfn(pfn), write);
+#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
+	if (order == PUD_SHIFT - PAGE_SHIFT)
+		return vmf_insert_pfn_pud(vmf, portal_to_pfn(pfn), write);
+#endif
+	return VM_FAULT_FALLBACK;
+}
+
+/* The mm argument went in 6.19. */
+static inline unsigned long portal_compat_unmapped_area(struct file *file, unsigned long addr,
+							unsigned long len, unsigned long pgoff,
+							unsigned long flags)
+{
+#ifdef PORTAL_HAVE_MM_GET_UNMAPPED_AREA_5
+	return mm_get_unmapped_area(file, addr, len, pgoff, flags);
+#else
+	return mm_get_unmapped_area(current->mm, file, addr, len, pgoff, flags);
+#endif
+}
+
+#else /* !CONFIG_ARCH_SUPPORTS_PMD_PFNMAP */
+
+#define PORTAL_LARGEST_ENTRY	0
+
+#define PORTAL_COMPAT_HUGE_FAULT(_fn)
+#define PORTAL_COMPAT_GET_UNMAPPED_AREA(_fn)
+
+static inline vm_fault_t portal_compat_insert_huge(struct vm_fault *vmf, unsigned long pfn,
+						   unsigned int order)
+{
+	return VM_FAULT_FALLBACK;
+}
+
+static inline unsigned long portal_compat_unmapped_area(struct file *file, unsigned long addr,
+							unsigned long len, unsigned long pgoff,
+							unsigned long flags)
+{
+	return -ENOMEM;
+}
+
+#endif /* CONFIG_ARCH_SUPPORTS_PMD_PFNMAP */
+
+/*
+ * How a mapping made by memremap(MEMREMAP_WB) is cached: x86 may grant less than
+ * what was asked for, and says so only in the page table entry. Write-back is
+ * entry 0 of the PAT: none of the three bits. Elsewhere nothing overrides us.
+ */
+static inline bool portal_compat_is_write_back(void *kva)
+{
+#ifdef CONFIG_X86
+	pteval_t mask = _PAGE_PWT | _PAGE_PCD;
+	unsigned int level;
+	pte_t *pte;
+
+	pte = lookup_address((unsigned long)kva, &level);
+	if (!pte)
+		return true;
+	mask |= level == PG_LEVEL_4K ? _PAGE_PAT : _PAGE_PAT_LARGE;
+	return !(pte_flags(*pte) & mask);
+#else
+	return true;
+#endif
+}
+
+#endif /* _PORTAL_COMPAT_H */

@@ -1,0 +1,104 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# probe.sh OUTPUT CC FLAGS...: which of several interfaces does this kernel have?
+#
+# Compiles a few lines for each and writes "#define PORTAL_HAVE_X 1" into OUTPUT
+# for those that compile. Called by Kbuild, with the kernel's own compiler flags
+# and in its working directory. Each probe asks one thing. Two controls, one that
+# must compile and one that must not, see to it that a compiler that cannot work
+# is an error and not an answer.
+set -eu
+
+out=$1
+shift
+dir=$(mktemp -d "${TMPDIR:-/tmp}/portal-probe.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
+names=
+
+# probe NAME < CODE
+probe()
+{
+	cat > "$dir/$1.c"
+	names="$names $1"
+}
+
+# compile NAME FLAGS...: the compiler's words go to NAME.log
+compile()
+{
+	name=$1
+	shift
+	"$@" -Werror -Wno-missing-prototypes -Wno-missing-declarations -Wno-unused \
+		-fsyntax-only -x c "$dir/$name.c" > "$dir/$name.log" 2>&1 &&
+		: > "$dir/$name.yes"
+}
+
+probe CONTROL_YES << 'EOF'
+#include <linux/eventfd.h>
+#include <linux/mm.h>
+int f(struct vm_area_struct *vma) { return vma->vm_start != 0; }
+EOF
+
+probe CONTROL_NO << 'EOF'
+#include <linux/mm.h>
+int f(struct vm_area_struct *vma) { return vma->portal_no_such_member; }
+EOF
+
+# 6.8: void eventfd_signal(ctx), before with a count
+probe EVENTFD_SIGNAL_1 << 'EOF'
+#include <linux/eventfd.h>
+void f(struct eventfd_ctx *ctx) { eventfd_signal(ctx); }
+EOF
+
+# 6.3: vm_flags is const, with functions to change it
+probe VM_FLAGS_SET << 'EOF'
+#include <linux/mm.h>
+void f(struct vm_area_struct *vma) { vm_flags_set(vma, VM_IO); vm_flags_clear(vma, VM_IO); }
+EOF
+
+# 6.17: vmf_insert_pfn_pmd() and _pud() take a number, before a pfn_t
+probe INSERT_PFN_ULONG << 'EOF'
+#include <linux/mm.h>
+vm_fault_t f(struct vm_fault *vmf, unsigned long pfn) { return vmf_insert_pfn_pmd(vmf, pfn, false); }
+EOF
+
+# 6.19: no struct mm_struct argument any more (6.10 to 6.18 have one)
+probe MM_GET_UNMAPPED_AREA_5 << 'EOF'
+#include <linux/sched/mm.h>
+unsigned long f(struct file *file) { return mm_get_unmapped_area(file, 0, 1, 2, 3); }
+EOF
+
+# In pairs: as fast as two processors are, and no burden for more.
+pending=
+for name in $names; do
+	compile "$name" "$@" &
+	if [ -n "$pending" ]; then
+		wait
+		pending=
+	else
+		pending=1
+	fi
+done
+wait
+
+if [ ! -e "$dir/CONTROL_YES.yes" ] || [ -e "$dir/CONTROL_NO.yes" ]; then
+	echo "probe.sh: the compiler cannot build for this kernel:" >&2
+	sed -n '1,20p' "$dir/CONTROL_YES.log" >&2
+	exit 1
+fi
+
+{
+	echo "/* Made by probe.sh. */"
+	for name in $names; do
+		case $name in
+		CONTROL_*) continue ;;
+		esac
+		if [ -e "$dir/$name.yes" ]; then
+			echo "#define PORTAL_HAVE_$name 1"
+		else
+			echo "/* PORTAL_HAVE_$name: no */"
+		fi
+	done
+} > "$out.tmp"
+mv "$out.tmp" "$out"

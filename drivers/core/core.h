@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the core's files share. Objects, lock order and references are described
+ * at the top of main.c.
+ */
+#ifndef _PORTAL_CORE_H
+#define _PORTAL_CORE_H
+
+#include <linux/cache.h>
+#include <linux/device.h>
+#include <linux/list.h>
+#include <linux/mm_types.h>
+#include <linux/rwsem.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+
+#include <linux/portal.h>
+
+#include "../portal.h"
+
+struct address_space;
+struct eventfd_ctx;
+struct file;
+struct inode;
+struct poll_table_struct;
+
+/* Minor numbers, thus portals at one time. */
+#define PORTAL_MAX_NUMBERS	256
+
+enum portal_state {
+	PORTAL_LIVE,	/* callbacks run, faults map */
+	PORTAL_PAUSED,	/* reset or suspended: both wait */
+	PORTAL_DEAD,	/* for ever */
+};
+
+/**
+ * struct portal_piece - an extent of the region and where it lies in it
+ * @offset: byte offset of the piece in the region
+ * @len: bytes
+ * @start: physical address
+ * @kva: the kernel's own mapping, which is the memtype reservation; NULL if
+ *	there is none (RAM needs none)
+ */
+struct portal_piece {
+	u64 offset;
+	u64 len;
+	phys_addr_t start;
+	void *kva;
+};
+
+/**
+ * struct portal_vector - one receive vector
+ * @lock: the rest, and portal_handle_vector of every file; taken in interrupts
+ * @bindings: eventfds, through portal_handle_vector.node
+ * @count: events ever; read without the lock too. Only differences count
+ * @closed: the portal is gone and the last signal was given
+ */
+struct portal_vector {
+	spinlock_t lock;
+	struct list_head bindings;
+	unsigned long count;
+	bool closed;
+} ____cacheline_aligned_in_smp;
+
+struct portal {
+	struct device dev;
+	const struct portal_ops *ops;
+	void *priv;
+	struct inode *inode;		/* its i_mapping is every file's f_mapping */
+
+	struct rw_semaphore lock;	/* state; held for reading across callbacks and PTE inserts */
+	enum portal_state state;	/* read without the lock where only a hint is needed */
+	bool added;			/* portal_add() succeeded; transport's context only */
+	int number;
+	u32 caps;
+	u32 flags;			/* PORTAL_DESC_* */
+	u32 cache;			/* PORTAL_CACHE_* */
+	u32 max_peers;
+	atomic_t generation;
+
+	u64 size;
+	unsigned int nr_pieces;
+	struct portal_piece *pieces;	/* in order of offset, without gaps */
+
+	phys_addr_t doorbell_page;
+	u32 doorbell_format;
+	u32 doorbell_register;
+
+	u32 nr_vectors;
+	struct portal_vector *vectors;
+	wait_queue_head_t wait;		/* readers, pollers, and whoever waits for the end of a pause */
+
+	char transport[PORTAL_TRANSPORT_LEN];
+	char identity[PORTAL_IDENTITY_LEN];
+};
+
+/**
+ * struct portal_handle_vector - what one open file knows of one vector
+ * @seen: the vector's count when this file last looked
+ * @ctx: the eventfd bound, or NULL
+ * @node: in portal_vector.bindings while @ctx is set
+ */
+struct portal_handle_vector {
+	unsigned long seen;
+	struct eventfd_ctx *ctx;
+	struct list_head node;
+};
+
+/**
+ * struct portal_handle - an open file (struct portal_file is an ioctl's)
+ * @portal: holds a reference
+ * @lock: @mapped, @zero_page
+ * @mapped: a mapping was made through this file at some time
+ * @zero_page: what its mappings show after revocation, or NULL for SIGBUS.
+ *	Never changes once @mapped is set
+ * @next: vector where the next read() begins to look, so that no vector starves
+ * @vectors: one per receive vector, under the vector's lock
+ */
+struct portal_handle {
+	struct portal *portal;
+	spinlock_t lock;
+	bool mapped;
+	struct page *zero_page;
+	u32 next;
+	struct portal_handle_vector vectors[];
+};
+
+/* main.c */
+int portal_enter(struct portal *p);
+int portal_enter_killable(struct portal *p);
+void portal_leave(struct portal *p);
+
+static inline bool portal_is_dead(const struct portal *p)
+{
+	return READ_ONCE(p->state) == PORTAL_DEAD;
+}
+
+static inline u64 portal_doorbell_offset(const struct portal *p)
+{
+	return p->size;
+}
+
+u32 portal_peer_id(struct portal *p);	/* inside portal_enter() */
+
+/* number.c */
+int portal_number_take(struct portal *p);
+void portal_number_hide(struct portal *p);
+void portal_number_leave(struct portal *p);
+struct portal *portal_number_get(unsigned int number);
+void portal_number_exit(void);
+
+/* inode.c */
+struct inode *portal_inode_new(void);
+void portal_inode_free(struct inode *inode);
+
+/* file.c */
+extern const struct file_operations portal_fops;
+
+/* ioctl.c */
+long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+ssize_t portal_read(struct file *file, char __user *buf, size_t len, loff_t *pos);
+
+/* mmap.c */
+int portal_mmap(struct file *file, struct vm_area_struct *vma);
+unsigned long portal_get_unmapped_area(struct file *file, unsigned long addr, unsigned long len,
+				       unsigned long pgoff, unsigned long flags);
+void portal_zap(struct portal *p);
+
+/* events.c */
+int portal_vectors_init(struct portal *p, u32 count);
+void portal_vectors_signal(struct portal *p, bool last);
+void portal_handle_vectors_init(struct portal_handle *h);
+void portal_handle_vectors_exit(struct portal_handle *h);
+int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx);
+bool portal_readable(struct portal_handle *h);
+int portal_collect(struct portal_handle *h, struct portal_event *ev, int max);
+void portal_give_back(struct portal_handle *h, const struct portal_event *ev, int n);
+__poll_t portal_poll(struct file *file, struct poll_table_struct *wait);
+
+/* region.c */
+int portal_region_init(struct portal *p, const struct portal_desc *desc);
+void portal_region_reserve(struct portal *p);
+void portal_region_unreserve(struct portal *p);
+const struct portal_piece *portal_piece_at(const struct portal *p, u64 offset);
+bool portal_region_congruent(const struct portal *p, unsigned long size);
+
+/* sysfs.c */
+extern const struct attribute_group *portal_groups[];
+const char *portal_cache_name(u32 cache);
+
+#endif /* _PORTAL_CORE_H */

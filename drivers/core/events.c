@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Events: from a doorbell that arrived to whoever waits for it.
+ *
+ * A vector counts its events. A file is readable when the count of an unbound
+ * vector differs from what the file saw last, so an interrupt costs the same
+ * however many files are open, but for those with an eventfd: these are on the
+ * vector's list, and each is signalled.
+ *
+ * Everything about a (file, vector) pair is under the vector's lock, portal_event()
+ * included. So an event falls either before or after each bind, unbind and
+ * read, is seen exactly once by each file, and an eventfd is never signalled
+ * after it was unbound.
+ *
+ * Counts wrap: only their difference is used, and 2^64 events between two looks
+ * of one file do not happen (on a 32-bit kernel 2^32 would read as none at that
+ * one moment, and as one after the next event).
+ */
+#include <linux/eventfd.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+
+#include "core.h"
+#include "trace.h"
+
+int portal_vectors_init(struct portal *p, u32 count)
+{
+	u32 i;
+
+	if (!count)
+		return 0;
+
+	p->vectors = kvcalloc(count, sizeof(*p->vectors), GFP_KERNEL);
+	if (!p->vectors)
+		return -ENOMEM;
+
+	for (i = 0; i < count; i++) {
+		spin_lock_init(&p->vectors[i].lock);
+		INIT_LIST_HEAD(&p->vectors[i].bindings);
+	}
+	p->nr_vectors = count;
+	return 0;
+}
+
+/* Counts an event and tells the eventfds. False: the vector is closed. */
+static bool portal_vector_fire(struct portal_vector *vec, bool last)
+{
+	struct portal_handle_vector *fv;
+	unsigned long flags;
+	bool open;
+
+	spin_lock_irqsave(&vec->lock, flags);
+	open = !vec->closed;
+	if (open) {
+		vec->closed = last;
+		WRITE_ONCE(vec->count, vec->count + 1);
+		list_for_each_entry(fv, &vec->bindings, node)
+			portal_eventfd_signal(fv->ctx);
+	}
+	spin_unlock_irqrestore(&vec->lock, flags);
+	return open;
+}
+
+void portal_event(struct portal *p, u32 vector)
+{
+	struct portal_vector *vec;
+
+	if (vector >= p->nr_vectors)
+		return;
+
+	vec = &p->vectors[vector];
+	if (!portal_vector_fire(vec, false))
+		return;
+	trace_portal_interrupt(p->number, vector, READ_ONCE(vec->count));
+
+	/*
+	 * The barrier in wq_has_sleeper() orders the count before the look at the
+	 * queue; it pairs with the one between queueing and looking at the count
+	 * in portal_poll() and in wait_event().
+	 */
+	if (wq_has_sleeper(&p->wait))
+		wake_up_interruptible_poll(&p->wait, EPOLLIN | EPOLLRDNORM);
+}
+EXPORT_SYMBOL_GPL(portal_event);
+
+/*
+ * One event on each vector that no doorbell caused; if @last, also the last one
+ * ever, for after this an eventfd can be bound no more. The caller wakes
+ * p->wait.
+ */
+void portal_vectors_signal(struct portal *p, bool last)
+{
+	u32 i;
+
+	for (i = 0; i < p->nr_vectors; i++)
+		portal_vector_fire(&p->vectors[i], last);
+}
+
+/* What was before the open is none of this file's business. */
+void portal_handle_vectors_init(struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+	u32 i;
+
+	for (i = 0; i < p->nr_vectors; i++)
+		h->vectors[i].seen = READ_ONCE(p->vectors[i].count);
+}
+
+void portal_handle_vectors_exit(struct portal_handle *h)
+{
+	u32 i;
+
+	for (i = 0; i < h->portal->nr_vectors; i++)
+		portal_bind(h, i, NULL);
+}
+
+/**
+ * portal_bind() - bind an eventfd to a vector, or none
+ * @h: the file
+ * @vector: below nr_vectors
+ * @ctx: a reference, which is consumed on success; NULL to unbind
+ *
+ * Events that the file has not read yet go over to the eventfd as one signal,
+ * so that none is lost between the two ways of waiting. Returns 0, or -ENODEV
+ * if the portal is gone (never for NULL).
+ */
+int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
+{
+	struct portal_vector *vec = &h->portal->vectors[vector];
+	struct portal_handle_vector *fv = &h->vectors[vector];
+	struct eventfd_ctx *old;
+	unsigned long flags;
+
+	spin_lock_irqsave(&vec->lock, flags);
+	if (ctx && vec->closed) {
+		spin_unlock_irqrestore(&vec->lock, flags);
+		return -ENODEV;
+	}
+	old = fv->ctx;
+	if (old)
+		list_del(&fv->node);
+	else if (ctx && fv->seen != vec->count)
+		portal_eventfd_signal(ctx);
+	fv->seen = vec->count;
+	/* Readable without the lock by portal_readable(). */
+	WRITE_ONCE(fv->ctx, ctx);
+	if (ctx)
+		list_add_tail(&fv->node, &vec->bindings);
+	spin_unlock_irqrestore(&vec->lock, flags);
+
+	if (old)
+		eventfd_ctx_put(old);
+	return 0;
+}
+
+/* Without locks: true sooner or later than the event, and the waker's barrier sees to "later". */
+bool portal_readable(struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+	u32 i;
+
+	for (i = 0; i < p->nr_vectors; i++) {
+		if (!READ_ONCE(h->vectors[i].ctx) &&
+		    READ_ONCE(h->vectors[i].seen) != READ_ONCE(p->vectors[i].count))
+			return true;
+	}
+	return false;
+}
+
+/* Takes the events of one vector; 0: there is none. */
+static unsigned long portal_take(struct portal_handle *h, u32 vector)
+{
+	struct portal_vector *vec = &h->portal->vectors[vector];
+	struct portal_handle_vector *fv = &h->vectors[vector];
+	unsigned long flags, n = 0;
+
+	if (READ_ONCE(fv->seen) == READ_ONCE(vec->count))
+		return 0;
+
+	spin_lock_irqsave(&vec->lock, flags);
+	if (!fv->ctx) {
+		n = vec->count - fv->seen;
+		WRITE_ONCE(fv->seen, vec->count);
+	}
+	spin_unlock_irqrestore(&vec->lock, flags);
+	return n;
+}
+
+/* Takes up to @max events that the file has not seen, one record per vector. */
+int portal_collect(struct portal_handle *h, struct portal_event *ev, int max)
+{
+	u32 nr = h->portal->nr_vectors;
+	u32 start = READ_ONCE(h->next);
+	int n = 0;
+	u32 i;
+
+	for (i = 0; i < nr && n < max; i++) {
+		u32 vector = (start + i) % nr;
+		unsigned long count = portal_take(h, vector);
+
+		if (!count)
+			continue;
+		ev[n++] = (struct portal_event) {
+			.type = PORTAL_EVENT_DOORBELL,
+			.vector = vector,
+			.count = count,
+		};
+		WRITE_ONCE(h->next, vector + 1);
+	}
+	return n;
+}
+
+/* Undoes portal_collect() for events that could not be copied to the reader. */
+void portal_give_back(struct portal_handle *h, const struct portal_event *ev, int n)
+{
+	for (; n; n--, ev++) {
+		struct portal_vector *vec = &h->portal->vectors[ev->vector];
+		struct portal_handle_vector *fv = &h->vectors[ev->vector];
+		unsigned long flags;
+
+		spin_lock_irqsave(&vec->lock, flags);
+		if (!fv->ctx)
+			WRITE_ONCE(fv->seen, fv->seen - (unsigned long)ev->count);
+		else
+			portal_eventfd_signal(fv->ctx);
+		spin_unlock_irqrestore(&vec->lock, flags);
+	}
+}
+
+__poll_t portal_poll(struct file *file, struct poll_table_struct *wait)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+
+	poll_wait(file, &p->wait, wait);
+	/*
+	 * First be in the queue, then look. Pairs with wq_has_sleeper() in
+	 * portal_event(); kernels before 6.14 have no barrier in poll_wait().
+	 */
+	smp_mb();
+	if (portal_is_dead(p))
+		return EPOLLHUP | EPOLLERR;
+	if ((file->f_mode & FMODE_READ) && portal_readable(h))
+		return EPOLLIN | EPOLLRDNORM;
+	return 0;
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * User memory: the ioctls and read(). Nothing else in the core copies from or to
+ * a process, and nothing here does so with a lock held.
+ *
+ * An ioctl's structure is copied in whole by its table entry, handed to the
+ * function, and copied out if the table says so. A caller's structure may be
+ * shorter or longer than ours (linux/portal.h says how).
+ */
+#include <linux/eventfd.h>
+#include <linux/fs.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/nospec.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "core.h"
+#include "trace.h"
+
+/* Records that one round of read() copies. */
+#define PORTAL_READ_BATCH	16
+
+union portal_args {
+	u32 size;
+	struct portal_info info;
+	struct portal_ring ring;
+	struct portal_eventfd eventfd;
+	struct portal_file file;
+};
+
+/* ops->peer_id is the one part that may change, so it is asked each time. */
+static int portal_ioctl_info(struct file *file, union portal_args *args)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	struct portal_info *info = &args->info;
+	int ret;
+
+	ret = portal_enter(p);
+	if (ret)
+		return ret;
+	info->peer_id = portal_peer_id(p);
+	portal_leave(p);
+
+	info->api_version = PORTAL_API_VERSION;
+	info->caps = p->caps;
+	info->region_size = p->size;
+	info->doorbell_offset = p->doorbell_page ? portal_doorbell_offset(p) : 0;
+	info->mode = PORTAL_MODE_RAW;
+	info->cache = p->cache;
+	info->vectors = p->nr_vectors;
+	info->max_peers = p->max_peers;
+	info->doorbell_format = p->doorbell_format;
+	info->doorbell_register = p->doorbell_register;
+	info->generation = atomic_read(&p->generation);
+	memcpy(info->transport, p->transport, sizeof(info->transport));
+	memcpy(info->identity, p->identity, sizeof(info->identity));
+	return 0;
+}
+
+/*
+ * The stores that the caller made to the region before are to be seen by a peer
+ * that saw the doorbell: a barrier between machines (smp_mb() is none on a
+ * uniprocessor kernel), before the transport's own store.
+ */
+static int portal_ioctl_ring(struct file *file, union portal_args *args)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	struct portal_ring *ring = &args->ring;
+	int ret;
+
+	if (ring->flags)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EACCES;
+	if (!p->ops->ring)
+		return -EOPNOTSUPP;
+
+	ret = portal_enter(p);
+	if (ret)
+		return ret;
+	virt_mb();
+	ret = p->ops->ring(p->priv, ring->peer, ring->vector);
+	portal_leave(p);
+
+	trace_portal_doorbell(p->number, ring->peer, ring->vector, ret);
+	return ret;
+}
+
+static int portal_ioctl_eventfd(struct file *file, union portal_args *args)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal_eventfd *efd = &args->eventfd;
+	u32 nr = h->portal->nr_vectors;
+	struct eventfd_ctx *ctx = NULL;
+	u32 vector;
+	int ret;
+
+	if (efd->flags)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_READ))
+		return -EACCES;
+	if (!nr)
+		return -EOPNOTSUPP;
+	if (efd->vector >= nr)
+		return -EINVAL;
+	vector = array_index_nospec(efd->vector, nr);
+
+	if (efd->fd != -1) {
+		ctx = eventfd_ctx_fdget(efd->fd);
+		if (IS_ERR(ctx))
+			return PTR_ERR(ctx);
+	}
+	ret = portal_bind(h, vector, ctx);
+	if (ret)
+		eventfd_ctx_put(ctx);
+	return ret;
+}
+
+static int portal_ioctl_file(struct file *file, union portal_args *args)
+{
+	struct portal_handle *h = file->private_data;
+	struct page *page = NULL;
+	int ret = 0;
+
+	if (args->file.flags & ~PORTAL_FILE_ZERO_ON_REVOKE)
+		return -EOPNOTSUPP;
+	if (args->file.flags & PORTAL_FILE_ZERO_ON_REVOKE) {
+		page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+		if (!page)
+			return -ENOMEM;
+	}
+
+	/* Faults read zero_page without the lock: it must not change once there can be any. */
+	spin_lock(&h->lock);
+	if (h->mapped)
+		ret = -EBUSY;
+	else
+		swap(h->zero_page, page);
+	spin_unlock(&h->lock);
+
+	if (page)
+		__free_page(page);
+	return ret;
+}
+
+/**
+ * struct portal_ioctl_op - one ioctl
+ * @size: of the structure as this kernel knows it
+ * @min_size: of its first version
+ * @out: the structure is copied out on success
+ * @fn: called with the structure; size is the caller's
+ */
+struct portal_ioctl_op {
+	u32 size;
+	u32 min_size;
+	bool out;
+	int (*fn)(struct file *file, union portal_args *args);
+};
+
+#define IOCTL_OP(_cmd, _fn, _struct, _last, _out)				\
+	[_IOC_NR(_cmd)] = {							\
+		.size = sizeof(_struct) +					\
+			BUILD_BUG_ON_ZERO(sizeof(_struct) > sizeof(union portal_args)), \
+		.min_size = offsetofend(_struct, _last),			\
+		.out = (_out),							\
+		.fn = (_fn),							\
+	}
+
+static const struct portal_ioctl_op portal_ioctl_ops[] = {
+	IOCTL_OP(PORTAL_INFO, portal_ioctl_info, struct portal_info, identity, true),
+	IOCTL_OP(PORTAL_RING, portal_ioctl_ring, struct portal_ring, vector, false),
+	IOCTL_OP(PORTAL_EVENTFD, portal_ioctl_eventfd, struct portal_eventfd, fd, false),
+	IOCTL_OP(PORTAL_FILE, portal_ioctl_file, struct portal_file, flags, false),
+};
+
+long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct portal_handle *h = file->private_data;
+	void __user *user = (void __user *)arg;
+	const struct portal_ioctl_op *op;
+	unsigned int nr = _IOC_NR(cmd);
+	union portal_args args;
+	u32 size;
+	int ret;
+
+	if (nr >= ARRAY_SIZE(portal_ioctl_ops) || cmd != _IO(PORTAL_IOCTL_TYPE, nr))
+		return -ENOTTY;
+	if (portal_is_dead(h->portal))
+		return -ENODEV;
+
+	op = &portal_ioctl_ops[array_index_nospec(nr, ARRAY_SIZE(portal_ioctl_ops))];
+	if (get_user(size, (u32 __user *)user))
+		return -EFAULT;
+	if (size < op->min_size)
+		return -EINVAL;
+	/* No structure of ours will be a page; this bounds the search for a non-zero byte. */
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+
+	memset(&args, 0, sizeof(args));
+	ret = copy_struct_from_user(&args, op->size, user, size);
+	if (ret)
+		return ret;
+	args.size = size;	/* not what another thread has put there since */
+
+	ret = op->fn(file, &args);
+	if (ret || !op->out)
+		return ret;
+	return copy_to_user(user, &args, min(size, op->size)) ? -EFAULT : 0;
+}
+
+/* Waits for the first event; 0: there is one, or was until another thread took it. */
+static int portal_read_wait(struct file *file)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+
+	if ((file->f_flags & O_NONBLOCK) && !portal_readable(h))
+		return -EAGAIN;
+	return wait_event_interruptible(p->wait, portal_is_dead(p) || portal_readable(h));
+}
+
+/*
+ * Records that a bad pointer kept from the reader are given back, so that no
+ * event is lost but by reading it.
+ */
+ssize_t portal_read(struct file *file, char __user *buf, size_t len, loff_t *pos)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal_event ev[PORTAL_READ_BATCH];
+	size_t room = len / sizeof(ev[0]);
+	size_t done = 0;
+
+	if (!h->portal->nr_vectors)
+		return portal_is_dead(h->portal) ? -ENODEV : -EOPNOTSUPP;
+	if (!room)
+		return -EINVAL;
+
+	while (done < room) {
+		int n, ret;
+
+		if (portal_is_dead(h->portal))
+			return done ? done * sizeof(ev[0]) : -ENODEV;
+
+		n = portal_collect(h, ev, min_t(size_t, room - done, ARRAY_SIZE(ev)));
+		if (n && copy_to_user(buf + done * sizeof(ev[0]), ev, n * sizeof(ev[0]))) {
+			portal_give_back(h, ev, n);
+			return done ? done * sizeof(ev[0]) : -EFAULT;
+		}
+		done += n;
+		if (n == ARRAY_SIZE(ev))
+			continue;
+		if (done)
+			break;
+		ret = portal_read_wait(file);
+		if (ret)
+			return ret;
+	}
+	return done * sizeof(ev[0]);
+}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * portal.ko: the life of a portal.
+ *
+ * Objects
+ *
+ * struct portal       a region and its doorbells, as one transport device has
+ *                     them. Lives from portal_alloc() until the last reference
+ *                     goes; is dead (revoked) from portal_remove() on.
+ * struct portal_handle  an open file. Belongs to the struct file.
+ * portal_slot         the number N and the identity it is remembered by;
+ *                     lives as long as the module (number.c).
+ * inode               the portal's one address_space (inode.c).
+ *
+ * References
+ *
+ * A portal is counted by its struct device: one for the transport, from
+ * portal_alloc() to portal_put(), and one for each open file. A VMA holds its
+ * file, and so does every running call; hence no VMA, no call and no eventfd
+ * binding outlives the portal, and portal_dev_release() can free everything
+ * without asking. The memory that is mapped is not the portal's but the
+ * transport's: portal_remove() makes sure that nothing reaches it any more.
+ * portal.ko is held by each open file (fops.owner), by each transport module
+ * (symbols) and by each portal's inode (its file system's owner); its exit thus
+ * finds no portal. A transport module is held by nobody.
+ *
+ * Locks, outer to inner
+ *
+ * portal_slots_lock   the table of numbers (number.c). A leaf.
+ * mmap_lock           of whoever maps and faults, by the caller.
+ * portal.lock         rwsem. Read: "the portal is live and stays so", held
+ *                     across transport callbacks and across the insertion of
+ *                     page table entries. Write: to change the state, for a
+ *                     moment, with nothing taken inside. User memory is never
+ *                     touched under it: that could fault, thus take mmap_lock.
+ * portal_handle.lock    mapped, zero_page. A leaf.
+ * portal_vector.lock  spinlock, taken in hard interrupts; eventfds' own locks
+ *                     nest inside. Not inside any of the above spinlocks.
+ *
+ * Revocation
+ *
+ * portal_remove() marks the portal dead under the write lock. A fault holds the
+ * read lock from its look at the state until its entries are inserted, so
+ * once the write lock was had, no entry can appear, and one
+ * unmap_mapping_range() removes those that are there, forked children's
+ * included (a fork copies the parent's entries after its VMA has been linked
+ * behind the parent's, so the walk meets the child after the parent). The same
+ * goes for callbacks: each runs inside portal_enter() and portal_leave().
+ * Neither waits for user space: a fault or a callback under the lock never
+ * sleeps for anyone but the memory allocator. Then vectors are closed, and
+ * whoever sleeps is woken.
+ *
+ * A pause (reset, suspend) does the same with a state that ends.
+ */
+#include <linux/cdev.h>
+#include <linux/err.h>
+#include <linux/fs.h>
+#include <linux/kdev_t.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+#include "trace.h"
+
+static dev_t portal_devt;
+static struct cdev portal_cdev;
+
+/* Mode 0600 of root, until udev says otherwise: whoever may open it shares memory with strangers. */
+static struct class portal_class = {
+	.name = "portal",
+	.dev_groups = portal_groups,
+};
+
+static struct portal *to_portal(struct device *dev)
+{
+	return container_of(dev, struct portal, dev);
+}
+
+/* See "References" above for why nothing is left that could use it. */
+static void portal_dev_release(struct device *dev)
+{
+	struct portal *p = to_portal(dev);
+
+	if (p->inode)
+		portal_inode_free(p->inode);
+	kvfree(p->vectors);
+	kvfree(p->pieces);
+	kfree(p);
+}
+
+/* 0 with the read lock held, -ENODEV, or -EAGAIN: paused. */
+static int portal_try_enter(struct portal *p)
+{
+	enum portal_state state;
+
+	down_read(&p->lock);
+	state = p->state;
+	if (state == PORTAL_LIVE)
+		return 0;
+	up_read(&p->lock);
+	return state == PORTAL_DEAD ? -ENODEV : -EAGAIN;
+}
+
+/**
+ * portal_enter() - begin a stretch in which the portal stays live
+ * @p: the portal
+ *
+ * Sleeps while the portal is paused. Between this and portal_leave() callbacks
+ * may be called, and user memory must not be touched. Returns 0, -ENODEV, or
+ * -ERESTARTSYS if a signal came during a pause.
+ */
+int portal_enter(struct portal *p)
+{
+	int ret;
+
+	while ((ret = portal_try_enter(p)) == -EAGAIN) {
+		ret = wait_event_interruptible(p->wait, READ_ONCE(p->state) != PORTAL_PAUSED);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+/* The same for faults, which only a fatal signal may end. */
+int portal_enter_killable(struct portal *p)
+{
+	int ret;
+
+	while ((ret = portal_try_enter(p)) == -EAGAIN) {
+		ret = wait_event_killable(p->wait, READ_ONCE(p->state) != PORTAL_PAUSED);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+/* Ends what portal_enter() began. */
+void portal_leave(struct portal *p)
+{
+	up_read(&p->lock);
+}
+
+/* Inside portal_enter(). */
+u32 portal_peer_id(struct portal *p)
+{
+	return p->ops->peer_id ? p->ops->peer_id(p->priv) : PORTAL_PEER_NONE;
+}
+
+/* Callbacks and faults that saw the old state are over when this returns. Dead stays dead. */
+static void portal_set_state(struct portal *p, enum portal_state state)
+{
+	down_write(&p->lock);
+	if (p->state != PORTAL_DEAD)
+		WRITE_ONCE(p->state, state);
+	up_write(&p->lock);
+}
+
+static bool portal_desc_valid(const struct portal_desc *desc)
+{
+	if (!desc->ops || !desc->transport || !desc->identity)
+		return false;
+	if (!desc->transport[0] || strlen(desc->transport) >= PORTAL_TRANSPORT_LEN)
+		return false;
+	if (!desc->identity[0] || strlen(desc->identity) >= PORTAL_IDENTITY_LEN)
+		return false;
+	if (desc->vectors > PORTAL_MAX_VECTORS || (desc->flags & ~PORTAL_DESC_RAM))
+		return false;
+	if (!desc->doorbell_page)
+		return desc->doorbell_format == PORTAL_DOORBELL_NONE;
+	return desc->ops->ring && PAGE_ALIGNED(desc->doorbell_page) &&
+	       desc->doorbell_format != PORTAL_DOORBELL_NONE &&
+	       desc->doorbell_register <= PAGE_SIZE - sizeof(u32) &&
+	       IS_ALIGNED(desc->doorbell_register, sizeof(u32));
+}
+
+static u32 portal_desc_caps(const struct portal_desc *desc)
+{
+	u32 caps = 0;
+
+	if (desc->ops->ring)
+		caps |= PORTAL_CAP_DOORBELL;
+	if (desc->doorbell_page)
+		caps |= PORTAL_CAP_DOORBELL_PAGE;
+	if (desc->vectors)
+		caps |= PORTAL_CAP_EVENTS;
+	return caps;
+}
+
+struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
+{
+	struct inode *inode;
+	struct portal *p;
+	int ret;
+
+	if (!portal_desc_valid(desc))
+		return ERR_PTR(-EINVAL);
+
+	p = kzalloc(sizeof(*p), GFP_KERNEL);
+	if (!p)
+		return ERR_PTR(-ENOMEM);
+
+	/* From here on portal_dev_release() frees whatever there is. */
+	device_initialize(&p->dev);
+	p->dev.class = &portal_class;
+	p->dev.parent = desc->parent;
+	p->dev.release = portal_dev_release;
+
+	init_rwsem(&p->lock);
+	init_waitqueue_head(&p->wait);
+	p->ops = desc->ops;
+	p->priv = priv;
+	p->number = -1;
+	p->caps = portal_desc_caps(desc);
+	p->flags = desc->flags;
+	p->max_peers = desc->max_peers;
+	p->doorbell_page = desc->doorbell_page;
+	p->doorbell_format = desc->doorbell_format;
+	p->doorbell_register = desc->doorbell_register;
+	strscpy(p->transport, desc->transport, sizeof(p->transport));
+	strscpy(p->identity, desc->identity, sizeof(p->identity));
+
+	ret = portal_region_init(p, desc);
+	if (ret)
+		goto err_put;
+	ret = portal_vectors_init(p, desc->vectors);
+	if (ret)
+		goto err_put;
+
+	inode = portal_inode_new();
+	if (IS_ERR(inode)) {
+		ret = PTR_ERR(inode);
+		goto err_put;
+	}
+	p->inode = inode;
+	return p;
+
+err_put:
+	put_device(&p->dev);
+	return ERR_PTR(ret);
+}
+EXPORT_SYMBOL_GPL(portal_alloc);
+
+/* Everything that a process can feel of a removal. */
+static void portal_revoke(struct portal *p)
+{
+	portal_number_hide(p);
+	portal_set_state(p, PORTAL_DEAD);
+	portal_zap(p);
+	portal_vectors_signal(p, true);
+	wake_up_all(&p->wait);
+	trace_portal_revoke(p->number);
+}
+
+int portal_add(struct portal *p)
+{
+	int ret;
+
+	portal_region_reserve(p);
+
+	ret = portal_number_take(p);
+	if (ret)
+		goto err_unreserve;
+
+	p->dev.devt = portal_devt + p->number;
+	ret = dev_set_name(&p->dev, "portal%d", p->number);
+	if (ret)
+		goto err_revoke;
+
+	/* open() finds it already: udev's event comes before device_add() returns. */
+	ret = device_add(&p->dev);
+	if (ret)
+		goto err_revoke;
+
+	p->added = true;
+	return 0;
+
+err_revoke:
+	portal_revoke(p);
+	portal_number_leave(p);
+err_unreserve:
+	portal_region_unreserve(p);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(portal_add);
+
+void portal_remove(struct portal *p)
+{
+	if (!p->added)
+		return;
+	p->added = false;
+
+	portal_revoke(p);
+	/* Waits for readers of sysfs attributes, which wait for nobody now. */
+	device_del(&p->dev);
+	portal_number_leave(p);
+	portal_region_unreserve(p);
+}
+EXPORT_SYMBOL_GPL(portal_remove);
+
+void portal_put(struct portal *p)
+{
+	put_device(&p->dev);
+}
+EXPORT_SYMBOL_GPL(portal_put);
+
+void portal_pause(struct portal *p)
+{
+	portal_set_state(p, PORTAL_PAUSED);
+	portal_zap(p);
+}
+EXPORT_SYMBOL_GPL(portal_pause);
+
+void portal_resume(struct portal *p)
+{
+	atomic_inc(&p->generation);
+	portal_set_state(p, PORTAL_LIVE);
+	portal_vectors_signal(p, false);
+	wake_up_all(&p->wait);
+}
+EXPORT_SYMBOL_GPL(portal_resume);
+
+int portal_number(const struct portal *p)
+{
+	return p->number;
+}
+EXPORT_SYMBOL_GPL(portal_number);
+
+static int __init portal_init(void)
+{
+	int ret;
+
+	ret = class_register(&portal_class);
+	if (ret)
+		return ret;
+
+	ret = alloc_chrdev_region(&portal_devt, 0, PORTAL_MAX_NUMBERS, "portal");
+	if (ret)
+		goto err_class;
+
+	/*
+	 * One cdev for all numbers, not one per portal: an inode caches its cdev,
+	 * and a node that outlives a portal (made by mknod in a container, say)
+	 * would else reach the dead portal for as long as anyone has it open.
+	 */
+	cdev_init(&portal_cdev, &portal_fops);
+	portal_cdev.owner = THIS_MODULE;
+	ret = cdev_add(&portal_cdev, portal_devt, PORTAL_MAX_NUMBERS);
+	if (ret)
+		goto err_region;
+	return 0;
+
+err_region:
+	unregister_chrdev_region(portal_devt, PORTAL_MAX_NUMBERS);
+err_class:
+	class_unregister(&portal_class);
+	return ret;
+}
+module_init(portal_init);
+
+static void __exit portal_exit(void)
+{
+	cdev_del(&portal_cdev);
+	unregister_chrdev_region(portal_devt, PORTAL_MAX_NUMBERS);
+	class_unregister(&portal_class);
+	portal_number_exit();
+}
+module_exit(portal_exit);
+
+MODULE_DESCRIPTION("Memory and doorbells shared between machines: /dev/portalN");
+MODULE_LICENSE("GPL");
+MODULE_VERSION(PORTAL_VERSION);

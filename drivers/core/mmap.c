@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Mappings of the region and of the doorbell page.
+ *
+ * Nothing is mapped at mmap(): a fault inserts entries, and only while the
+ * portal is live, so that revocation has one place to close (main.c). Entries
+ * are special (VM_PFNMAP): no struct page is counted, and pinning such memory
+ * (O_DIRECT, RDMA) gives EFAULT, for nothing pinned could be revoked.
+ *
+ * A mapping is always shared. do_mmap() takes VM_SHARED and VM_MAYWRITE from a
+ * mapping through a read-only file and leaves VM_MAYSHARE; so that flag tells
+ * MAP_SHARED from MAP_PRIVATE, and mprotect() cannot make it writable later.
+ */
+#include <linux/fs.h>
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/sched/signal.h>
+#include <linux/string.h>
+
+#include "core.h"
+#include "trace.h"
+
+/* Entries that one fault inserts at most: a page table's worth with 4 KiB pages. */
+#define PORTAL_FAULT_PAGES	512
+
+static struct portal_handle *vma_to_handle(const struct vm_area_struct *vma)
+{
+	return vma->vm_private_data;
+}
+
+static u64 portal_vma_offset(const struct vm_area_struct *vma, unsigned long addr)
+{
+	return ((u64)vma->vm_pgoff << PAGE_SHIFT) + (addr - vma->vm_start);
+}
+
+static bool portal_is_doorbell(const struct portal *p, u64 offset)
+{
+	return offset >= p->size;
+}
+
+/* The physical page behind @offset, whose bounds portal_mmap() has checked. */
+static unsigned long portal_pfn(const struct portal *p, u64 offset)
+{
+	const struct portal_piece *piece;
+
+	if (portal_is_doorbell(p, offset))
+		return PHYS_PFN(p->doorbell_page);
+	piece = portal_piece_at(p, offset);
+	return PHYS_PFN(piece->start + (offset - piece->offset));
+}
+
+/*
+ * After revocation. The zeroed page is ordinary memory of this kernel, so it
+ * takes the ordinary protection, not the VMA's, which may be uncached or
+ * decrypted. It lives as long as the file, which the VMA holds.
+ */
+static vm_fault_t portal_fault_dead(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct portal_handle *h = vma_to_handle(vma);
+
+	if (!h->zero_page)
+		return VM_FAULT_SIGBUS;
+	return vmf_insert_pfn_prot(vma, vmf->address & PAGE_MASK, page_to_pfn(h->zero_page),
+				   vm_get_page_prot(vma->vm_flags));
+}
+
+/*
+ * Inserts the neighbours of a page that has just been mapped: what lies in the
+ * same aligned block of PORTAL_FAULT_PAGES, in this VMA and in the same page
+ * table. Failure does not matter. Returns how many.
+ */
+static unsigned long portal_fault_around(struct vm_fault *vmf, struct portal *p)
+{
+	const unsigned long block = min(PMD_SIZE, PORTAL_FAULT_PAGES * PAGE_SIZE);
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long here = vmf->address & PAGE_MASK;
+	unsigned long start = max(vma->vm_start, here & ~(block - 1));
+	unsigned long last = min(vma->vm_end - 1, here | (block - 1));
+	unsigned long addr, n = 0;
+
+	for (addr = start; addr < last; addr += PAGE_SIZE) {
+		if (addr == here)
+			continue;
+		if (vmf_insert_pfn(vma, addr, portal_pfn(p, portal_vma_offset(vma, addr))) !=
+		    VM_FAULT_NOPAGE)
+			break;
+		n++;
+	}
+	return n;
+}
+
+/*
+ * While the portal is paused the fault waits, holding mmap_lock or the VMA's
+ * lock, as a fault that reads from a disk does. A fatal signal ends the wait;
+ * then SIGBUS, for a fault taken inside the kernel would else be retried for
+ * ever.
+ */
+static vm_fault_t portal_fault(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct portal *p = vma_to_handle(vma)->portal;
+	unsigned long addr = vmf->address & PAGE_MASK;
+	u64 offset = portal_vma_offset(vma, addr);
+	unsigned long pages = 0;
+	vm_fault_t ret;
+
+	switch (portal_enter_killable(p)) {
+	case 0:
+		ret = vmf_insert_pfn(vma, addr, portal_pfn(p, offset));
+		if (ret == VM_FAULT_NOPAGE)
+			pages = 1 + portal_fault_around(vmf, p);
+		portal_leave(p);
+		break;
+	case -ENODEV:
+		ret = portal_fault_dead(vmf);
+		break;
+	default:
+		ret = VM_FAULT_SIGBUS;
+		break;
+	}
+	trace_portal_fault(p->number, offset, pages, ret);
+	return ret;
+}
+
+/*
+ * One entry for the whole aligned block of 2^@order pages around the address, if
+ * the VMA covers it and physical memory lies as the entry needs it; else
+ * VM_FAULT_FALLBACK, and portal_fault() is asked next.
+ */
+static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct portal *p = vma_to_handle(vma)->portal;
+	unsigned long size = PAGE_SIZE << order;
+	unsigned long addr = vmf->address & ~(size - 1);
+	const struct portal_piece *piece;
+	u64 offset, inside;
+	vm_fault_t ret;
+
+	if (addr < vma->vm_start || vma->vm_end - addr < size)
+		return VM_FAULT_FALLBACK;
+	offset = portal_vma_offset(vma, addr);
+	if (portal_is_doorbell(p, offset))
+		return VM_FAULT_FALLBACK;
+
+	piece = portal_piece_at(p, offset);
+	inside = offset - piece->offset;
+	if (piece->len - inside < size || ((piece->start + inside) & (size - 1)))
+		return VM_FAULT_FALLBACK;
+
+	if (portal_enter_killable(p))
+		return VM_FAULT_FALLBACK;
+	ret = portal_compat_insert_huge(vmf, PHYS_PFN(piece->start + inside), order);
+	portal_leave(p);
+
+	if (ret != VM_FAULT_FALLBACK)
+		trace_portal_fault(p->number, offset, 1UL << order, ret);
+	return ret;
+}
+
+/*
+ * ptrace() and /proc/PID/mem, that is debuggers, which cannot pin such pages.
+ * Through the core's own mapping; not for the doorbell page, where a look may
+ * have effects. Returns the bytes copied.
+ */
+static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *buf, int len,
+			 int write)
+{
+	struct portal *p = vma_to_handle(vma)->portal;
+	u64 offset = portal_vma_offset(vma, addr);
+	const struct portal_piece *piece;
+	void *at;
+	int ret;
+
+	if (write && !(vma->vm_flags & VM_WRITE))
+		return -EACCES;
+	if (len <= 0 || portal_is_doorbell(p, offset))
+		return -EIO;
+	piece = portal_piece_at(p, offset);
+	len = min_t(u64, len, piece->offset + piece->len - offset);
+	len = min_t(unsigned long, len, vma->vm_end - addr);
+
+	ret = portal_enter_killable(p);
+	if (ret)
+		return -EIO;
+	ret = -EIO;
+	if (piece->kva) {
+		at = piece->kva + (offset - piece->offset);
+		if (write)
+			memcpy(at, buf, len);
+		else
+			memcpy(buf, at, len);
+		ret = len;
+	}
+	portal_leave(p);
+	return ret;
+}
+
+static const struct vm_operations_struct portal_vm_ops = {
+	.fault = portal_fault,
+	PORTAL_COMPAT_HUGE_FAULT(portal_huge_fault)
+	.access = portal_access,
+};
+
+static int portal_mmap_doorbell(struct file *file, struct vm_area_struct *vma)
+{
+	const fmode_t both = FMODE_READ | FMODE_WRITE;
+
+	if (vma_pages(vma) != 1)
+		return -EINVAL;
+	/* Whoever may not ring by ioctl may not ring by store either. */
+	if ((file->f_mode & both) != both)
+		return -EACCES;
+	vma->vm_page_prot = pgprot_decrypted(pgprot_noncached(vma->vm_page_prot));
+	portal_vm_flags_set(vma, VM_IO);
+	return 0;
+}
+
+static int portal_mmap_region(struct portal *p, struct vm_area_struct *vma)
+{
+	unsigned long pages = p->size >> PAGE_SHIFT;
+
+	/* Neither subtraction can wrap: pgoff < pages at the second. */
+	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
+		return -EINVAL;
+	if (!(p->flags & PORTAL_DESC_RAM))
+		vma->vm_page_prot = pgprot_decrypted(vma->vm_page_prot);
+	/* Where the administrator leaves large entries to those who ask, this asks. */
+	if (p->caps & PORTAL_CAP_LARGE_PAGES)
+		portal_vm_flags_set(vma, VM_HUGEPAGE);
+	return 0;
+}
+
+int portal_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	int ret;
+
+	if (portal_is_dead(p))
+		return -ENODEV;
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+
+	if (p->doorbell_page && vma->vm_pgoff == portal_doorbell_offset(p) >> PAGE_SHIFT)
+		ret = portal_mmap_doorbell(file, vma);
+	else
+		ret = portal_mmap_region(p, vma);
+	if (ret)
+		return ret;
+
+	if (!(file->f_mode & FMODE_WRITE))
+		portal_vm_flags_clear(vma, VM_MAYWRITE);
+	portal_vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+
+	spin_lock(&h->lock);
+	h->mapped = true;
+	spin_unlock(&h->lock);
+	vma->vm_private_data = h;
+	vma->vm_ops = &portal_vm_ops;
+	return 0;
+}
+
+/*
+ * An address that agrees with the region's physical address modulo the largest
+ * entry that fits, so that portal_huge_fault() can do its work. Only where the
+ * caller leaves the choice to us.
+ */
+unsigned long __maybe_unused
+portal_get_unmapped_area(struct file *file, unsigned long addr, unsigned long len,
+			 unsigned long pgoff, unsigned long flags)
+{
+	struct portal_handle *h = file->private_data;
+	unsigned long size = PORTAL_LARGEST_ENTRY;
+	unsigned long area;
+
+	if (addr || (flags & MAP_FIXED))
+		size = 0;
+
+	for (; size >= PMD_SIZE; size = size > PMD_SIZE ? PMD_SIZE : 0) {
+		if (len < size || len > ULONG_MAX - size ||
+		    !portal_region_congruent(h->portal, size))
+			continue;
+		area = portal_compat_unmapped_area(file, 0, len + size, pgoff, flags);
+		if (!IS_ERR_VALUE(area))
+			return area + (((pgoff << PAGE_SHIFT) - area) & (size - 1));
+	}
+	return portal_compat_unmapped_area(file, addr, len, pgoff, flags);
+}
+
+/*
+ * Removes every entry of every mapping of the portal. The caller has changed
+ * the state first, so that none comes back.
+ */
+void portal_zap(struct portal *p)
+{
+	unmap_mapping_range(p->inode->i_mapping, 0, 0, 1);
+}
