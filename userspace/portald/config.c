@@ -15,7 +15,6 @@
 
 static bool name_ok(const char *s)
 {
-	/* The name becomes a QEMU id, a file name and a libvirt name. */
 	if (!isalpha((unsigned char)*s) || strlen(s) > NAME_LEN_MAX)
 		return false;
 	for (; *s; s++)
@@ -24,16 +23,21 @@ static bool name_ok(const char *s)
 	return true;
 }
 
+int conf_check_name(const char *name, struct err *e)
+{
+	if (name_ok(name))
+		return 0;
+	return err_set(e, "'%s' is not a portal's name: a letter, then letters, digits, '-', '_', '.', %d at most",
+		       name, NAME_LEN_MAX);
+}
+
 struct portal_conf *conf_add(struct config *c, const char *name, const char *where,
 			     struct err *e)
 {
 	struct portal_conf **pp, *p;
 
-	if (!name_ok(name)) {
-		err_set(e, "'%s' is not a portal's name: a letter, then letters, digits, '-', '_', '.', %d at most",
-			name, NAME_LEN_MAX);
+	if (conf_check_name(name, e) < 0)
 		return NULL;
-	}
 	for (pp = &c->portals; *pp; pp = &(*pp)->next)
 		if (strcmp((*pp)->name, name) == 0) {
 			err_set(e, "portal '%s' is there already (%s): give each its own name",

@@ -60,6 +60,9 @@ struct config {
 	struct portal_conf *portals;	/* in the file's order */
 };
 
+/* A name becomes a QEMU id, a file name and a libvirt name: 0, or -1 and @e. */
+int conf_check_name(const char *name, struct err *e);
+
 /* A conf with defaults, appended to @c; NULL and @e on a bad or duplicate name. */
 struct portal_conf *conf_add(struct config *c, const char *name, const char *where,
 			     struct err *e);

@@ -182,7 +182,7 @@ static int command(struct args *a)
 		err_set(&e, "%s: which portal? %s NAME", a->words[0], a->words[0]);
 		return fail(e.text);
 	}
-	if (configure(a, true, &e) < 0)
+	if (conf_check_name(a->words[1], &e) < 0 || configure(a, true, &e) < 0)
 		return fail(e.text);
 	if (status)
 		return cmd_status(a->dir ? a->dir : a->config.socket_dir, a->words[1], a->json);

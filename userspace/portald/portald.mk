@@ -21,12 +21,11 @@ endif
 portald: $(O)/bin/portald
 ALL += $(O)/bin/portald
 
-# Units and the like go where systemd looks for those of the administrator, or, for
-# a package (PREFIX=/usr), of the vendor.
+# systemd looks below /usr/local/lib too, so that all follow PREFIX.
 portald_units := portald.service portald@.service portald@.socket
 SYSTEMDDIR    ?= $(PREFIX)/lib/systemd/system
-SYSUSERSDIR   ?= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/sysusers.d
-TMPFILESDIR   ?= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)/tmpfiles.d
+SYSUSERSDIR   ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR   ?= $(PREFIX)/lib/tmpfiles.d
 MANDIR        ?= $(PREFIX)/share/man
 
 .PHONY: install-portald
@@ -38,10 +37,10 @@ install-portald: $(O)/bin/portald
 		sed 's|@BINDIR@|$(PREFIX)/bin|' $(top)/userspace/systemd/$$u.in \
 			> $(DESTDIR)$(SYSTEMDDIR)/$$u || exit 1; \
 	done
-	$(Q)install -D -m 644 $(top)/userspace/systemd/vmportal.sysusers.conf \
-		$(DESTDIR)$(SYSUSERSDIR)/vmportal.conf
-	$(Q)install -D -m 644 $(top)/userspace/systemd/vmportal.tmpfiles.conf \
-		$(DESTDIR)$(TMPFILESDIR)/vmportal.conf
+	$(Q)install -D -m 644 $(top)/userspace/systemd/portald.sysusers.conf \
+		$(DESTDIR)$(SYSUSERSDIR)/portald.conf
+	$(Q)install -D -m 644 $(top)/userspace/systemd/portald.tmpfiles.conf \
+		$(DESTDIR)$(TMPFILESDIR)/portald.conf
 	$(Q)test -e $(DESTDIR)/etc/vmportal/portald.conf || \
 		install -D -m 644 $(top)/userspace/systemd/portald.conf \
 			$(DESTDIR)/etc/vmportal/portald.conf
