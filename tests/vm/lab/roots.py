@@ -14,12 +14,12 @@ import shutil
 from . import debs
 from .cache import LabError, building, cache_dir, lock, run, say
 
-PACKAGES = 'make,kmod,libelf1t64,libdw1t64,binutils'
+PACKAGES = 'make,kmod,libelf1t64,libdw1t64,binutils,sparse'
 
 
 def root(suite, gcc):
     """The directory of a root file system with this compiler."""
-    path = os.path.join(cache_dir('roots'), '%s-%s' % (suite, gcc))
+    path = os.path.join(cache_dir('roots'), '%s-%s-2' % (suite, gcc))
     if os.path.isdir(path):
         return path
     if os.getuid() != 0:
