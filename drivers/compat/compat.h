@@ -59,8 +59,8 @@ static inline void portal_vm_flags_clear(struct vm_area_struct *vma, unsigned lo
 #define PORTAL_LARGEST_ENTRY	PMD_SIZE
 #endif
 
-#define PORTAL_COMPAT_HUGE_FAULT(_fn)		.huge_fault = (_fn),
-#define PORTAL_COMPAT_GET_UNMAPPED_AREA(_fn)	.get_unmapped_area = (_fn),
+#define PORTAL_COMPAT_VM_OPS	.huge_fault = portal_huge_fault,
+#define PORTAL_COMPAT_FOPS	.get_unmapped_area = portal_get_unmapped_area,
 
 /* pfn_t went in 6.17. */
 #ifdef PORTAL_HAVE_INSERT_PFN_ULONG
@@ -100,8 +100,8 @@ static inline unsigned long portal_compat_unmapped_area(struct file *file, unsig
 
 #define PORTAL_LARGEST_ENTRY	0
 
-#define PORTAL_COMPAT_HUGE_FAULT(_fn)
-#define PORTAL_COMPAT_GET_UNMAPPED_AREA(_fn)
+#define PORTAL_COMPAT_VM_OPS
+#define PORTAL_COMPAT_FOPS
 
 static inline vm_fault_t portal_compat_insert_huge(struct vm_fault *vmf, unsigned long pfn,
 						   unsigned int order)

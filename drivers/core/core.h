@@ -56,7 +56,7 @@ struct portal_piece {
  * @closed: the portal is gone and the last signal was given
  */
 struct portal_vector {
-	spinlock_t lock;
+	spinlock_t lock;	/* see above */
 	struct list_head bindings;
 	unsigned long count;
 	bool closed;
@@ -68,7 +68,7 @@ struct portal {
 	void *priv;
 	struct inode *inode;		/* its i_mapping is every file's f_mapping */
 
-	struct rw_semaphore lock;	/* state; held for reading across callbacks and PTE inserts */
+	struct rw_semaphore lock;	/* state; read-held in callbacks and PTE inserts */
 	enum portal_state state;	/* read without the lock where only a hint is needed */
 	bool added;			/* portal_add() succeeded; transport's context only */
 	int number;
@@ -88,7 +88,7 @@ struct portal {
 
 	u32 nr_vectors;
 	struct portal_vector *vectors;
-	wait_queue_head_t wait;		/* readers, pollers, and whoever waits for the end of a pause */
+	wait_queue_head_t wait;		/* for events, for the end of a pause */
 
 	char transport[PORTAL_TRANSPORT_LEN];
 	char identity[PORTAL_IDENTITY_LEN];
@@ -118,7 +118,7 @@ struct portal_handle_vector {
  */
 struct portal_handle {
 	struct portal *portal;
-	spinlock_t lock;
+	spinlock_t lock;	/* see above */
 	bool mapped;
 	struct page *zero_page;
 	u32 next;

@@ -57,5 +57,5 @@ const struct file_operations portal_fops = {
 	.unlocked_ioctl = portal_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = portal_mmap,
-	PORTAL_COMPAT_GET_UNMAPPED_AREA(portal_get_unmapped_area)
+	PORTAL_COMPAT_FOPS
 };

@@ -60,9 +60,8 @@ static int portal_ioctl_info(struct file *file, union portal_args *args)
 }
 
 /*
- * The stores that the caller made to the region before are to be seen by a peer
- * that saw the doorbell: a barrier between machines (smp_mb() is none on a
- * uniprocessor kernel), before the transport's own store.
+ * What the caller stored to the region before is to be seen by a peer that saw the
+ * doorbell.
  */
 static int portal_ioctl_ring(struct file *file, union portal_args *args)
 {
@@ -81,6 +80,7 @@ static int portal_ioctl_ring(struct file *file, union portal_args *args)
 	ret = portal_enter(p);
 	if (ret)
 		return ret;
+	/* Not smp_mb(): the peer is another machine. Pairs with its look at the region. */
 	virt_mb();
 	ret = p->ops->ring(p->priv, ring->peer, ring->vector);
 	portal_leave(p);

@@ -67,7 +67,7 @@
 static dev_t portal_devt;
 static struct cdev portal_cdev;
 
-/* Mode 0600 of root, until udev says otherwise: whoever may open it shares memory with strangers. */
+/* Nodes are root's, 0600, until udev says otherwise: their memory is strangers' too. */
 static struct class portal_class = {
 	.name = "portal",
 	.dev_groups = portal_groups,

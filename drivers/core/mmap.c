@@ -120,7 +120,7 @@ static vm_fault_t portal_fault(struct vm_fault *vmf)
 		ret = VM_FAULT_SIGBUS;
 		break;
 	}
-	trace_portal_fault(p->number, offset, pages, ret);
+	trace_portal_fault(p->number, offset, pages, (__force unsigned int)ret);
 	return ret;
 }
 
@@ -156,7 +156,7 @@ static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigne
 	portal_leave(p);
 
 	if (ret != VM_FAULT_FALLBACK)
-		trace_portal_fault(p->number, offset, 1UL << order, ret);
+		trace_portal_fault(p->number, offset, 1UL << order, (__force unsigned int)ret);
 	return ret;
 }
 
@@ -200,8 +200,8 @@ static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *b
 
 static const struct vm_operations_struct portal_vm_ops = {
 	.fault = portal_fault,
-	PORTAL_COMPAT_HUGE_FAULT(portal_huge_fault)
 	.access = portal_access,
+	PORTAL_COMPAT_VM_OPS
 };
 
 static int portal_mmap_doorbell(struct file *file, struct vm_area_struct *vma)

@@ -25,7 +25,7 @@
 #include "../portal.h"
 
 #define LBP_MAX_PAIRS	64
-#define LBP_MAX_SIZE	(1ULL << 40)
+#define LBP_MAX_SIZE	BIT_ULL(40)
 
 /* Memory comes in pieces of this, that is one PMD entry on most machines, or smaller. */
 #define LBP_PIECE_SIZE	(2UL << 20)

@@ -27,13 +27,14 @@
  *
  * ENOTTY      not an ioctl of this file
  * EINVAL      size too small, reserved member set, vector or offset out of
- *             range, unaligned, MAP_PRIVATE
- * E2BIG       size larger than known and the excess is not zero
+ *             range, unaligned, MAP_PRIVATE, a read() of less than one record
+ * E2BIG       size larger than known and the excess is not zero, or than a page
  * EOPNOTSUPP  undefined flag, or the portal has no such feature (see caps)
  * EFAULT      the pointer is bad
  * EACCES      the file was not opened for this (read-only file)
  * EPERM       the caller lacks the privilege that is named at the ioctl
- * ENXIO       no such peer, where the transport can tell
+ * ENXIO       no such peer, or no such vector of that peer, where the transport can
+ *             tell; open(): there is no such portal
  * EBADF       the descriptor given inside the structure is not open or not an
  *             eventfd (EINVAL)
  * EBUSY       the state named at the ioctl forbids it now
@@ -68,10 +69,10 @@
 #define PORTAL_PEER_NONE	0xffffffffU
 
 /* portal_info.caps: what the portal can do. */
-#define PORTAL_CAP_DOORBELL		(1ULL << 0) /* PORTAL_RING works */
-#define PORTAL_CAP_DOORBELL_PAGE	(1ULL << 1) /* doorbell_offset is valid */
-#define PORTAL_CAP_EVENTS		(1ULL << 2) /* vectors > 0: PORTAL_EVENTFD, poll, read */
-#define PORTAL_CAP_LARGE_PAGES		(1ULL << 3) /* region mappings use PMD entries or larger */
+#define PORTAL_CAP_DOORBELL		0x1ULL /* PORTAL_RING works */
+#define PORTAL_CAP_DOORBELL_PAGE	0x2ULL /* doorbell_offset is valid */
+#define PORTAL_CAP_EVENTS		0x4ULL /* vectors > 0: PORTAL_EVENTFD, poll, read */
+#define PORTAL_CAP_LARGE_PAGES		0x8ULL /* region mappings use PMD entries or larger */
 
 /* portal_info.mode: fixed at probe. */
 #define PORTAL_MODE_RAW		0	/* the kernel touches no byte of the region */
@@ -171,14 +172,15 @@ struct portal_eventfd {
 };
 
 /* portal_file.flags */
-#define PORTAL_FILE_ZERO_ON_REVOKE	(1U << 0)
+#define PORTAL_FILE_ZERO_ON_REVOKE	0x1U
 
 /**
  * struct portal_file - PORTAL_FILE: choose how this open file behaves
  * @size: sizeof(struct portal_file)
- * @flags: PORTAL_FILE_*: with PORTAL_FILE_ZERO_ON_REVOKE, mappings through this
- *	file read as a zeroed page private to this file once the portal is gone
- *	(stores to it go nowhere), in place of SIGBUS
+ * @flags: PORTAL_FILE_*: with PORTAL_FILE_ZERO_ON_REVOKE, every page of every
+ *	mapping through this file becomes one page of zeroes once the portal is gone,
+ *	in place of SIGBUS. Nobody but users of this file ever sees that page;
+ *	stores to it reach no other machine
  *
  * EBUSY: the file has been mapped already.
  */
