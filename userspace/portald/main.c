@@ -57,8 +57,7 @@ static const struct argp_option options[] = {
 
 struct args {
 	struct config config;
-	struct portal_conf *named;	/* --name */
-	const char *file, *only, *dir;
+	const char *name, *file, *only, *dir;
 	const char *words[2];
 	unsigned int nwords;
 	bool check, json, json_log;
@@ -81,7 +80,6 @@ static error_t add_key(struct args *a, struct argp_state *state, int n, const ch
 static error_t parse_opt(int key, char *arg, struct argp_state *state)
 {
 	struct args *a = state->input;
-	struct err e;
 
 	switch (key) {
 	case 'c':
@@ -103,11 +101,9 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		a->json_log = true;
 		return 0;
 	case OPT_NAME:
-		if (a->named)
+		if (a->name)
 			argp_error(state, "--name: one portal only; use a configuration file for more");
-		a->named = conf_add(&a->config, arg, "command line", &e);
-		if (!a->named)
-			argp_failure(state, EXIT_BAD_USAGE, 0, "--name: %s", e.text);
+		a->name = arg;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->nwords == 2)
@@ -139,28 +135,36 @@ static int fail(const char *text)
 	return EXIT_BAD_USAGE;
 }
 
+static int configure_named(struct args *a, struct err *e)
+{
+	struct portal_conf *p;
+	struct err inner;
+	unsigned int i;
+
+	if (a->file || a->only)
+		return err_set(e, "--name describes a portal without a file: leave out --config and --only");
+	p = conf_add(&a->config, a->name, "command line", &inner);
+	if (!p)
+		return err_set(e, "--name: %s", inner.text);
+	for (i = 0; i < a->nkeys; i++)
+		if (conf_set(p, a->keys[i].key, a->keys[i].value, &inner) < 0)
+			return err_set(e, "--%s", inner.text);
+	return conf_finish(p, e);
+}
+
 /* The portals to serve: from --name and its options, or from the file. */
 static int configure(struct args *a, bool file_may_miss, struct err *e)
 {
-	unsigned int i;
-	struct err inner;
 	int ret;
 
-	if (a->named) {
-		if (a->file || a->only)
-			return err_set(e, "--name describes a portal without a file: leave out --config and --only");
-		for (i = 0; i < a->nkeys; i++)
-			if (conf_set(a->named, a->keys[i].key, a->keys[i].value, &inner) < 0)
-				return err_set(e, "--%s", inner.text);
-		return conf_finish(a->named, e);
-	}
+	if (a->name)
+		return configure_named(a, e);
 	if (a->nkeys)
 		return err_set(e, "--%s needs --name", a->keys[0].key);
 	ret = conf_load(&a->config, a->file ? a->file : CONF_DEFAULT, e);
-	if (ret == -ENOENT && !a->file && file_may_miss)
-		return 0;
 	if (ret == -ENOENT && !a->file)
-		return err_set(e, "no %s: write one (portald.conf(5)), or give --name and --size",
+		return file_may_miss ? 0 :
+		       err_set(e, "no %s: write one (portald.conf(5)), or give --name and --size",
 			       CONF_DEFAULT);
 	if (!a->file)
 		a->file = CONF_DEFAULT;
@@ -204,7 +208,7 @@ static int daemon_main(struct args *a)
 			       p->max_guests);
 		return fflush(stdout) == 0 ? 0 : 1;
 	}
-	s.file = a->named ? NULL : a->file;
+	s.file = a->name ? NULL : a->file;
 	s.only = a->only;
 	s.dir = a->dir;
 	return serve(&s);

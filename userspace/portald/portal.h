@@ -47,7 +47,7 @@ struct client {
 	int region_ro;			/* read-only region not yet sent, or -1 */
 	int pid, uid;
 	char comm[24];
-	char why[96];			/* doomed: the reason, "" for a plain close */
+	char why[192];			/* doomed: the reason, "" for a plain close */
 	struct sendq q;
 	sd_event_source *io;
 	sd_event_source *timer;

@@ -28,7 +28,9 @@ NAMES = ['', 'HELLO', 'WELCOME', 'PEER', 'READY', 'GONE', 'REFUSE', 'STATUS']
 
 
 def portald_path(sanitized=False):
-    """The program: $PORTALD, or what the build made; built if it is not there."""
+    """The program: $PORTALD ($PORTALD_ASAN), or what the build makes."""
+    if sanitized and 'PORTALD_ASAN' in os.environ:
+        return os.environ['PORTALD_ASAN']
     if sanitized:
         out = os.path.join(TOP, 'build', 'portald-asan')
         flags = '-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined ' \
@@ -235,13 +237,30 @@ def close_fds(fds):
         os.close(fd)
 
 
+def connect(kind, path, timeout):
+    """A full backlog refuses a socket with a timeout at once: try again."""
+    s = socket.socket(socket.AF_UNIX, kind)
+    s.settimeout(timeout)
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            s.connect(path)
+            return s
+        except BlockingIOError:
+            if time.monotonic() > end:
+                s.close()
+                raise
+            time.sleep(0.001)
+        except OSError:
+            s.close()
+            raise
+
+
 class Guest:
     """The ivshmem protocol as QEMU speaks it: it only listens."""
 
     def __init__(self, path, greet=True, vectors=4, timeout=10):
-        self.s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.s.settimeout(timeout)
-        self.s.connect(path)
+        self.s = connect(socket.SOCK_STREAM, path, timeout)
         self.vectors, self.peers, self.fds = vectors, {}, []
         self.id = self.region = None
         if greet:
@@ -340,9 +359,7 @@ class Process:
     """A process on the host, by proto.h."""
 
     def __init__(self, path, hello=True, flags=0, timeout=10):
-        self.s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.s.settimeout(timeout)
-        self.s.connect(path)
+        self.s = connect(socket.SOCK_SEQPACKET, path, timeout)
         self.peers, self.all_fds, self.order = {}, [], []
         self.id = self.region = None
         if hello:
