@@ -4,6 +4,7 @@
  * pairs (nested KVM, x86_64 with arm64). Both architectures run this source.
  *
  *	peer id				print this machine's peer id
+ *	peer pagesize			print the page size
  *	peer ring PEER VECTOR N		ring N times, wait for nothing
  *	peer bounce SIDE PEER VECTOR N	N acknowledged rings each way
  *	peer fence SIDE OFFSET N MODE	Dekker's entry, N rounds, in a zero page at
@@ -265,7 +266,7 @@ static int do_pages(void)
 {
 	int fd = open_portal(O_RDWR);
 	struct portal_info i = info(fd);
-	uint64_t page = sysconf(_SC_PAGESIZE), size;
+	uint64_t page = sysconf(_SC_PAGESIZE), size, past;
 	unsigned char *base, *last;
 
 	printf("# page size %llu, region %llu\n", (unsigned long long)page,
@@ -280,7 +281,10 @@ static int do_pages(void)
 		base[size - 1] = 0x5a;
 		ok(last[page - 1] == 0x5a, "and is the last page of the whole");
 	}
-	ok(map_fails(fd, page, size, EINVAL), "the page after it does not");
+	past = size;
+	if (i.caps & PORTAL_CAP_DOORBELL_PAGE && i.doorbell_offset == size)
+		past += page;
+	ok(map_fails(fd, page, past, EINVAL), "the page after all does not");
 	ok(map_fails(fd, 2 * page, size - page, EINVAL), "nor does a mapping across the end");
 	if (page > 4096)
 		ok(map_fails(fd, 4096, 4096, EINVAL), "an offset inside a page is refused");
@@ -341,6 +345,17 @@ static void attr_of(int flags, int prot, const char *how)
 	close(fd);
 }
 
+/* Whether the region's first byte is mapped by a large page. */
+static int level_of(int fd, size_t size)
+{
+	volatile unsigned char *base = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (base == MAP_FAILED)
+		die("mmap");
+	(void)*base;
+	return strcmp(ask(base).level, "pte") != 0;
+}
+
 static void control(void)
 {
 	unsigned int normal = 0, combine = 0, device = 0;
@@ -362,6 +377,8 @@ static int do_attr(void)
 	control();
 	ok(i.cache == PORTAL_CACHE_WRITE_BACK, "PORTAL_INFO says write-back");
 	attr_of(O_RDWR, PROT_READ | PROT_WRITE, "read-write");
+	ok(level_of(fd, i.region_size) == !!(i.caps & PORTAL_CAP_LARGE_PAGES),
+	   "large pages are used if PORTAL_INFO says so, only then");
 	attr_of(O_RDWR, PROT_READ, "read-only mapping");
 	attr_of(O_RDONLY, PROT_READ, "read-only file");
 	attr_of(O_RDWR | O_SYNC, PROT_READ | PROT_WRITE, "O_SYNC changes nothing");
@@ -392,7 +409,7 @@ static int do_attr(void)
 
 static int usage(void)
 {
-	fputs("usage: peer id | ring PEER VECTOR N | bounce SIDE PEER VECTOR N |\n"
+	fputs("usage: peer id | pagesize | ring PEER VECTOR N | bounce SIDE PEER VECTOR N |\n"
 	      "       fence SIDE OFFSET N full|none | pages | attr\n", stderr);
 	return 2;
 }
@@ -407,6 +424,10 @@ int main(int argc, char **argv)
 		a[k - 2] = strtoul(argv[k], NULL, 0);
 	if (!strcmp(what, "id") && argc == 2) {
 		printf("%u\n", info(open_portal(O_RDONLY)).peer_id);
+		return 0;
+	}
+	if (!strcmp(what, "pagesize") && argc == 2) {
+		printf("%ld\n", sysconf(_SC_PAGESIZE));
 		return 0;
 	}
 	if (!strcmp(what, "ring") && argc == 5)
