@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+/* Channels: opening, closing, and what can be asked of them. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "channel.h"
+
+_Static_assert(sizeof(struct portal_chan_side) == PORTAL_CHAN_SIDE_SIZE, "side's size");
+_Static_assert(2 * PORTAL_CHAN_SIDE_SIZE <= PORTAL_CHAN_ALIGN, "both sides in the first page");
+_Static_assert(offsetof(struct portal_chan_side, consumed) == 128, "blocks are 128 apart");
+_Static_assert(offsetof(struct portal_chan_side, rx_armed) == 256, "blocks are 128 apart");
+_Static_assert(offsetof(struct portal_chan_side, ask) == 384, "blocks are 128 apart");
+_Static_assert(offsetof(struct portal_chan_side, rx_rung) == 512, "blocks are 128 apart");
+
+/* Copy what the caller's version of the options has; the rest is 0. */
+static int read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *from)
+{
+	memset(o, 0, sizeof(*o));
+	if (!from)
+		return 0;
+	if (from->size < sizeof(*o))
+		return vmp_fail(-EINVAL, "vmp_channel_open: opts.size must be sizeof(struct vmp_channel_opts)");
+	if (from->size > sizeof(*o)) {
+		const char *c = (const char *)from;
+		uint32_t i;
+
+		for (i = sizeof(*o); i < from->size; i++)
+			if (c[i])
+				return vmp_fail(-EINVAL, "vmp_channel_open: an option that this version of libvmportal does not know");
+	}
+	memcpy(o, from, sizeof(*o));
+	if (o->flags & ~VMP_CH_NO_SLEEP || o->reserved)
+		return vmp_fail(-EINVAL, "vmp_channel_open: undefined flags 0x%x, or reserved is not 0", o->flags);
+	if (o->side > 1)
+		return vmp_fail(-EINVAL, "vmp_channel_open: side %u: one end is side 0, the other side 1", o->side);
+	return 0;
+}
+
+/* The largest power of two of which two fit. */
+static uint64_t lane_capacity(uint64_t length)
+{
+	uint64_t cap = VMPR_CAP_MIN;
+
+	while (cap < VMPR_CAP_MAX && PORTAL_CHAN_ALIGN + 4 * cap <= length)
+		cap *= 2;
+	return cap;
+}
+
+static int check_area(const struct vmp *p, struct vmp_channel_opts *o)
+{
+	if (o->offset % PORTAL_CHAN_ALIGN)
+		return vmp_fail(-EINVAL, "vmp_channel_open: offset %" PRIu64 " is not a multiple of %u",
+				o->offset, PORTAL_CHAN_ALIGN);
+	if (o->offset > p->info.size || o->length > p->info.size - o->offset)
+		return vmp_fail(-EINVAL, "vmp_channel_open: offset %" PRIu64 " and length %" PRIu64 " reach beyond the region's %" PRIu64 " bytes",
+				o->offset, o->length, p->info.size);
+	if (!o->length)
+		o->length = p->info.size - o->offset;
+	if (o->length < PORTAL_CHAN_MIN)
+		return vmp_fail(-EINVAL, "vmp_channel_open: %" PRIu64 " bytes are too small for a channel; it takes at least %u",
+				o->length, PORTAL_CHAN_MIN);
+	return 0;
+}
+
+static int new_incarnation(uint64_t *inc)
+{
+	ssize_t n;
+
+	do {
+		n = getrandom(inc, sizeof(*inc), 0);
+		if (n < 0 && errno != EINTR)
+			return vmp_fail(-errno, "getrandom: %s", strerror(errno));
+	} while (n != sizeof(*inc) || !*inc);
+	return 0;
+}
+
+static void lay_out(struct vmp_channel *ch, const struct vmp_channel_opts *o)
+{
+	unsigned char *area = (unsigned char *)ch->p->base + o->offset;
+	unsigned char *lanes = area + PORTAL_CHAN_ALIGN;
+	struct portal_chan_side *side = (struct portal_chan_side *)(void *)area;
+
+	ch->side = o->side;
+	ch->cap = lane_capacity(o->length);
+	ch->me = &side[o->side];
+	ch->peer = &side[!o->side];
+	ch->lane_out = lanes + o->side * ch->cap;
+	ch->lane_in = lanes + !o->side * ch->cap;
+}
+
+static void free_channel(struct vmp_channel *ch)
+{
+	chan_waiters_close(ch);
+	pthread_mutex_destroy(&ch->lock);
+	free(ch);
+}
+
+VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
+			     const struct vmp_channel_opts *opts)
+{
+	struct vmp_channel_opts o;
+	struct vmp_channel *ch;
+	int r;
+
+	*out = NULL;
+	r = read_opts(&o, opts);
+	if (!r)
+		r = check_area(p, &o);
+	if (r)
+		return r;
+	if (p->flags & VMP_RDONLY)
+		return vmp_fail(-EACCES, "%s was opened read-only: a channel's both ends write", p->info.identity);
+	if (p->info.vectors && o.vector >= p->info.vectors && !(o.flags & VMP_CH_NO_SLEEP))
+		return vmp_fail(-EINVAL, "%s: no vector %u; it has %u", p->info.identity, o.vector, p->info.vectors);
+	ch = aligned_alloc(128, (sizeof(*ch) + 127) / 128 * 128);
+	if (!ch)
+		return vmp_fail(-ENOMEM, "vmp_channel_open: out of memory");
+	memset(ch, 0, sizeof(*ch));
+	pthread_mutex_init(&ch->lock, NULL);
+	ch->p = p;
+	ch->flags = o.flags;
+	ch->vector = o.vector;
+	ch->spin_fixed = (int64_t)o.spin_us * 1000;
+	ch->bells = p->info.caps & VMP_CAP_EVENTS && !(o.flags & VMP_CH_NO_SLEEP) &&
+		    p->info.peer_id != VMP_PEER_NONE;
+	lay_out(ch, &o);
+	r = new_incarnation(&ch->inc);
+	if (!r)
+		r = chan_waiters_init(ch);
+	if (r) {
+		free_channel(ch);
+		return r;
+	}
+	chan_announce(ch);
+	/* If the other end is there, or slept through our predecessor's end, it hears. */
+	chan_hail(ch);
+	chan_step(ch);
+	*out = ch;
+	return 0;
+}
+
+VMP_API void vmp_channel_close(struct vmp_channel *ch)
+{
+	if (!ch)
+		return;
+	/* Ours still? Then say so; a successor's words are not ours to write. */
+	if (load_relaxed((uint64_t *)&ch->me->incarnation) == ch->inc) {
+		if (load_relaxed(&ch->stage) != STAGE_OPEN && !ch->rx.ring.err)
+			vmpr_publish(&ch->rx.ring);
+		store_relaxed((uint64_t *)&ch->me->rx_armed, 0);
+		store_relaxed((uint64_t *)&ch->me->tx_armed, 0);
+		/* Pairs with the load in chan_peer_state(): all commits are before it. */
+		store_release((uint64_t *)&ch->me->closed, ch->inc);
+		vmpr_full_fence();
+		if (ch->peer_inc)
+			chan_hail(ch);
+	}
+	free_channel(ch);
+}
+
+VMP_API int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms)
+{
+	struct patience pt = { .timeout_ms = timeout_ms };
+	int r;
+
+	for (;;) {
+		r = chan_step(ch);
+		if (!r && (r = chan_peer_state(ch)))
+			r = chan_fail(ch, r);
+		if (r || load_acquire(&ch->stage) == STAGE_SEND)
+			return r;
+		r = chan_wait(ch, TX, 0, &pt);
+		if (r)
+			return r;
+	}
+}
+
+VMP_API size_t vmp_channel_max(const struct vmp_channel *ch)
+{
+	return (size_t)vmpr_max(ch->cap);
+}
+
+VMP_API void vmp_channel_stats(const struct vmp_channel *ch, struct vmp_stats *st, size_t st_size)
+{
+	struct vmp_stats s = {
+		.sent = load_relaxed(&ch->tx.n.messages),
+		.sent_bytes = load_relaxed(&ch->tx.n.bytes),
+		.received = load_relaxed(&ch->rx.n.messages),
+		.received_bytes = load_relaxed(&ch->rx.n.bytes),
+		.doorbells = load_relaxed(&ch->doorbells),
+		.wakeups = load_relaxed(&ch->rx.n.wakeups) + load_relaxed(&ch->tx.n.wakeups),
+		.sleeps = load_relaxed(&ch->rx.n.sleeps) + load_relaxed(&ch->tx.n.sleeps),
+		.syscalls = load_relaxed(&ch->rx.n.syscalls) + load_relaxed(&ch->tx.n.syscalls) +
+			    load_relaxed(&ch->ring_syscalls),
+	};
+
+	memset(st, 0, st_size);
+	memcpy(st, &s, st_size < sizeof(s) ? st_size : sizeof(s));
+}

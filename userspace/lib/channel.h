@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A channel, as its files see it: handshake.c pairs the two ends, wait.c sleeps and
+ * wakes, message.c moves messages, channel.c opens and closes. The bytes and the
+ * protocol are those of linux/portal_layout.h and vmportal_ring.h.
+ *
+ * Threads: one sends (tx), one receives (rx); either may find the other end gone, or
+ * do a step of the handshake. What both touch is under @lock or atomic.
+ */
+#ifndef VMP_CHANNEL_H
+#define VMP_CHANNEL_H
+
+#include <linux/portal_layout.h>
+#include <stdalign.h>
+
+#include "internal.h"
+#include "vmportal_ring.h"
+
+#define load_acquire	vmpr_load_acquire
+#define load_relaxed	vmpr_load_relaxed
+#define store_release	vmpr_store_release
+#define store_relaxed	vmpr_store_relaxed
+
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+
+/* Directions; also index of what a waiter waits for. */
+enum dir { RX, TX };
+
+/* How far the pair is; only grows. */
+enum stage {
+	STAGE_OPEN,	/* looking for the other end */
+	STAGE_LIVE,	/* may receive; bound to this peer incarnation */
+	STAGE_SEND,	/* may send too */
+};
+
+/* Why a sleep ended, as bits in epoll_event.data. */
+#define WOKE_BELL	1U
+#define WOKE_STATE	2U
+#define WOKE_TIMER	4U
+
+/**
+ * struct waiter - one direction's sleeps; used by that direction's thread
+ * @ep: epoll set of its own: doorbell and state descriptor, both edge-triggered, so
+ *	that nobody reads the eventfd and no thread takes another's event away
+ * @armed: the shared word that says "ring me"
+ * @epoch: number of the last arm
+ * @nap_ns: next timed sleep
+ * @spin_ns: how long to spin before a sleep
+ */
+struct waiter {
+	int ep;
+	uint64_t *armed;
+	uint64_t epoch;
+	int64_t nap_ns;
+	int64_t spin_ns;
+};
+
+/* Counted by the thread of the direction, read by any. */
+struct counts {
+	uint64_t messages, bytes;
+	uint64_t wakeups, sleeps, syscalls;
+};
+
+/**
+ * struct vmp_channel - one end
+ * @me, @peer: the two control structures; only our own is written
+ * @lane_out, @lane_in: ring memory
+ * @inc: this end's incarnation
+ * @spin_fixed: the opener's spin time, 0: adaptive
+ * @bells: this end can be rung and may sleep
+ * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for
+ *
+ * Under @lock: @peer_inc, @nonce, @told_ready, @told_live, @generation.
+ *
+ * Atomic: @stage; @dead (final error of the channel); @peer_bells (the other end may
+ * arm); @peer_gone (portald said so); @trusted (a doorbell of the peer has come
+ * through); @introduced (we rang the peer once so that it may trust); @owe (sent with
+ * VMP_MORE, nobody rung yet); @rung (last epoch of the peer rung for, per direction);
+ * @doorbells.
+ */
+struct vmp_channel {
+	struct vmp *p;
+	struct portal_chan_side *me;
+	const struct portal_chan_side *peer;
+	unsigned char *lane_out;
+	const unsigned char *lane_in;
+	uint64_t cap;
+	uint64_t inc;
+	uint32_t side;
+	uint32_t vector;
+	uint32_t flags;
+	int64_t spin_fixed;
+	bool bells;
+	int timer;
+	int ufd;
+
+	pthread_mutex_t lock;
+	uint64_t peer_inc;
+	uint64_t nonce;
+	bool told_ready, told_live;
+	uint32_t generation;
+	uint32_t peer_id;
+	uint32_t gone_before;
+
+	int stage;
+	int dead;
+	int peer_bells;
+	int peer_gone;
+	int trusted;
+	int introduced;
+	int owe;
+	uint64_t rung[2];
+	uint64_t doorbells;
+	uint64_t ring_syscalls;
+
+	struct {
+		alignas(128) struct vmpr_tx ring;
+		struct waiter w;
+		struct counts n;
+	} tx;
+	struct {
+		alignas(128) struct vmpr_rx ring;
+		struct waiter w;
+		struct counts n;
+	} rx;
+};
+
+/* Thread-private counters that others may read. */
+static inline void count(uint64_t *n, uint64_t by)
+{
+	store_relaxed(n, load_relaxed(n) + by);
+}
+
+static inline struct waiter *chan_waiter(struct vmp_channel *ch, enum dir d)
+{
+	return d == RX ? &ch->rx.w : &ch->tx.w;
+}
+
+static inline struct counts *chan_counts(struct vmp_channel *ch, enum dir d)
+{
+	return d == RX ? &ch->rx.n : &ch->tx.n;
+}
+
+/* ---- handshake.c ---- */
+
+/* Publish this end: from now on the other may find it. */
+void chan_announce(struct vmp_channel *ch);
+
+/* One step of the handshake: 0, or the channel's final error. */
+int chan_step(struct vmp_channel *ch);
+
+/*
+ * The other end as it is now: 0 alive, -EPIPE closed, -ECONNRESET another incarnation
+ * or dead; -EBUSY: our own side was taken by another; -ENODEV. To be followed by one
+ * more look at the ring, for what was committed before.
+ */
+int chan_peer_state(struct vmp_channel *ch);
+
+/* The text for a final error, which is returned. */
+int chan_fail(struct vmp_channel *ch, int err);
+
+/* A rule of the ring was broken: why (-EPROTO, or a reset or loss that explains it). */
+int chan_broken(struct vmp_channel *ch);
+
+/* Publish this end's doorbell address. */
+void chan_set_address(struct vmp_channel *ch);
+
+/* ---- wait.c ---- */
+
+/* A blocking call's patience; timeout_ms as in vmportal.h. */
+struct patience {
+	int timeout_ms;
+	bool started;
+	bool spun;
+	int64_t deadline;
+};
+
+int chan_waiters_init(struct vmp_channel *ch);
+void chan_waiters_close(struct vmp_channel *ch);
+
+/*
+ * Nothing to do in direction @d: wait. 0: look again. -EAGAIN (the channel's fd is
+ * armed, if there is one), -ETIMEDOUT, -EINTR, or a final error.
+ * @need: TX: bytes that do not fit now.
+ */
+int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience *pt);
+
+/* Ring the peer at its address, whether it is armed or not. */
+void chan_hail(struct vmp_channel *ch);
+
+/* The peer armed @epoch for @d: ring it, once. */
+void chan_ring(struct vmp_channel *ch, enum dir d, uint64_t epoch);
+
+/* What the peer waits for in @d was published: ring it if it sleeps. */
+static inline void chan_notify(struct vmp_channel *ch, enum dir d)
+{
+	const uint64_t *word = (const uint64_t *)(d == RX ? &ch->peer->rx_armed : &ch->peer->tx_armed);
+	uint64_t n;
+
+	if (!load_relaxed(&ch->peer_bells))
+		return;
+	/* Pairs with the fence in chan_arm(): we see its number, or it our store. */
+	vmpr_full_fence();
+	n = load_relaxed(word);
+	if (unlikely(n && n != load_relaxed(&ch->rung[d])))
+		chan_ring(ch, d, n);
+}
+
+/* What is owed for VMP_MORE. */
+static inline void chan_flush(struct vmp_channel *ch)
+{
+	if (load_relaxed(&ch->owe)) {
+		store_relaxed(&ch->owe, 0);
+		chan_notify(ch, RX);
+	}
+}
+
+#endif /* VMP_CHANNEL_H */

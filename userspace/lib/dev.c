@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+/* /dev/portalN: the only file that opens it, and that knows its ioctls. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/portal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "efd.h"
+#include "internal.h"
+
+/**
+ * struct dev - an open portal device
+ * @fd: the device
+ * @page: its doorbell page, or NULL; @page_size bytes
+ * @doorbell: the register in it
+ */
+struct dev {
+	int fd;
+	void *page;
+	size_t page_size;
+	uint32_t *doorbell;
+};
+
+static int dev_ring(struct vmp *p, uint32_t peer, uint32_t vector)
+{
+	struct dev *d = p->priv;
+	struct portal_ring r = { .size = sizeof(r), .peer = peer, .vector = vector };
+
+	if (d->doorbell && peer <= 0xffff && vector <= 0xffff) {
+		/*
+		 * Stores to memory before it must be seen by who gets the interrupt:
+		 * a release fence orders them before this store, which goes to a
+		 * device (x86 keeps the order; arm64's fence is dmb, and the register
+		 * is in a hypervisor's hands, which exits for it).
+		 */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		*(volatile uint32_t *)d->doorbell = peer << 16 | vector;
+		return 0;
+	}
+	if (!ioctl(d->fd, PORTAL_RING, &r))
+		return 0;
+	return vmp_fail(-errno, "%s: ring peer %u vector %u: %s", p->info.identity, peer,
+			vector, strerror(errno));
+}
+
+static int dev_eventfd(struct vmp *p, uint32_t vector)
+{
+	struct dev *d = p->priv;
+	struct portal_eventfd e = { .size = sizeof(e), .vector = vector };
+	int r;
+
+	e.fd = vmp_efd_new();
+	if (e.fd < 0)
+		return e.fd;
+	if (!ioctl(d->fd, PORTAL_EVENTFD, &e))
+		return e.fd;
+	r = vmp_fail(-errno, "%s: vector %u: cannot bind an eventfd: %s", p->info.identity,
+		     vector, strerror(errno));
+	close(e.fd);
+	return r;
+}
+
+/* The kernel's answer, as far as it may change while the portal is open. */
+static int dev_refresh(struct vmp *p)
+{
+	struct dev *d = p->priv;
+	struct portal_info i = { .size = sizeof(i) };
+
+	if (ioctl(d->fd, PORTAL_INFO, &i))
+		return vmp_fail(errno == EIO ? -ENODEV : -errno, "%s: %s%s", p->info.identity, strerror(errno),
+				errno == ENODEV ? ": the device was unplugged or unbound" : "");
+	p->info.peer_id = i.peer_id;
+	p->info.max_peers = i.max_peers;
+	p->info.generation = i.generation;
+	return 0;
+}
+
+static int dev_service(struct vmp *p)
+{
+	return vmp_refresh(p);
+}
+
+static void dev_close(struct vmp *p)
+{
+	struct dev *d = p->priv;
+
+	if (d->page)
+		munmap(d->page, d->page_size);
+	if (d->fd >= 0)
+		close(d->fd);
+	free(d);
+}
+
+static const struct vmp_ops dev_ops = {
+	.transport = "device",
+	.ring = dev_ring,
+	.eventfd = dev_eventfd,
+	.refresh = dev_refresh,
+	.service = dev_service,
+	.close = dev_close,
+};
+
+static int module_there(void)
+{
+	return !access("/sys/class/portal", F_OK);
+}
+
+/* Why open() failed, and what the user can do. */
+static int explain_open(const char *path, int err)
+{
+	switch (err) {
+	case ENOENT:
+		if (!module_there())
+			return vmp_fail(-err, "%s: not there, and the portal module is not loaded: modprobe portal_ivshmem (or portal_loopback)",
+					path);
+		return vmp_fail(-err, "%s: no such portal; 'portalctl list' shows those that are there, 'lspci -d 1af4:1110' the devices",
+				path);
+	case ENXIO:
+	case ENODEV:
+		return vmp_fail(-err, "%s: the node is there but no device behind it: is the module loaded (modprobe portal_ivshmem)? a stale node can be removed",
+				path);
+	case EACCES:
+	case EPERM:
+		return vmp_fail(-err, "%s: permission denied: join the group of the node (usually 'portal'), or open read-only",
+				path);
+	default:
+		return vmp_fail(-err, "%s: %s", path, strerror(err));
+	}
+}
+
+/* Something that can be opened but is no portal. */
+static int check_kind(int fd, const char *path)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return vmp_fail(-errno, "%s: %s", path, strerror(errno));
+	if (S_ISREG(st.st_mode) && !strncmp(path, "/dev/", 5))
+		return vmp_fail(-ENOTTY, "%s is a regular file, not a device: something (QEMU, a copy) made it there before the module was loaded; remove it, then: modprobe portal_ivshmem",
+				path);
+	if (S_ISREG(st.st_mode))
+		return vmp_fail(-ENOTTY, "%s is a regular file; to share a file say file:%s", path, path);
+	if (S_ISSOCK(st.st_mode))
+		return vmp_fail(-ENOTTY, "%s is a socket; say unix:%s", path, path);
+	if (!S_ISCHR(st.st_mode))
+		return vmp_fail(-ENOTTY, "%s is not a portal device", path);
+	return 0;
+}
+
+/* The page that rings without a system call: a bonus, its lack is no error. */
+static void map_doorbell(struct vmp *p, struct dev *d, const struct portal_info *i)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *m;
+
+	if (!(i->caps & PORTAL_CAP_DOORBELL_PAGE) || p->flags & VMP_RDONLY ||
+	    i->doorbell_format != PORTAL_DOORBELL_IVSHMEM ||
+	    i->doorbell_register % 4 || i->doorbell_register > page - 4)
+		return;
+	m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, (off_t)i->doorbell_offset);
+	if (m == MAP_FAILED)
+		return;
+	d->page = m;
+	d->page_size = page;
+	d->doorbell = (uint32_t *)(void *)((char *)m + i->doorbell_register);
+	p->info.caps |= VMP_CAP_DOORBELL_PAGE;
+}
+
+static int dev_setup(struct vmp *p, struct dev *d, const char *path)
+{
+	struct portal_info i = { .size = sizeof(i) };
+	struct portal_file f = { .size = sizeof(f), .flags = PORTAL_FILE_ZERO_ON_REVOKE };
+	int r;
+
+	if (ioctl(d->fd, PORTAL_INFO, &i))
+		return errno == ENOTTY ?
+			vmp_fail(-ENOTTY, "%s is a device, but not a portal", path) :
+			vmp_fail(-errno, "%s: %s", path, strerror(errno));
+	if (i.mode != PORTAL_MODE_RAW)
+		return vmp_fail(-EPROTO, "%s: its kernel module is newer than this library (mode %u); update libvmportal",
+				path, i.mode);
+	if (p->flags & VMP_ZERO_ON_REVOKE && ioctl(d->fd, PORTAL_FILE, &f))
+		return vmp_fail(-errno, "%s: no zeroed page in place of SIGBUS: %s", path, strerror(errno));
+	if (!i.region_size)
+		return vmp_fail(-ENXIO, "%s: its region has no bytes: the BAR was not assigned (see dmesg; on q35 give the port pref64-reserve)",
+				path);
+	r = vmp_map_fd(p, d->fd, i.region_size, path);
+	if (r)
+		return r;
+	p->info.peer_id = i.peer_id;
+	p->info.max_peers = i.max_peers;
+	p->info.generation = i.generation;
+	p->info.vectors = i.caps & PORTAL_CAP_EVENTS ? i.vectors : 0;
+	if (p->info.vectors > VMP_MAX_VECTORS)
+		p->info.vectors = VMP_MAX_VECTORS;
+	if (i.caps & PORTAL_CAP_DOORBELL)
+		p->info.caps |= VMP_CAP_RING;
+	if (p->info.vectors)
+		p->info.caps |= VMP_CAP_EVENTS;
+	if (i.caps & PORTAL_CAP_LARGE_PAGES)
+		p->info.caps |= VMP_CAP_LARGE_PAGES;
+	if (i.cache == PORTAL_CACHE_WRITE_BACK)
+		p->info.caps |= VMP_CAP_WRITE_BACK;
+	map_doorbell(p, d, &i);
+	snprintf(p->info.transport, sizeof(p->info.transport), "%.*s",
+		 (int)sizeof(i.transport), i.transport);
+	snprintf(p->info.identity, sizeof(p->info.identity), "%.*s",
+		 (int)sizeof(i.identity), i.identity);
+	p->state_fd = d->fd;
+	/* Only that it is gone: POLLIN would be doorbells that nobody bound. */
+	p->state_events = 0;
+	return 0;
+}
+
+int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags)
+{
+	struct dev *d;
+	struct vmp *p;
+	int fd, r;
+
+	/* Non-blocking: whatever stands there must not hold us up. */
+	fd = open(path, (flags & VMP_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return explain_open(path, errno);
+	r = check_kind(fd, path);
+	if (r) {
+		close(fd);
+		return r;
+	}
+	d = calloc(1, sizeof(*d));
+	p = d ? vmp_alloc(&dev_ops, flags) : NULL;
+	if (!p) {
+		free(d);
+		close(fd);
+		return vmp_fail(-ENOMEM, "%s: out of memory", path);
+	}
+	d->fd = fd;
+	p->priv = d;
+	r = dev_setup(p, d, path);
+	if (r) {
+		vmp_free(p);
+		return r;
+	}
+	*out = p;
+	return 0;
+}

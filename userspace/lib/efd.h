@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* eventfds, as doorbells of processes. */
+#ifndef VMP_EFD_H
+#define VMP_EFD_H
+
+/* A fresh one, non-blocking; or -errno with a text. */
+int vmp_efd_new(void);
+
+/* Another descriptor of the same; or -errno with a text. */
+int vmp_efd_dup(int fd);
+
+/*
+ * Make it readable; never blocks. The library's sleepers wait for edges and do not
+ * read; so a counter that is full (about 2^64 rings, or one hostile write) is
+ * emptied by the ringer, and written to once more.
+ */
+int vmp_efd_signal(int fd);
+
+/* Is @fd, which a stranger sent, really an eventfd? */
+int vmp_efd_check(int fd);
+
+#endif /* VMP_EFD_H */

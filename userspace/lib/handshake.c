@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+/*
+ * How the two ends of a channel find each other; the protocol and why it is right:
+ * linux/portal_layout.h, tests/model/handshake.pml.
+ */
+#include "channel.h"
+
+#define HELLO	((uint64_t)PORTAL_CHAN_MAGIC | (uint64_t)PORTAL_CHAN_VERSION << 32)
+
+/* __aligned_u64 is unsigned long long, uint64_t unsigned long: same bytes. */
+#define W(x)	((uint64_t *)&(x))
+#define CW(x)	((const uint64_t *)&(x))
+
+static uint64_t rotl(uint64_t x, int n)
+{
+	return x << n | x >> (64 - n);
+}
+
+static uint64_t pair_nonce(uint64_t inc0, uint64_t inc1)
+{
+	uint64_t n = inc0 * UINT64_C(0x9e3779b97f4a7c15) ^
+		     rotl(inc1, 32) * UINT64_C(0xc2b2ae3d27d4eb4f);
+
+	n = (n ^ n >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+	n ^= n >> 32;
+	return n ? n : 1;
+}
+
+static uint32_t lane_nonce(uint64_t nonce, uint32_t lane)
+{
+	return lane ? (uint32_t)(nonce >> 32) : (uint32_t)nonce;
+}
+
+void chan_set_address(struct vmp_channel *ch)
+{
+	uint64_t a;
+
+	pthread_mutex_lock(&ch->p->lock);
+	a = (uint64_t)ch->p->info.peer_id << PORTAL_CHAN_PEER_SHIFT;
+	ch->generation = ch->p->info.generation;
+	pthread_mutex_unlock(&ch->p->lock);
+	a |= (uint64_t)ch->vector << PORTAL_CHAN_VECTOR_SHIFT;
+	if (ch->bells)
+		a |= PORTAL_CHAN_DOORBELL;
+	store_release(W(ch->me->address), a);
+}
+
+void chan_announce(struct vmp_channel *ch)
+{
+	struct portal_chan_side *me = ch->me;
+
+	/*
+	 * "Gone" first: an end that is still bound to our predecessor and sees one of
+	 * the first values below (acquire) must also see that the incarnation changed,
+	 * lest it takes a position that went back for a broken rule.
+	 */
+	store_relaxed(W(me->incarnation), 0);
+	store_release(W(me->ready), 0);
+	store_release(W(me->live), 0);
+	store_release(W(me->ack), 0);
+	store_release(W(me->consumed), 0);
+	store_release(W(me->rx_armed), 0);
+	store_release(W(me->tx_armed), 0);
+	store_release(W(me->ask), 0);
+	store_release(W(me->rx_rung), 0);
+	store_release(W(me->tx_rung), 0);
+	store_release(W(me->hello), HELLO);
+	store_release(W(me->capacity), ch->cap);
+	chan_set_address(ch);
+	/* Pairs with the loads in chan_step(): what is above is seen with it. */
+	store_release(W(me->incarnation), ch->inc);
+}
+
+/* Forget a partner with whom nothing was exchanged, and take @y. */
+static void court(struct vmp_channel *ch, uint64_t y)
+{
+	uint64_t a;
+
+	store_release(W(ch->me->ready), 0);
+	ch->told_ready = false;
+	ch->peer_inc = y;
+	ch->nonce = ch->side ? pair_nonce(y, ch->inc) : pair_nonce(ch->inc, y);
+	a = load_relaxed(CW(ch->peer->address));
+	ch->peer_id = (uint32_t)(a >> PORTAL_CHAN_PEER_SHIFT);
+	ch->gone_before = vmp_gone(ch->p, ch->peer_id);
+	store_relaxed(&ch->peer_gone, 0);
+	store_relaxed(&ch->peer_bells, !!(a & PORTAL_CHAN_DOORBELL) &&
+		      ch->p->info.caps & VMP_CAP_RING);
+	/* We read nothing of an older pair, nor did we ever: see bind(). */
+	store_release(W(ch->me->ack), y);
+}
+
+/* The other end reads nothing old: our lane is ours. */
+static void tell_ready(struct vmp_channel *ch)
+{
+	vmpr_tx_init(&ch->tx.ring, ch->lane_out, ch->cap, CW(ch->peer->consumed),
+		     W(ch->me->ask), lane_nonce(ch->nonce, ch->side));
+	ch->told_ready = true;
+	store_release(W(ch->me->ready), ch->nonce);
+}
+
+/* The other end's lane is fresh: we may read, and are bound to it for good. */
+static void bind(struct vmp_channel *ch)
+{
+	vmpr_rx_init(&ch->rx.ring, ch->lane_in, ch->cap, W(ch->me->consumed),
+		     CW(ch->peer->ask), lane_nonce(ch->nonce, !ch->side));
+	ch->told_live = true;
+	store_release(W(ch->me->live), ch->nonce);
+	/* Pairs with the load in rx_try(): the ring is set up. */
+	store_release(&ch->stage, STAGE_LIVE);
+}
+
+/* The incarnation that the other side's structure speaks for now, 0: nobody to pair with. */
+static uint64_t suitor(struct vmp_channel *ch)
+{
+	uint64_t y = load_acquire(CW(ch->peer->incarnation));
+
+	if (!y || load_acquire(CW(ch->peer->hello)) != HELLO ||
+	    load_acquire(CW(ch->peer->capacity)) != ch->cap)
+		return 0;
+	/* Closed: only worth it if it may have sent to us before. */
+	if (load_acquire(CW(ch->peer->closed)) == y && y != ch->peer_inc)
+		return 0;
+	return y;
+}
+
+/* One round; returns whether anything was said. Lock held. */
+static bool advance(struct vmp_channel *ch)
+{
+	bool said = false;
+	uint64_t y;
+
+	if (!ch->told_live) {
+		y = suitor(ch);
+		if (!y)
+			return false;
+		if (y != ch->peer_inc) {
+			court(ch, y);
+			said = true;
+		}
+		if (!ch->told_ready) {
+			if (load_acquire(CW(ch->peer->ack)) != ch->inc)
+				return said;
+			tell_ready(ch);
+			said = true;
+		}
+		if (load_acquire(CW(ch->peer->ready)) != ch->nonce)
+			return said;
+		bind(ch);
+		said = true;
+	}
+	if (load_acquire(CW(ch->peer->live)) == ch->nonce)
+		/* Pairs with the load in tx_try(). */
+		store_release(&ch->stage, STAGE_SEND);
+	return said;
+}
+
+int chan_step(struct vmp_channel *ch)
+{
+	bool said = false;
+	int r;
+
+	pthread_mutex_lock(&ch->lock);
+	r = load_relaxed(&ch->dead);
+	if (!r && load_relaxed(CW(ch->me->incarnation)) != ch->inc)
+		r = -EBUSY;
+	if (!r && ch->stage != STAGE_SEND)
+		said = advance(ch);
+	pthread_mutex_unlock(&ch->lock);
+	if (said)
+		chan_hail(ch);
+	return r ? chan_fail(ch, r) : 0;
+}
+
+int chan_peer_state(struct vmp_channel *ch)
+{
+	uint64_t y;
+
+	if (load_relaxed(&ch->dead))
+		return load_relaxed(&ch->dead);
+	if (load_relaxed(CW(ch->me->incarnation)) != ch->inc)
+		return -EBUSY;
+	if (load_acquire(&ch->stage) == STAGE_OPEN)
+		return 0;
+	/*
+	 * In this order: an end that closed and was opened anew stored closed before
+	 * it stored incarnation. Both pair with release stores, so that what was
+	 * committed before is seen by the caller's last look.
+	 */
+	y = load_acquire(CW(ch->peer->incarnation));
+	if (load_acquire(CW(ch->peer->closed)) == ch->peer_inc)
+		return -EPIPE;
+	if (y != ch->peer_inc || load_acquire(&ch->peer_gone))
+		return -ECONNRESET;
+	return 0;
+}
+
+int chan_fail(struct vmp_channel *ch, int err)
+{
+	const char *who = ch->p->info.identity;
+	int r;
+
+	/* A region that was taken away shows zeroes or garbage: that comes first. */
+	if (err != -EPIPE) {
+		r = vmp_refresh(ch->p);
+		if (r == -ENODEV)
+			err = r;
+	}
+	if (err == -EPROTO || err == -EBUSY || err == -ENODEV)
+		store_relaxed(&ch->dead, err);
+	switch (err) {
+	case -EPIPE:
+		return vmp_fail(err, "%s: the other end has closed the channel", who);
+	case -ECONNRESET:
+		return vmp_fail(err, "%s: the other end %s; close this end and open it again", who,
+				load_relaxed(&ch->peer_gone) ? "has died" : "was opened anew");
+	case -EBUSY:
+		return vmp_fail(err, "%s: another program has opened side %u of this channel; one end opens side 0, the other side 1",
+				who, ch->side);
+	case -ENODEV:
+		return vmp_fail(err, "%s: the portal is gone (unplugged or unbound)", who);
+	case -EPROTO:
+		return vmp_fail(err, "%s: what stands in shared memory is no message of this channel: the other side broke the protocol, or somebody else writes there; both ends must open it again",
+				who);
+	default:
+		return vmp_fail(err, "%s: channel failed", who);
+	}
+}
+
+int chan_broken(struct vmp_channel *ch)
+{
+	int s = chan_peer_state(ch);
+
+	return chan_fail(ch, s && s != -EPIPE ? s : -EPROTO);
+}

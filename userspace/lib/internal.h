@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the library's files share. A portal is a region and a struct vmp_ops; the
+ * channel layer knows no more of it than this.
+ */
+#ifndef VMP_INTERNAL_H
+#define VMP_INTERNAL_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmportal.h"
+
+#define VMP_API	__attribute__((visibility("default")))
+
+#define VMP_MAX_VECTORS	64U	/* receive vectors that one portal object serves */
+
+/**
+ * struct vmp_ops - one way to have a portal
+ * @transport: its name in vmp_info
+ * @ring: ring @vector of @peer; any thread, no lock held; does not block
+ * @eventfd: make (or find) the descriptor that is readable when @vector was rung;
+ *	called once per vector, lock held; the portal owns it unless @keeps_eventfds
+ * @refresh: read again what may change while open (peer id, generation) into the
+ *	portal's info; lock held. 0, or -ENODEV when the portal is gone. NULL: nothing
+ * @service: the state descriptor is ready (see vmp.state_fd): take notice. 0 or
+ *	-ENODEV; does not block; any thread
+ * @gone: how often @peer has left so far, as far as known; NULL: nobody tells
+ * @close: free what the backend holds; the region is unmapped before
+ */
+struct vmp_ops {
+	const char *transport;
+	int (*ring)(struct vmp *p, uint32_t peer, uint32_t vector);
+	int (*eventfd)(struct vmp *p, uint32_t vector);
+	int (*refresh)(struct vmp *p);
+	int (*service)(struct vmp *p);
+	uint32_t (*gone)(struct vmp *p, uint32_t peer);
+	void (*close)(struct vmp *p);
+	bool keeps_eventfds;
+};
+
+/**
+ * struct vmp - an open portal
+ * @ops, @priv: the backend and what it keeps
+ * @base: the mapping; @mapped: its length, 0 if it is the caller's own
+ * @flags: of vmp_open()
+ * @info: what vmp_get_info() says; changes under @lock
+ * @state_fd: a descriptor whose readiness means that the portal changed (device
+ *	gone, word from portald), or -1
+ * @state_events: which EPOLL events of @state_fd to wait for
+ * @efd: eventfds given out so far, -1 otherwise; written under @lock
+ */
+struct vmp {
+	const struct vmp_ops *ops;
+	void *priv;
+	void *base;
+	size_t mapped;
+	unsigned int flags;
+	struct vmp_info info;
+	int state_fd;
+	uint32_t state_events;
+	pthread_mutex_t lock;
+	int efd[VMP_MAX_VECTORS];
+};
+
+/* Take down the text for vmp_errmsg() and return @err, which is negative. */
+int vmp_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Allocate a portal with nothing open, or NULL. vmp_free() undoes all of it. */
+struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags);
+void vmp_free(struct vmp *p);
+
+/* Map @size bytes of @fd as the portal's region. */
+int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what);
+
+/* "64M" -> bytes; -EINVAL with a text. */
+int vmp_parse_size(const char *s, uint64_t *size);
+
+/* How often @peer has left; 0 where nobody tells. */
+uint32_t vmp_gone(struct vmp *p, uint32_t peer);
+
+/* Look again at peer id and generation. 0 or -ENODEV. */
+int vmp_refresh(struct vmp *p);
+
+/* The backends' ways in; the rest of the URI behind the scheme. */
+int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags);
+int vmp_open_unix(struct vmp **out, const char *path, unsigned int flags);
+int vmp_open_file(struct vmp **out, const char *rest, unsigned int flags);
+int vmp_open_memfd(struct vmp **out, const char *rest, unsigned int flags);
+
+#endif /* VMP_INTERNAL_H */

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+#
+# libvmportal, shared and static, and the examples.
+
+lib_src := attach channel dev efd errmsg handshake message pair portal shm unix wait
+lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
+lib_so  := libvmportal.so.$(SOVERSION)
+
+ALL     += $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
+INSTALL += install-lib
+
+# Position-independent for both: the archive may end up in a shared object.
+EXTRA_lib := -fPIC -pthread
+comma := ,
+
+$(O)/lib/$(lib_so): $(lib_obj) $(top)/userspace/lib/vmportal.map
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(lib_so) -Wl,-z,relro,-z,now \
+		-Wl,--version-script=$(top)/userspace/lib/vmportal.map \
+		$(if $(findstring sanitize,$(CFLAGS)),,-Wl$(comma)--no-undefined) \
+		-o $@ $(lib_obj) -pthread
+
+$(O)/lib/libvmportal.so: $(O)/lib/$(lib_so)
+	$(Q)ln -sf $(lib_so) $@
+
+$(O)/lib/libvmportal.a: $(lib_obj)
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $(lib_obj)
+
+$(O)/lib/vmportal.pc: $(top)/userspace/lib/vmportal.pc.in $(top)/userspace/Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@VERSION@|$(VERSION)|' $< > $@
+
+.PHONY: install-lib
+install-lib: $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
+	$(call say,INSTALL,$(DESTDIR)$(LIBDIR)/$(lib_so))
+	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include/linux
+	$(Q)install -m 644 $(O)/lib/$(lib_so) $(O)/lib/libvmportal.a $(DESTDIR)$(LIBDIR)/
+	$(Q)ln -sf $(lib_so) $(DESTDIR)$(LIBDIR)/libvmportal.so
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@VERSION@|$(VERSION)|' \
+		$(top)/userspace/lib/vmportal.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/vmportal.pc
+	$(Q)install -m 644 $(top)/userspace/include/vmportal.h \
+		$(top)/userspace/include/vmportal_ring.h $(DESTDIR)$(PREFIX)/include/
+	$(Q)install -m 644 $(top)/uapi/linux/portal.h $(top)/uapi/linux/portal_layout.h \
+		$(DESTDIR)$(PREFIX)/include/linux/

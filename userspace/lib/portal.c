@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+/* Portals: what is the same whatever carries them. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
+{
+	struct vmp *p = calloc(1, sizeof(*p));
+	unsigned int i;
+
+	if (!p)
+		return NULL;
+	p->ops = ops;
+	p->flags = flags;
+	p->state_fd = -1;
+	p->info.peer_id = VMP_PEER_NONE;
+	strncpy(p->info.transport, ops->transport, sizeof(p->info.transport) - 1);
+	for (i = 0; i < VMP_MAX_VECTORS; i++)
+		p->efd[i] = -1;
+	pthread_mutex_init(&p->lock, NULL);
+	return p;
+}
+
+void vmp_free(struct vmp *p)
+{
+	unsigned int i;
+
+	if (p->mapped)
+		munmap(p->base, p->mapped);
+	if (!p->ops->keeps_eventfds)
+		for (i = 0; i < VMP_MAX_VECTORS; i++)
+			if (p->efd[i] >= 0)
+				close(p->efd[i]);
+	if (p->ops->close)
+		p->ops->close(p);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what)
+{
+	int prot = PROT_READ | (p->flags & VMP_RDONLY ? 0 : PROT_WRITE);
+	void *base;
+
+	if (size > SIZE_MAX / 2)
+		return vmp_fail(-ENOMEM, "%s: %" PRIu64 " bytes do not fit into this process's address space",
+				what, size);
+	base = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return vmp_fail(-errno, "%s: cannot map %" PRIu64 " bytes: %s", what, size,
+				strerror(errno));
+	p->base = base;
+	p->mapped = size;
+	p->info.size = size;
+	return 0;
+}
+
+int vmp_parse_size(const char *s, uint64_t *size)
+{
+	unsigned long long n;
+	unsigned int shift = 0;
+	char *end;
+
+	errno = 0;
+	n = strtoull(s, &end, 0);
+	if (*s < '0' || *s > '9' || errno)
+		return vmp_fail(-EINVAL, "size '%s' is not a number of bytes; write e.g. 16777216 or 16M", s);
+	switch (*end) {
+	case 'k': case 'K': shift = 10; end++; break;
+	case 'm': case 'M': shift = 20; end++; break;
+	case 'g': case 'G': shift = 30; end++; break;
+	default: break;
+	}
+	if (*end || n > UINT64_MAX >> shift)
+		return vmp_fail(-EINVAL, "size '%s' is not a number of bytes; it may end in K, M or G", s);
+	if (!n)
+		return vmp_fail(-EINVAL, "size '%s': a region has at least one page", s);
+	*size = (uint64_t)n << shift;
+	return 0;
+}
+
+static bool starts(const char *s, const char *with, const char **rest)
+{
+	size_t n = strlen(with);
+
+	if (strncmp(s, with, n))
+		return false;
+	*rest = s + n;
+	return true;
+}
+
+VMP_API int vmp_open(struct vmp **p, const char *uri, unsigned int flags)
+{
+	const char *rest;
+
+	if (!p || !uri)
+		return vmp_fail(-EINVAL, "vmp_open: p and uri must not be NULL");
+	*p = NULL;
+	if (flags & ~(VMP_RDONLY | VMP_ZERO_ON_REVOKE))
+		return vmp_fail(-EINVAL, "vmp_open: undefined flags 0x%x", flags);
+	if (starts(uri, "unix:", &rest))
+		return vmp_open_unix(p, rest, flags);
+	if (starts(uri, "file:", &rest))
+		return vmp_open_file(p, rest, flags);
+	if (starts(uri, "memfd:", &rest))
+		return vmp_open_memfd(p, rest, flags);
+	if (*uri == '/')
+		return vmp_open_dev(p, uri, flags);
+	return vmp_fail(-EINVAL,
+			"'%s' names no portal; use /dev/portalN, unix:PATH, file:PATH?size=BYTES or memfd:size=BYTES",
+			uri);
+}
+
+VMP_API void vmp_close(struct vmp *p)
+{
+	if (p)
+		vmp_free(p);
+}
+
+int vmp_refresh(struct vmp *p)
+{
+	int r = 0;
+
+	if (p->ops->refresh) {
+		pthread_mutex_lock(&p->lock);
+		r = p->ops->refresh(p);
+		pthread_mutex_unlock(&p->lock);
+	}
+	return r;
+}
+
+uint32_t vmp_gone(struct vmp *p, uint32_t peer)
+{
+	return p->ops->gone ? p->ops->gone(p, peer) : 0;
+}
+
+VMP_API int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size)
+{
+	int r = vmp_refresh(p);
+
+	if (r)
+		return r;
+	memset(info, 0, info_size);
+	pthread_mutex_lock(&p->lock);
+	memcpy(info, &p->info, info_size < sizeof(p->info) ? info_size : sizeof(p->info));
+	pthread_mutex_unlock(&p->lock);
+	return 0;
+}
+
+VMP_API int vmp_map(struct vmp *p, void **base, size_t *size)
+{
+	*base = p->base;
+	if (size)
+		*size = p->info.size;
+	return 0;
+}
+
+VMP_API int vmp_ring(struct vmp *p, uint32_t peer, uint32_t vector)
+{
+	if (!p->ops->ring || !(p->info.caps & VMP_CAP_RING))
+		return vmp_fail(-EOPNOTSUPP, "%s %s: this portal has no doorbells to ring",
+				p->info.transport, p->info.identity);
+	if (p->flags & VMP_RDONLY)
+		return vmp_fail(-EACCES, "%s %s: opened read-only; only a writer may ring",
+				p->info.transport, p->info.identity);
+	return p->ops->ring(p, peer, vector);
+}
+
+VMP_API int vmp_eventfd(struct vmp *p, uint32_t vector)
+{
+	int fd;
+
+	if (!p->ops->eventfd || !(p->info.caps & VMP_CAP_EVENTS))
+		return vmp_fail(-EOPNOTSUPP, "%s %s: this portal receives no doorbells",
+				p->info.transport, p->info.identity);
+	if (vector >= p->info.vectors || vector >= VMP_MAX_VECTORS)
+		return vmp_fail(-EINVAL, "%s %s: no vector %u; it has %u", p->info.transport,
+				p->info.identity, vector, p->info.vectors);
+	pthread_mutex_lock(&p->lock);
+	fd = p->efd[vector];
+	if (fd < 0) {
+		fd = p->ops->eventfd(p, vector);
+		if (fd >= 0)
+			p->efd[vector] = fd;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return fd;
+}

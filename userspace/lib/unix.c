@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A process on the host: portald's client (protocol: portald/proto.h).
+ *
+ * The server is not trusted with more than the memory: every packet is checked, and
+ * one that breaks the protocol ends the connection. After a lost connection what
+ * was there stays usable, memory and doorbells, for the machines beyond it go on;
+ * nobody tells any more who comes and goes.
+ */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "efd.h"
+#include "internal.h"
+#include "portald/proto.h"
+
+#define GREET_MS	10000	/* for the server to tell everything at connect */
+#define MAX_PEERS	65536U
+#define READS_AT_ONCE	256	/* packets read in one go: a flood must not hold us up */
+
+/**
+ * struct peer - a machine or process beyond the server
+ * @here: between its PEER and its GONE
+ * @gone: how often it left
+ * @efd: to ring its vectors; @n of them
+ */
+struct peer {
+	bool here;
+	uint32_t gone;
+	uint32_t n;
+	int *efd;
+};
+
+/**
+ * struct client - the connection
+ * @sock: -1 once it is lost
+ * @id: our own
+ * @own: eventfds that others ring us by
+ * @peers: by id, @npeers entries
+ */
+struct client {
+	int sock;
+	char path[108];
+	uint32_t id;
+	uint32_t vectors;
+	int own[VMP_MAX_VECTORS];
+	struct peer *peers;
+	uint32_t npeers;
+	pthread_mutex_t lock;
+};
+
+/* What came with one packet. */
+struct packet {
+	struct pd_msg m;
+	int fd[PD_MAX_FDS];
+	unsigned int nfd;
+};
+
+static void drop_fds(struct packet *k)
+{
+	while (k->nfd)
+		close(k->fd[--k->nfd]);
+}
+
+/* Take the descriptors out of @h. */
+static void take_fds(struct msghdr *h, struct packet *k)
+{
+	struct cmsghdr *c;
+	size_t n, i;
+
+	for (c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (k->nfd < PD_MAX_FDS)
+				k->fd[k->nfd++] = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+/* One packet: 1, 0 at the end of the connection, -EAGAIN, or -EPROTO. */
+static int receive(int sock, struct packet *k)
+{
+	union {
+		char buf[CMSG_SPACE(PD_MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} u;
+	struct iovec v = { &k->m, sizeof(k->m) };
+	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = u.buf,
+			    .msg_controllen = sizeof(u.buf) };
+	ssize_t n;
+
+	k->nfd = 0;
+	do {
+		n = recvmsg(sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? -EAGAIN : errno == ECONNRESET ? 0 : -EPROTO;
+	take_fds(&h, k);
+	if (n == 0)
+		return 0;
+	if (n == sizeof(k->m) && !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+		return 1;
+	drop_fds(k);
+	return -EPROTO;
+}
+
+static struct peer *find(struct client *c, uint32_t id)
+{
+	return id < c->npeers ? &c->peers[id] : NULL;
+}
+
+static struct peer *make(struct client *c, uint32_t id)
+{
+	uint32_t n = c->npeers ? c->npeers : 16;
+	struct peer *a;
+
+	if (id >= MAX_PEERS)
+		return NULL;
+	if (id < c->npeers)
+		return &c->peers[id];
+	while (n <= id)
+		n *= 2;
+	a = realloc(c->peers, n * sizeof(*a));
+	if (!a)
+		return NULL;
+	memset(a + c->npeers, 0, (n - c->npeers) * sizeof(*a));
+	c->peers = a;
+	c->npeers = n;
+	return &a[id];
+}
+
+static void forget(struct peer *x)
+{
+	uint32_t i;
+
+	for (i = 0; i < x->n; i++)
+		if (x->efd[i] >= 0)
+			close(x->efd[i]);
+	free(x->efd);
+	x->efd = NULL;
+	x->n = 0;
+	x->here = false;
+}
+
+/* PEER about ourselves: the eventfds that others ring. */
+static int take_own(struct client *c, struct packet *k)
+{
+	uint32_t i;
+
+	for (i = 0; i < k->nfd; i++) {
+		uint32_t v = k->m.arg + i;
+
+		if (v >= c->vectors || c->own[v] >= 0)
+			return -EPROTO;
+		c->own[v] = k->fd[i];
+		k->fd[i] = -1;
+	}
+	return 0;
+}
+
+static int take_peer(struct client *c, struct packet *k)
+{
+	struct peer *x;
+	uint32_t i, end;
+
+	if (k->m.arg >= VMP_MAX_VECTORS || k->nfd > VMP_MAX_VECTORS - k->m.arg)
+		return -EPROTO;
+	for (i = 0; i < k->nfd; i++)
+		if (vmp_efd_check(k->fd[i]))
+			return -EPROTO;
+	if (k->m.id == c->id)
+		return take_own(c, k);
+	x = make(c, k->m.id);
+	if (!x)
+		return -EPROTO;
+	end = k->m.arg + k->nfd;
+	if (end > x->n) {
+		int *a = realloc(x->efd, end * sizeof(*a));
+
+		if (!a)
+			return -ENOMEM;
+		for (i = x->n; i < end; i++)
+			a[i] = -1;
+		x->efd = a;
+		x->n = end;
+	}
+	for (i = 0; i < k->nfd; i++) {
+		if (x->efd[k->m.arg + i] >= 0)
+			return -EPROTO;
+		x->efd[k->m.arg + i] = k->fd[i];
+		k->fd[i] = -1;
+	}
+	x->here = true;
+	return 0;
+}
+
+/* A packet after WELCOME: 0, 1 for READY, or the error that ends the connection. */
+static int handle(struct client *c, struct packet *k)
+{
+	struct peer *x;
+	unsigned int i;
+	int r = -EPROTO;
+
+	if (k->m.type == PD_PEER) {
+		r = take_peer(c, k);
+	} else if (k->m.type == PD_GONE && !k->nfd) {
+		x = find(c, k->m.id);
+		if (x) {
+			forget(x);
+			x->gone++;
+		}
+		r = 0;
+	} else if (k->m.type == PD_READY && !k->nfd) {
+		r = 1;
+	}
+	for (i = 0; i < k->nfd; i++)
+		if (k->fd[i] >= 0)
+			close(k->fd[i]);
+	k->nfd = 0;
+	return r;
+}
+
+/* Read what the server has said, without waiting. Lock held. */
+static void catch_up(struct client *c)
+{
+	struct packet k;
+	int r = 0, n;
+
+	for (n = 0; c->sock >= 0 && n < READS_AT_ONCE; n++) {
+		r = receive(c->sock, &k);
+		if (r == -EAGAIN)
+			return;
+		if (r > 0)
+			r = handle(c, &k) < 0 ? -EPROTO : 1;
+		if (r <= 0) {
+			/*
+			 * Lost, or it talks nonsense. The number stays taken, by a
+			 * socket that is at its end: it may be in epoll sets.
+			 */
+			shutdown(c->sock, SHUT_RDWR);
+			c->sock = -1;
+		}
+	}
+}
+
+static int unix_service(struct vmp *p)
+{
+	struct client *c = p->priv;
+
+	pthread_mutex_lock(&c->lock);
+	catch_up(c);
+	pthread_mutex_unlock(&c->lock);
+	return 0;
+}
+
+static int unix_ring(struct vmp *p, uint32_t peer, uint32_t vector)
+{
+	struct client *c = p->priv;
+	struct peer *x;
+	int fd = -1, r, try;
+
+	pthread_mutex_lock(&c->lock);
+	for (try = 0; try < 2 && fd < 0; try++) {
+		if (try)
+			catch_up(c);
+		x = find(c, peer);
+		if (peer == c->id && vector < c->vectors)
+			fd = c->own[vector];
+		else if (x && x->here && vector < x->n)
+			fd = x->efd[vector];
+	}
+	if (fd >= 0)
+		r = vmp_efd_signal(fd);
+	else
+		r = vmp_fail(-ENXIO, "unix:%s: no peer %u with a vector %u is connected%s", c->path,
+			     peer, vector, c->sock < 0 ? ", and portald is gone" : "");
+	pthread_mutex_unlock(&c->lock);
+	return r;
+}
+
+static int unix_eventfd(struct vmp *p, uint32_t vector)
+{
+	struct client *c = p->priv;
+
+	return c->own[vector] >= 0 ? c->own[vector] :
+		vmp_fail(-EPROTO, "unix:%s: the server gave no eventfd for vector %u", c->path, vector);
+}
+
+static uint32_t unix_gone(struct vmp *p, uint32_t peer)
+{
+	struct client *c = p->priv;
+	struct peer *x;
+	uint32_t n;
+
+	pthread_mutex_lock(&c->lock);
+	x = find(c, peer);
+	n = x ? x->gone : 0;
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
+static void unix_close(struct vmp *p)
+{
+	struct client *c = p->priv;
+	uint32_t i;
+
+	for (i = 0; i < c->npeers; i++)
+		forget(&c->peers[i]);
+	free(c->peers);
+	for (i = 0; i < VMP_MAX_VECTORS; i++)
+		if (c->own[i] >= 0)
+			close(c->own[i]);
+	if (p->state_fd >= 0)
+		close(p->state_fd);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+static const struct vmp_ops unix_ops = {
+	.transport = "portald",
+	.ring = unix_ring,
+	.eventfd = unix_eventfd,
+	.service = unix_service,
+	.gone = unix_gone,
+	.close = unix_close,
+	.keeps_eventfds = true,
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+}
+
+/* Wait for a packet until @until: as receive(), or -ETIMEDOUT, -EINTR. */
+static int await(int sock, struct packet *k, int64_t until)
+{
+	struct pollfd f = { sock, POLLIN, 0 };
+	int64_t left;
+	int r;
+
+	for (;;) {
+		r = receive(sock, k);
+		if (r != -EAGAIN)
+			return r;
+		left = until - now_ms();
+		if (left <= 0)
+			return -ETIMEDOUT;
+		if (poll(&f, 1, (int)left) < 0)
+			return -errno;
+	}
+}
+
+/* The region must stay as long as it is mapped: sealed against shrinking. */
+static int check_region(const struct client *c, int fd, uint64_t size)
+{
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (fstat(fd, &st) || st.st_size < 0 || (uint64_t)st.st_size < size || !size)
+		return vmp_fail(-EPROTO, "unix:%s: the server announced %" PRIu64 " bytes but its memory has not as many",
+				c->path, size);
+	if (seals < 0 || !(seals & F_SEAL_SHRINK))
+		return vmp_fail(-EPROTO, "unix:%s: the server's memory is not sealed against shrinking, so it could crash this process; use portald",
+				c->path);
+	return 0;
+}
+
+static int take_welcome(struct vmp *p, struct client *c, struct packet *k)
+{
+	int r;
+
+	k->m.text[sizeof(k->m.text) - 1] = 0;
+	if (k->m.type == PD_REFUSE)
+		return vmp_fail(k->m.arg > 0 && k->m.arg < 4096 ? -(int)k->m.arg : -EPROTO,
+				"unix:%s: %s", c->path, k->m.text);
+	if (k->m.type != PD_WELCOME || k->nfd != 1 || k->m.arg > VMP_MAX_VECTORS ||
+	    k->m.id >= MAX_PEERS)
+		return vmp_fail(-EPROTO, "unix:%s: the answer is not portald's (protocol %u)",
+				c->path, PD_VERSION);
+	c->id = k->m.id;
+	c->vectors = k->m.arg;
+	r = check_region(c, k->fd[0], k->m.value);
+	return r ? r : vmp_map_fd(p, k->fd[0], k->m.value, c->path);
+}
+
+/* HELLO, and all that the server tells until READY. */
+static int greet(struct vmp *p, struct client *c)
+{
+	struct pd_msg hello = { .type = PD_HELLO, .id = PD_MAGIC, .arg = PD_VERSION,
+				.flags = p->flags & VMP_RDONLY ? PD_RDONLY : 0 };
+	int64_t until = now_ms() + GREET_MS;
+	bool welcome = false;
+	struct packet k;
+	int r;
+
+	/* Refused at the door (too many clients): the reason may be there to read. */
+	if (send(c->sock, &hello, sizeof(hello), MSG_NOSIGNAL) != sizeof(hello) && errno != EPIPE)
+		return vmp_fail(-errno, "unix:%s: %s", c->path, strerror(errno));
+	for (;;) {
+		r = await(c->sock, &k, until);
+		if (r == 0)
+			return vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting; is it portald's socket (QEMU's ends in .ivshmem)?",
+					c->path);
+		if (r == -ETIMEDOUT)
+			return vmp_fail(r, "unix:%s: the server does not answer; is it portald's socket (QEMU's ends in .ivshmem)?",
+					c->path);
+		if (r < 0)
+			return vmp_fail(r, "unix:%s: %s", c->path, r == -EINTR ? "interrupted" :
+					"what the server sends is not portald's protocol");
+		if (!welcome) {
+			r = take_welcome(p, c, &k);
+			drop_fds(&k);
+			welcome = true;
+		} else {
+			r = handle(c, &k);
+			if (r < 0)
+				vmp_fail(r, "unix:%s: the server broke the protocol during the greeting", c->path);
+		}
+		if (r)
+			return r < 0 ? r : 0;
+	}
+}
+
+static int dial(struct client *c, const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct timeval tv = { GREET_MS / 1000, 0 };
+	int err;
+
+	if (!*path || strlen(path) >= sizeof(a.sun_path))
+		return vmp_fail(-EINVAL, "'unix:%s': a socket's path has 1 to %zu characters", path,
+				sizeof(a.sun_path) - 1);
+	memcpy(c->path, path, strlen(path) + 1);
+	memcpy(a.sun_path, path, strlen(path) + 1);
+	c->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (c->sock < 0)
+		return vmp_fail(-errno, "unix:%s: socket: %s", path, strerror(errno));
+	/* connect() waits while the queue of a server that hangs is full. */
+	setsockopt(c->sock, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	if (!connect(c->sock, (struct sockaddr *)&a, sizeof(a)))
+		return 0;
+	err = errno;
+	if (err == ECONNREFUSED)
+		return vmp_fail(-err, "unix:%s: nobody serves it: start portald (systemctl start portald)", path);
+	if (err == ENOENT)
+		return vmp_fail(-err, "unix:%s: no such socket: is portald running, and serving that name?", path);
+	if (err == EPROTOTYPE)
+		return vmp_fail(-EPROTO, "unix:%s is a stream socket, not portald's; QEMU's socket is NAME.ivshmem, a process uses NAME.sock",
+				path);
+	if (err == EACCES)
+		return vmp_fail(-err, "unix:%s: permission denied: join the socket's group (usually 'portal')", path);
+	if (err == EAGAIN || err == ETIMEDOUT)
+		return vmp_fail(-ETIMEDOUT, "unix:%s: the server does not accept connections", path);
+	return vmp_fail(-err, "unix:%s: %s", path, strerror(err));
+}
+
+static int client_start(struct vmp *p, struct client *c, const char *path)
+{
+	uint32_t i;
+	int r;
+
+	r = dial(c, path);
+	p->state_fd = c->sock;
+	p->state_events = EPOLLIN;
+	if (!r)
+		r = greet(p, c);
+	if (r)
+		return r;
+	p->info.peer_id = c->id;
+	p->info.max_peers = MAX_PEERS;
+	/* As many as came; a read-only client may have got none. */
+	for (i = 0; i < c->vectors && c->own[i] >= 0; i++)
+		p->info.vectors = i + 1;
+	p->info.caps = VMP_CAP_WRITE_BACK | (p->flags & VMP_RDONLY ? 0 : VMP_CAP_RING) |
+		       (p->info.vectors ? VMP_CAP_EVENTS : 0);
+	snprintf(p->info.identity, sizeof(p->info.identity), "%s", c->path);
+	return 0;
+}
+
+int vmp_open_unix(struct vmp **out, const char *path, unsigned int flags)
+{
+	struct client *c = calloc(1, sizeof(*c));
+	struct vmp *p = c ? vmp_alloc(&unix_ops, flags) : NULL;
+	uint32_t i;
+	int r;
+
+	if (!p) {
+		free(c);
+		return vmp_fail(-ENOMEM, "unix:%s: out of memory", path);
+	}
+	c->sock = -1;
+	for (i = 0; i < VMP_MAX_VECTORS; i++)
+		c->own[i] = -1;
+	pthread_mutex_init(&c->lock, NULL);
+	p->priv = c;
+	r = client_start(p, c, path);
+	if (r) {
+		vmp_free(p);
+		return r;
+	}
+	*out = p;
+	return 0;
+}

@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Sleeping and waking. The contract is in linux/portal_layout.h ("Sleep"), its proof
+ * in tests/model/wake.pml. In short: arm, fence, look again, sleep; the other side
+ * publishes, fences, looks whether we are armed.
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "channel.h"
+
+#define US	INT64_C(1000)
+#define MS	(1000 * US)
+#define FOR_EVER INT64_MAX
+
+/* Timed sleeps until the doorbell has proved itself, and while unconnected. */
+#define NAP_FIRST	(1 * MS)
+#define NAP_LAST	(20 * MS)
+/* Where there is no doorbell: some 0.2 % of a CPU at the last one. */
+#define POLL_FIRST	(50 * US)
+#define POLL_LAST	(4 * MS)
+/* Adaptive spinning stays between these. */
+#define SPIN_FIRST	(20 * US)
+#define SPIN_LEAST	(1 * US)
+#define SPIN_MOST	(50 * US)
+
+#define CW(x)	((const uint64_t *)&(x))
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * (1000 * MS) + t.tv_nsec;
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+/* ---- Ringing --------------------------------------------------------------- */
+
+static void ring_at(struct vmp_channel *ch, uint64_t address)
+{
+	int r;
+
+	if (!(address & PORTAL_CHAN_DOORBELL) || !(ch->p->info.caps & VMP_CAP_RING))
+		return;
+	__atomic_fetch_add(&ch->doorbells, 1, __ATOMIC_RELAXED);
+	if (!(ch->p->info.caps & VMP_CAP_DOORBELL_PAGE))
+		__atomic_fetch_add(&ch->ring_syscalls, 1, __ATOMIC_RELAXED);
+	r = vmp_ring(ch->p, (uint32_t)(address >> PORTAL_CHAN_PEER_SHIFT),
+		     (uint32_t)(address >> PORTAL_CHAN_VECTOR_SHIFT) & 0xffff);
+	/* A peer that is not there (yet) sleeps with a timeout. */
+	if (r == -ENODEV)
+		store_relaxed(&ch->dead, r);
+}
+
+void chan_hail(struct vmp_channel *ch)
+{
+	ring_at(ch, load_acquire(CW(ch->peer->address)));
+}
+
+void chan_ring(struct vmp_channel *ch, enum dir d, uint64_t epoch)
+{
+	uint64_t *say = (uint64_t *)(d == RX ? &ch->me->rx_rung : &ch->me->tx_rung);
+
+	store_relaxed(&ch->rung[d], epoch);
+	/* Before the doorbell: the sleeper looks for its number when it is awake. */
+	store_release(say, epoch);
+	chan_hail(ch);
+}
+
+/* ---- Looking --------------------------------------------------------------- */
+
+/* Is it worth trying again in direction @d? */
+static bool look(struct vmp_channel *ch, enum dir d, uint64_t need)
+{
+	int stage = load_acquire(&ch->stage);
+
+	if (d == RX ? stage == STAGE_OPEN : stage != STAGE_SEND) {
+		if (chan_step(ch))
+			return true;
+		stage = load_acquire(&ch->stage);
+		return d == RX ? stage != STAGE_OPEN : stage == STAGE_SEND || chan_peer_state(ch);
+	}
+	if (d == RX) {
+		struct vmpr_rx *r = &ch->rx.ring;
+
+		if (load_acquire((const uint64_t *)(const void *)(r->data + (r->pos & (r->cap - 1)))))
+			return true;
+	} else {
+		struct vmpr_tx *t = &ch->tx.ring;
+
+		if (vmpr_tx_refresh(t) || t->pos + need + VMPR_LINE <= t->limit)
+			return true;
+	}
+	return chan_peer_state(ch) != 0;
+}
+
+/*
+ * Spin for a bounded time; true: look() was. Without a doorbell on either side the
+ * whole wait is this and short sleeps.
+ */
+static bool spin(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t limit)
+{
+	struct waiter *w = chan_waiter(ch, d);
+	int64_t start = 0, t;
+	unsigned int i;
+
+	for (i = 1;; i++) {
+		if (look(ch, d, need)) {
+			if (start && w->spin_ns < SPIN_MOST)
+				w->spin_ns += w->spin_ns / 8;
+			return true;
+		}
+		/* A sender that needs room which we hold back. */
+		if (d == RX && load_relaxed(&ch->stage) != STAGE_OPEN && vmpr_answer(&ch->rx.ring))
+			chan_notify(ch, TX);
+		relax();
+		if (i % 32)
+			continue;
+		t = now_ns();
+		if (!start)
+			start = t;
+		else if (t - start >= limit)
+			return false;
+	}
+}
+
+/* ---- Sleeping -------------------------------------------------------------- */
+
+static void chan_arm(struct vmp_channel *ch, struct waiter *w)
+{
+	uint64_t n = w->epoch + 1;
+
+	if (!n)
+		n = 1;
+	store_relaxed(&w->epoch, n);
+	store_relaxed(w->armed, n);
+	/* Pairs with the fence in chan_notify(). */
+	vmpr_full_fence();
+}
+
+static void chan_disarm(struct waiter *w)
+{
+	store_relaxed(w->armed, 0);
+}
+
+/* epoll_wait() with nanoseconds where the kernel can (5.11), else rounded up to ms. */
+static int epoll_ns(int ep, struct epoll_event *ev, int n, int64_t ns)
+{
+#ifdef SYS_epoll_pwait2
+	static int missing;
+	struct timespec ts = { ns / (1000 * MS), ns % (1000 * MS) };
+	int r;
+
+	if (ns != FOR_EVER && ns && ns % MS && !load_relaxed(&missing)) {
+		r = (int)syscall(SYS_epoll_pwait2, ep, ev, n, &ts, NULL, 0);
+		if (r >= 0 || errno != ENOSYS)
+			return r;
+		store_relaxed(&missing, 1);
+	}
+#endif
+	if (ns == FOR_EVER)
+		return epoll_wait(ep, ev, n, -1);
+	return epoll_wait(ep, ev, n, ns / MS >= INT_MAX ? INT_MAX : (int)((ns + MS - 1) / MS));
+}
+
+/* Take the events of @ep: WOKE_ bits, or -errno. */
+static int collect(int ep, int64_t ns)
+{
+	struct epoll_event ev[4];
+	int bits = 0, n, i;
+
+	n = epoll_ns(ep, ev, 4, ns);
+	if (n < 0)
+		return -errno;
+	for (i = 0; i < n; i++)
+		bits |= (int)ev[i].data.u32;
+	return bits;
+}
+
+/* The portal's state descriptor spoke. */
+static int state_changed(struct vmp_channel *ch)
+{
+	int r = ch->p->ops->service ? ch->p->ops->service(ch->p) : 0;
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&ch->lock);
+	if (ch->peer_inc && vmp_gone(ch->p, ch->peer_id) != ch->gone_before)
+		store_release(&ch->peer_gone, 1);
+	pthread_mutex_unlock(&ch->lock);
+	return 0;
+}
+
+/* A doorbell that nobody says he rang: has the device been reset, has our id changed? */
+static int unexplained(struct vmp_channel *ch)
+{
+	int r = vmp_refresh(ch->p);
+
+	if (r || !ch->p->ops->refresh)
+		return r;
+	if (load_relaxed(&ch->p->info.generation) != load_relaxed(&ch->generation)) {
+		store_relaxed(&ch->trusted, 0);
+		store_relaxed(&ch->introduced, 0);
+		chan_set_address(ch);
+	}
+	return 0;
+}
+
+/* What the events mean: 0, or a final error. */
+static int woken(struct vmp_channel *ch, enum dir d, int bits)
+{
+	struct waiter *w = chan_waiter(ch, d);
+	const uint64_t *rung = CW(*(d == RX ? &ch->peer->rx_rung : &ch->peer->tx_rung));
+	int r = 0;
+
+	if (bits & (int)WOKE_STATE)
+		r = state_changed(ch);
+	if (!r && bits & (int)WOKE_BELL) {
+		if (load_acquire(rung) == w->epoch)
+			store_relaxed(&ch->trusted, 1);
+		else
+			r = unexplained(ch);
+		count(&chan_counts(ch, d)->wakeups, 1);
+		w->nap_ns = 0;
+	}
+	return r ? chan_fail(ch, r) : 0;
+}
+
+/*
+ * How long the next sleep may be. For ever only if whoever has something for us can
+ * ring us and has shown it.
+ */
+static int64_t next_nap(struct vmp_channel *ch, struct waiter *w)
+{
+	int64_t first = ch->bells ? NAP_FIRST : POLL_FIRST;
+	int64_t last = ch->bells ? NAP_LAST : POLL_LAST;
+	int64_t ns;
+
+	if (ch->bells && load_relaxed(&ch->trusted) && load_relaxed(&ch->stage) == STAGE_SEND)
+		return FOR_EVER;
+	ns = w->nap_ns ? w->nap_ns : first;
+	w->nap_ns = ns + ns / 2 < last ? ns + ns / 2 : last;
+	return ns;
+}
+
+/* What is owed to the other side before this one sleeps; after the fence. */
+static void before_sleep(struct vmp_channel *ch, bool published)
+{
+	uint64_t n;
+
+	if (!load_relaxed(&ch->peer_bells))
+		return;
+	if (published) {
+		n = load_relaxed(CW(ch->peer->tx_armed));
+		if (n && n != load_relaxed(&ch->rung[TX]))
+			chan_ring(ch, TX, n);
+	}
+	/* Once, for nothing: so that a peer that sleeps may trust its doorbell. */
+	if (!load_relaxed(&ch->introduced)) {
+		n = load_relaxed(CW(ch->peer->rx_armed));
+		if (n && n != load_relaxed(&ch->rung[RX])) {
+			store_relaxed(&ch->introduced, 1);
+			chan_ring(ch, RX, n);
+		}
+	}
+}
+
+/* Give back what was read; true if there was something. */
+static bool publish(struct vmp_channel *ch, enum dir d)
+{
+	if (d != RX || load_relaxed(&ch->stage) == STAGE_OPEN ||
+	    ch->rx.ring.published == ch->rx.ring.pos)
+		return false;
+	vmpr_publish(&ch->rx.ring);
+	return true;
+}
+
+/* Nobody answers the handshake: perhaps he sleeps, and the first ring was dropped. */
+static void hail_again(struct vmp_channel *ch, const struct waiter *w)
+{
+	if (load_relaxed(&ch->stage) != STAGE_SEND && w->nap_ns >= 8 * MS &&
+	    load_relaxed(CW(ch->peer->incarnation)))
+		chan_hail(ch);
+}
+
+static void adapt(struct waiter *w, int64_t slept)
+{
+	if (slept < 2 * SPIN_MOST)
+		w->spin_ns = w->spin_ns * 2 < SPIN_MOST ? w->spin_ns * 2 : SPIN_MOST;
+	else
+		w->spin_ns = w->spin_ns / 2 > SPIN_LEAST ? w->spin_ns / 2 : SPIN_LEAST;
+}
+
+/* One sleep of at most @left ns: 0 look again, -EINTR, or a final error. */
+static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t left)
+{
+	struct waiter *w = chan_waiter(ch, d);
+	struct counts *n = chan_counts(ch, d);
+	bool published = publish(ch, d);
+	int64_t ns, t;
+	int bits;
+
+	if (ch->bells)
+		chan_arm(ch, w);
+	else
+		vmpr_full_fence();
+	before_sleep(ch, published);
+	if (look(ch, d, need)) {
+		if (ch->bells)
+			chan_disarm(w);
+		return 0;
+	}
+	ns = next_nap(ch, w);
+	count(&n->sleeps, 1);
+	count(&n->syscalls, 1);
+	t = now_ns();
+	bits = collect(w->ep, ns < left ? ns : left);
+	if (ch->bells)
+		chan_disarm(w);
+	if (ns == FOR_EVER)
+		adapt(w, now_ns() - t);
+	if (bits < 0)
+		return bits == -EINTR ? vmp_fail(bits, "interrupted by a signal") :
+			vmp_fail(bits, "epoll_wait: %s", strerror(-bits));
+	if (!bits)
+		hail_again(ch, w);
+	return woken(ch, d, bits);
+}
+
+/* ---- The descriptor for other people's loops ------------------------------- */
+
+static void set_timer(struct vmp_channel *ch, enum dir d, int64_t ns)
+{
+	struct itimerspec it = { { 0, 0 }, { ns / (1000 * MS), ns % (1000 * MS) } };
+
+	count(&chan_counts(ch, d)->syscalls, 1);
+	timerfd_settime(ch->timer, 0, &it, NULL);
+}
+
+/*
+ * A call that does not wait found nothing. Clear the descriptor, arm, and look once
+ * more: 0 look again, -EAGAIN, or a final error.
+ */
+static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
+{
+	struct waiter *w = chan_waiter(ch, d), *o = chan_waiter(ch, !d);
+	const uint64_t *orung = CW(*(d == RX ? &ch->peer->tx_rung : &ch->peer->rx_rung));
+	bool published = publish(ch, d);
+	uint64_t oe;
+	int64_t ns;
+	int bits, r;
+
+	count(&chan_counts(ch, d)->syscalls, 1);
+	bits = collect(ch->ufd, 0);
+	if (bits < 0)
+		bits = 0;
+	r = woken(ch, d, bits);
+	if (r)
+		return r;
+	if (!bits || bits == (int)WOKE_TIMER)
+		hail_again(ch, w);
+	if (ch->bells)
+		chan_arm(ch, w);
+	else
+		vmpr_full_fence();
+	before_sleep(ch, published);
+	if (look(ch, d, need))
+		return 0;
+	ns = next_nap(ch, w);
+	/* The event that we have just cleared may have been the other direction's. */
+	oe = load_relaxed(&o->epoch);
+	if (bits & (int)(WOKE_BELL | WOKE_STATE) && oe && load_acquire(orung) == oe)
+		set_timer(ch, d, 1);
+	else if (ns != FOR_EVER)
+		set_timer(ch, d, ns);
+	return vmp_fail(-EAGAIN, "nothing to %s now", d == RX ? "receive" : "send into");
+}
+
+static int watch(int ep, int fd, uint32_t events, uint32_t bit)
+{
+	struct epoll_event ev = { .events = events | EPOLLET, .data.u32 = bit };
+
+	if (fd >= 0 && epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev))
+		return vmp_fail(-errno, "epoll_ctl: %s", strerror(errno));
+	return 0;
+}
+
+/* A set that wakes for the doorbell and for the portal's state, or -errno. */
+static int new_set(struct vmp_channel *ch)
+{
+	int bell = ch->bells ? vmp_eventfd(ch->p, ch->vector) : -1;
+	int ep, r;
+
+	if (ch->bells && bell < 0)
+		return bell;
+	ep = epoll_create1(EPOLL_CLOEXEC);
+	if (ep < 0)
+		return vmp_fail(-errno, "epoll_create1: %s", strerror(errno));
+	r = watch(ep, bell, EPOLLIN, WOKE_BELL);
+	if (!r)
+		r = watch(ep, ch->p->state_fd, ch->p->state_events, WOKE_STATE);
+	if (r) {
+		close(ep);
+		return r;
+	}
+	return ep;
+}
+
+VMP_API int vmp_channel_fd(struct vmp_channel *ch)
+{
+	int fd, r = 0;
+
+	pthread_mutex_lock(&ch->lock);
+	fd = ch->ufd;
+	if (fd >= 0)
+		goto out;
+	fd = new_set(ch);
+	if (fd < 0)
+		goto out;
+	ch->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (ch->timer < 0)
+		r = vmp_fail(-errno, "timerfd_create: %s", strerror(errno));
+	else
+		r = watch(fd, ch->timer, EPOLLIN, WOKE_TIMER);
+	if (r) {
+		if (ch->timer >= 0)
+			close(ch->timer);
+		ch->timer = -1;
+		close(fd);
+		fd = r;
+		goto out;
+	}
+	/* Readable at once: a call that said -EAGAIN before this armed nothing. */
+	timerfd_settime(ch->timer, 0, &(struct itimerspec){ .it_value.tv_nsec = 1 }, NULL);
+	store_release(&ch->ufd, fd);
+out:
+	pthread_mutex_unlock(&ch->lock);
+	return fd;
+}
+
+int chan_waiters_init(struct vmp_channel *ch)
+{
+	ch->ufd = ch->timer = ch->tx.w.ep = -1;
+	ch->rx.w.armed = (uint64_t *)&ch->me->rx_armed;
+	ch->tx.w.armed = (uint64_t *)&ch->me->tx_armed;
+	ch->rx.w.spin_ns = ch->tx.w.spin_ns = SPIN_FIRST;
+	ch->rx.w.ep = new_set(ch);
+	if (ch->rx.w.ep < 0)
+		return ch->rx.w.ep;
+	ch->tx.w.ep = new_set(ch);
+	return ch->tx.w.ep < 0 ? ch->tx.w.ep : 0;
+}
+
+void chan_waiters_close(struct vmp_channel *ch)
+{
+	int fd[] = { ch->ufd, ch->timer, ch->rx.w.ep, ch->tx.w.ep };
+	size_t i;
+
+	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
+		if (fd[i] >= 0)
+			close(fd[i]);
+}
+
+/* ---- Waiting --------------------------------------------------------------- */
+
+/* An end that never sleeps still notices, every so often, that the portal changed. */
+static int poll_state(struct vmp_channel *ch, enum dir d)
+{
+	int bits;
+
+	if (ch->p->state_fd < 0)
+		return 0;
+	count(&chan_counts(ch, d)->syscalls, 1);
+	bits = collect(chan_waiter(ch, d)->ep, 0);
+	return bits > 0 ? woken(ch, d, bits) : 0;
+}
+
+int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience *pt)
+{
+	struct waiter *w = chan_waiter(ch, d);
+	int64_t left = FOR_EVER, slice;
+
+	chan_flush(ch);
+	if (!pt->timeout_ms) {
+		if (load_acquire(&ch->ufd) >= 0)
+			return arm_fd(ch, d, need);
+		if (d == RX && load_relaxed(&ch->stage) != STAGE_OPEN && vmpr_answer(&ch->rx.ring))
+			chan_notify(ch, TX);
+		return vmp_fail(-EAGAIN, "nothing to %s now", d == RX ? "receive" : "send into");
+	}
+	if (!pt->spun) {
+		pt->spun = true;
+		w->nap_ns = 0;
+		if (spin(ch, d, need, ch->spin_fixed ? ch->spin_fixed : w->spin_ns))
+			return 0;
+	}
+	if (pt->timeout_ms > 0) {
+		if (!pt->started) {
+			pt->started = true;
+			pt->deadline = now_ns() + pt->timeout_ms * MS;
+		}
+		left = pt->deadline - now_ns();
+		if (left <= 0)
+			return vmp_fail(-ETIMEDOUT, "%s: nothing within %d ms%s", ch->p->info.identity,
+					pt->timeout_ms, load_relaxed(&ch->stage) == STAGE_OPEN ?
+					": the other end has not opened the channel (same offset, length, and the other side?)" : "");
+	}
+	if (!(ch->flags & VMP_CH_NO_SLEEP))
+		return sleep_once(ch, d, need, left);
+	slice = left < MS ? left : MS;
+	if (spin(ch, d, need, slice))
+		return 0;
+	hail_again(ch, w);
+	return poll_state(ch, d);
+}
