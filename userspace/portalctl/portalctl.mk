@@ -18,7 +18,7 @@ portalctl_inc  := $(if $(SYSROOT),-I$(SYSROOT)/usr/include -I$(SYSROOT)/usr/incl
 portalctl_libs := $(if $(SYSROOT),-L$(SYSROOT)/usr/lib/$(portalctl_triplet)) -ljson-c -lnettle
 
 # Whether a header can be included: the compiler is asked, not the machine.
-portalctl_have = $(shell echo '\#include <$(1)>' | \
+portalctl_have = $(shell printf '\043include <%s>\n' '$(1)' | \
 	$(2) $(portalctl_inc) -fsyntax-only -x $(3) - >/dev/null 2>&1 && echo yes)
 
 EXTRA_portalctl := $(portalctl_inc)
