@@ -151,9 +151,10 @@ static int load_key(void *arg, const char *section, const char *key, const char 
 			key);
 	} else if (l->c->socket_dir || *value != '/') {
 		err_set(&inner, "socket_dir: give one absolute path, once");
-	} else if ((l->c->socket_dir = strdup(value))) {
-		return 1;
 	} else {
+		l->c->socket_dir = strdup(value);
+		if (l->c->socket_dir)
+			return 1;
 		err_set(&inner, "out of memory");
 	}
 	load_fail(l, &inner);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <json-c/json.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,30 @@ static bool stderr_is_journal(void)
 void log_init(bool json)
 {
 	form = json ? FORM_JSON : stderr_is_journal() ? FORM_JOURNAL : FORM_PLAIN;
+}
+
+/*
+ * A reader of our log that has stopped must not stop us: a line that does not fit
+ * now is dropped, and the next one that does says how many were. (POLLOUT on a
+ * pipe means room for PIPE_BUF bytes, more than a line has.)
+ */
+static bool room(void)
+{
+	static unsigned int lost;
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	if (poll(&p, 1, 0) == 0) {
+		lost++;
+		return false;
+	}
+	if (lost) {
+		unsigned int n = lost;
+
+		lost = 0;
+		log_line(LOG_WARNING, NULL, "%u log lines were lost: nobody read them", n);
+		return room();
+	}
+	return true;
 }
 
 static const char *level_name(int prio)
@@ -64,9 +89,11 @@ static void json_line(int prio, const char *portal, const char *text)
 
 void log_line(int prio, const char *portal, const char *fmt, ...)
 {
-	char text[512];
+	char text[1024];
 	va_list ap;
 
+	if (!room())
+		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);

@@ -216,7 +216,7 @@ static void announce(const struct portal *p)
 
 	if (p->l.stale_pid)
 		log_line(LOG_WARNING, c->name,
-			 "an earlier portald (pid %d) did not end cleanly: its region is lost to us; guests still on it keep exchanging among themselves, but new ones and processes get a new region: unplug and plug their ivshmem device, or restart them, to bring them here",
+			 "an earlier portald (pid %d) did not end cleanly: its region is lost; guests still on it keep exchanging among themselves, new guests and all processes get a new region; to bring the others here, end and start their QEMU (a reboot inside the guest is not enough)",
 			 p->l.stale_pid);
 	log_line(LOG_INFO, c->name,
 		 "serving %" PRIu64 " KiB, %u vectors, host ids %u, guests up to %u from id %u, on %s and %s",
@@ -273,7 +273,7 @@ void portal_close(struct portal *p)
 	acceptor_close(&p->accept_host);
 	if (p->guests || p->processes)
 		log_line(LOG_NOTICE, p->conf.name,
-			 "ending with %u guests and %u processes connected: they keep this region among themselves; to come back to a new one, a guest's ivshmem device must be unplugged and plugged, or the guest restarted",
+			 "ending with %u guests and %u processes connected: they keep this region among themselves; for the next portald's, end and start their QEMU (a reboot inside the guest is not enough)",
 			 p->guests, p->processes);
 	while ((c = TAILQ_FIRST(&p->clients))) {
 		TAILQ_REMOVE(&p->clients, c, link);
