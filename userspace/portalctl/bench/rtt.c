@@ -12,6 +12,7 @@
 
 #define BATCH		8	/* round trips between looks at the clock */
 #define RTT_BYTES	32
+#define SETTLE_NS	50000	/* before a wake-up: so long that the other end sleeps for sure */
 
 struct bare_line {
 	_Atomic uint64_t seq;
@@ -20,12 +21,14 @@ struct bare_line {
 
 /*
  * Three quarters of the window in batches, so that the clock costs nothing: its
- * median is the window's figure. The rest singly, for percentiles.
+ * median is the window's figure. The rest singly, for percentiles. A batch of 1 is
+ * a wake-up: all singly, each after a pause in which the other end goes to sleep.
  */
 static inline __attribute__((always_inline))
 int measure(struct bench *b, struct sample *s, unsigned int batch,
 	    int (*exchange)(struct bench *b, uint64_t n))
 {
+	bool settle = batch == 1;
 	uint64_t start = now_ns(), t = start, t1, n = 0;
 	size_t nb = 0;
 	int err = 0;
@@ -41,6 +44,8 @@ int measure(struct bench *b, struct sample *s, unsigned int batch,
 	}
 	b->nlat = 0;
 	while (t - start < b->window_ns && b->nlat < MAX_LATENCIES) {
+		for (t1 = t; settle && t - t1 < SETTLE_NS;)
+			t = now_ns();
 		err = exchange(b, ++n);
 		if (err)
 			return err;
@@ -224,7 +229,7 @@ static int bell_wait(struct bench *b, struct bare_line *l, uint64_t seq)
 	struct pollfd p = { .fd = vmp_eventfd(b->p, b->place.ch.vector), .events = POLLIN };
 	uint64_t v;
 
-	while (atomic_load_explicit(&l->seq, memory_order_acquire) != seq) {
+	do {
 		/* Timed: a device drops rings to a peer that it does not know yet. */
 		if (poll(&p, 1, 100) < 0 && errno != EINTR)
 			return -errno;
@@ -232,7 +237,7 @@ static int bell_wait(struct bench *b, struct bare_line *l, uint64_t seq)
 			return -errno;
 		if (now_ns() > b->deadline_ns)
 			return -ETIMEDOUT;
-	}
+	} while (atomic_load_explicit(&l->seq, memory_order_acquire) != seq);
 	return 0;
 }
 
