@@ -98,7 +98,7 @@ class Portald:
             name, len(os.listdir(qemu.workdir()))))
         os.mkdir(self.dir)
         self.args = ['--name', name, '--size', size,
-                     '--vectors', str(vectors), '--dir', self.dir] + list(more)
+                     '--vectors', str(vectors), '--socket-dir', self.dir] + list(more)
         self.vectors = vectors
         self.log = os.path.join(self.dir, 'log')
         self.process = None
