@@ -160,7 +160,8 @@ struct portal_ring {
  *
  * One eventfd per file and vector: a second bind replaces the first. Any number
  * of files may bind the same vector; each gets every event. A bound vector
- * makes its file's poll() and read() silent for that vector. When the portal
+ * makes its file's poll() and read() silent for that vector; events that the file
+ * had not read yet signal the eventfd once, at the bind. When the portal
  * goes away or resumes, every bound eventfd is signalled once. The kernel
  * holds its own reference: the descriptor may be closed afterwards.
  */
