@@ -343,8 +343,9 @@ class Guest:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is not None and not issubclass(kind, LabError):
+        if kind is not None and 'console:' not in str(error):
             tail = self.log()[-1500:]
+            tail += open(self.errors).read()[-1500:]
             say('%s: console before it is killed:\n# %s' % (
                 self.name, tail.replace('\n', '\n# ')))
         self.kill()

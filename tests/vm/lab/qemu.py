@@ -212,6 +212,8 @@ class Qmp:
                 data = self.sock.recv(65536)
             except socket.timeout:
                 continue
+            except ConnectionError:
+                data = b''
             if not data:
                 raise LabError('QMP: QEMU is gone')
             self.buffer += data
