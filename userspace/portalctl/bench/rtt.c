@@ -43,7 +43,8 @@ int measure(struct bench *b, struct sample *s, unsigned int batch,
 		t = t1;
 	}
 	b->nlat = 0;
-	while (t - start < b->window_ns && b->nlat < MAX_LATENCIES) {
+	/* At least one, however slow this machine is. */
+	do {
 		for (t1 = t; settle && t - t1 < SETTLE_NS;)
 			t = now_ns();
 		err = exchange(b, ++n);
@@ -52,7 +53,7 @@ int measure(struct bench *b, struct sample *s, unsigned int batch,
 		t1 = now_ns();
 		b->lat[b->nlat++] = t1 - t;
 		t = t1;
-	}
+	} while (t - start < b->window_ns && b->nlat < MAX_LATENCIES);
 	if (!nb)
 		for (; nb < b->nlat; nb++)
 			b->batch[nb] = b->lat[nb];
