@@ -35,6 +35,19 @@ void client_doom(struct client *c, const char *fmt, ...)
 	sd_event_source_set_enabled(c->portal->reaper, SD_EVENT_ONESHOT);
 }
 
+void client_deafen(struct client *c)
+{
+	log_line(LOG_WARNING, c->portal->conf.name,
+		 "%s %u has not read for %u s and is told nothing more; it keeps its id until it ends (pid %d, %s)",
+		 c->ops->noun, c->id, c->portal->conf.stall_timeout, c->pid, c->comm);
+	c->deaf = true;
+	sendq_clear(&c->q);
+	c->retry = 0;
+	client_deadline(c, 0);
+	sd_event_source_set_io_events(c->io, EPOLLIN);
+	shutdown(c->fd, SHUT_WR);
+}
+
 int send_with_fds(int sock, const void *buf, size_t len, const int *fds, unsigned int n)
 {
 	union {
@@ -105,7 +118,7 @@ void client_flush(struct client *c)
 	bool progress = false;
 	int ret;
 
-	if (c->doomed)
+	if (c->doomed || c->deaf)
 		return;
 	ret = drain(c, &progress);
 	/*
@@ -134,7 +147,7 @@ int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds 
 	const struct portal_conf *p = &c->portal->conf;
 	int ret;
 
-	if (c->doomed)
+	if (c->doomed || c->deaf)
 		return 0;
 	/* Cannot happen (see sendq.h), and must not be believed: bounded for sure. */
 	if (c->q.len > 4 * (p->max_guests + p->host_peers) + 64) {
@@ -171,8 +184,7 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
 		return 0;
 	if (c->deadline && now >= c->deadline) {
 		if (c->member)
-			client_doom(c, "it has not read for %u s; %u messages wait",
-				    c->portal->conf.stall_timeout, c->q.len);
+			c->ops->stalled(c);
 		else
 			client_doom(c, "it said no hello");
 	} else if (c->retry && now >= c->retry) {

@@ -23,10 +23,11 @@
  */
 #define ID_END		65535U
 /*
- * With KVM each (peer, vector) is an ioeventfd on the guest's memory bus, which
- * takes 1000 devices; QEMU calls abort() at the next one. Some are others'.
+ * Each (peer, vector) is a descriptor in every QEMU, and 1024 is the usual limit
+ * there. A QEMU at its limit gets the message without the descriptor and takes
+ * it for a peer that left.
  */
-#define IOEVENTFD_MAX	900U
+#define QEMU_FDS	900U
 
 /* One line for a human: what, where, what to do. */
 struct err {

@@ -59,6 +59,12 @@ static void guest_input(struct client *c)
 		client_doom(c, "%s", "");
 }
 
+static void guest_stalled(struct client *c)
+{
+	client_doom(c, "it has not read for %u s; %u messages wait",
+		    c->portal->conf.stall_timeout, c->q.len);
+}
+
 static int send_word(struct client *c, int64_t value, const int *fd)
 {
 	uint64_t wire = htole64((uint64_t)value);
@@ -93,5 +99,6 @@ const struct client_ops guest_ops = {
 	.noun = "guest",
 	.start = guest_start,
 	.input = guest_input,
+	.stalled = guest_stalled,
 	.send = guest_send,
 };

@@ -210,5 +210,6 @@ const struct client_ops host_ops = {
 	.noun = "process",
 	.start = host_start,
 	.input = host_input,
+	.stalled = client_deafen,
 	.send = host_send,
 };

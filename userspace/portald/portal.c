@@ -65,7 +65,7 @@ int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids)
 /* A guest concerns everybody; a process only the other processes. */
 static bool concerns(const struct client *news, const struct client *o)
 {
-	return o != news && o->member && !o->doomed &&
+	return o != news && o->member && !o->doomed && !o->deaf &&
 	       (news->ops == &guest_ops || o->ops == &host_ops);
 }
 
@@ -222,10 +222,10 @@ static void announce(const struct portal *p)
 		 "serving %" PRIu64 " KiB, %u vectors, host ids %u, guests up to %u from id %u, on %s and %s",
 		 c->size >> 10, c->vectors, c->host_peers, c->max_guests, p->next_id,
 		 p->l.guest.path, p->l.host.path);
-	if ((c->max_guests + c->host_peers) * c->vectors > IOEVENTFD_MAX)
-		log_line(LOG_WARNING, c->name,
-			 "(max_guests + host_peers) x vectors is above %u: under KVM, QEMU aborts when so many are there; lower one of them, or give the device ioeventfd=off",
-			 IOEVENTFD_MAX);
+	if ((c->max_guests + c->host_peers) * c->vectors > QEMU_FDS)
+		log_line(LOG_NOTICE, c->name,
+			 "(max_guests + host_peers) x vectors is %u: each QEMU may need as many descriptors; run it with ulimit -n 4096 or more",
+			 (c->max_guests + c->host_peers) * c->vectors);
 }
 
 struct portal *portal_open(const struct portal_conf *conf, const char *dir,

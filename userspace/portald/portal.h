@@ -31,6 +31,7 @@ struct client_ops {
 	const char *noun;			/* "guest", "process" */
 	int (*start)(struct client *c);		/* just accepted; 0 or -errno */
 	void (*input)(struct client *c);	/* readable */
+	void (*stalled)(struct client *c);	/* has read nothing for stall_timeout */
 	/* One message of @it: 1 the item is done, 0 there is more of it, or -errno. */
 	int (*send)(struct client *c, struct item *it);
 };
@@ -41,7 +42,8 @@ struct client {
 	const struct client_ops *ops;
 	int fd;
 	uint32_t id;			/* NOBODY until it has one */
-	bool member;			/* is told of comings and goings */
+	bool member;			/* is there: it was announced to others */
+	bool deaf;			/* did not read, so it is told nothing more */
 	bool doomed;
 	struct efds *efds;		/* its receive eventfds */
 	int region_ro;			/* read-only region not yet sent, or -1 */
@@ -114,6 +116,12 @@ void client_free(struct client *c);
 int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds *efds);
 void client_flush(struct client *c);
 void client_deadline(struct client *c, uint64_t usec);	/* absolute, 0: none */
+/*
+ * A process that does not read: it is told nothing more, and sees the end of the
+ * connection when it reads at last. It keeps its id until it closes its socket,
+ * for it may still be using the eventfds, and two must not read from one.
+ */
+void client_deafen(struct client *c);
 /* To be removed soon; @fmt "" is a plain close, else the reason for the log. */
 void client_doom(struct client *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -26,6 +26,10 @@
  * just got an id may find its eventfds rung for its predecessor: wake-ups are
  * hints.
  *
+ * A client that leaves too much unread for too long finds the end of the stream
+ * when it reads at last. It keeps its id, and may be rung, until it closes its own
+ * end: so it must not close (or shut down) the socket while it uses its eventfds.
+ *
  * In place of HELLO a client may send STATUS (same members, flags 0). The answer is
  * one STATUS with a sealed memfd that holds value bytes of JSON (see portald(8)),
  * and the end of the connection. It takes no id.

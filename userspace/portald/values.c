@@ -254,16 +254,13 @@ int conf_set(struct portal_conf *p, const char *key, const char *value, struct e
 
 int conf_finish(struct portal_conf *p, struct err *e)
 {
-	unsigned int room = IOEVENTFD_MAX / p->vectors;
+	unsigned int room = QEMU_FDS / p->vectors;
 
 	if (!given(p, "size"))
 		return err_set(e, "portal '%s' has no size: add size = 64M (a power of two)",
 			       p->name);
-	if (p->host_peers >= room)
-		return err_set(e, "portal '%s': %u host peers with %u vectors are more doorbells than KVM gives a guest (%u): lower host_peers or vectors",
-			       p->name, p->host_peers, p->vectors, IOEVENTFD_MAX);
 	if (!given(p, "max_guests")) {
-		p->max_guests = room - p->host_peers;
+		p->max_guests = room > p->host_peers ? room - p->host_peers : 1;
 		if (p->max_guests > 64)
 			p->max_guests = 64;
 	}

@@ -37,14 +37,25 @@ def _(stack):
     check(slow.ended(), 'still connected')
 
 
-@point('a process that never reads stalls nobody and is cut')
+@point('a process that never reads stalls nobody, is told no more, keeps its id till it ends')
 def _(stack):
     d = Daemon(stack, '--connect-rate', '0', '--stall-timeout', '2', '--vectors', '16')
     good, slow = d.process(), d.process()
     churn(d, 300, 16)
     g = d.guest(vectors=16)
     good.pump(lambda: good.knows(g.id))
-    d.wait_log('process 1 cut: it has not read')
+    d.wait_log('process 1 has not read for 2 s')
+    check(d.process().id == 2, 'its id was given away while it is there')
+    late = d.guest(vectors=16)
+    ring(late.peers[1][7])
+    equal(rings(slow.peers[1][7]), 1, 'it can still be rung')
+    good.pump(lambda: good.knows(late.id))
+    check(1 in good.peers, 'it was reported gone')
+    ticks = d.cpu_ticks()
+    time.sleep(0.5)
+    check(d.cpu_ticks() - ticks < 10, 'it spins')
+    check(slow.ended(), 'it sees no end')
+    slow.close()
     good.pump(lambda: 1 not in good.peers)
 
 
