@@ -27,7 +27,8 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 stty -F /dev/ttyS1 raw -echo
-exec setsid sh -c 'echo "~ready~"; exec sh' </dev/ttyS1 >/dev/ttyS1 2>&1
+# By a pipe: on a terminal the shell would prompt and edit lines.
+exec setsid sh -c 'echo "~ready~"; dd bs=4096 2>/dev/null | sh' </dev/ttyS1 >/dev/ttyS1 2>&1
 '''
 
 
@@ -101,7 +102,7 @@ class L2:
     def start(self, script):
         """Begin a command: a job as a Guest's, one at a time."""
         self.count += 1
-        self.job.send('( %s\n) 2>&1; echo "~%d $?~"\n' % (script, self.count))
+        self.job.send('( %s\n) </dev/null 2>&1; echo "~%d $?~"\n' % (script, self.count))
         return L2Job(self, self.count, script)
 
     def call(self, script, timeout=60):
@@ -144,7 +145,7 @@ class L2Job:
 
     def wait(self, timeout=60):
         """The exit code; the output is in .text()."""
-        m = self.guest.job.expect(r'(?s)\A?(.*?)~%d (\d+)~' % self.number,
+        m = self.guest.job.expect(r'(?s)(.*?)~%d (\d+)~' % self.number,
                                   timeout)
         self.output = m.group(1).decode(errors='replace').strip()
         return int(m.group(2))
