@@ -96,9 +96,28 @@ def _(stack):
     g = d.guest()
     e = Daemon(stack, directory=d.dir, wait=False)
     equal(e.exit_code(), 1, 'exit code')
-    check(len(e.lines) == 1 and f'in use by pid {d.pid}' in e.lines[0], str(e.lines))
+    check(len(e.lines) == 1 and f'in use by pid {d.pid} ({d.dir}/demo.lock)' in e.lines[0],
+          str(e.lines))
     h = d.guest()
     g.pump(lambda: g.knows(h.id))
+
+
+@point('eight started at once over stale sockets: one serves, seven say why not')
+def _(stack):
+    d = Daemon(stack)
+    d.kill()
+    for _ in range(3):
+        many = [Daemon(stack, directory=d.dir, wait=False) for _ in range(8)]
+        wait_for(lambda: sum(e.p.poll() is not None for e in many) == 7, 'seven to end')
+        one = next(e for e in many if e.p.poll() is None)
+        for e in many:
+            if e is not one:
+                equal(e.exit_code(), 1, 'exit code')
+                check(f'in use by pid' in e.lines[0], str(e.lines))
+        one.wait_log('serving')
+        one.guest()
+        one.process()
+        one.kill()
 
 
 @point('another program on the socket is not thrown out; a stale one of it is')
