@@ -22,10 +22,13 @@
  *	-ENODEV	     the portal is gone (unplugged, unbound, server ended it)
  *	-EPROTO	     the other side broke the protocol of this channel; it stays
  *		     broken until both ends have opened it anew
- *	-ECONNRESET  the other side opened the channel anew: close and open it
+ *	-ECONNRESET  the other side opened the channel anew, or died where that is
+ *		     known; what it had sent was delivered first. Close and open
+ *	-EBUSY	     another program has opened this side of the channel too
  *
  * Timeouts are milliseconds: 0 does not wait (-EAGAIN), negative waits for ever,
- * otherwise -ETIMEDOUT. A signal handler that runs during a wait gives -EINTR.
+ * otherwise -ETIMEDOUT. A signal handler that runs while a call sleeps gives -EINTR;
+ * one that runs before the call has gone to sleep, or while it spins, does not.
  *
  * Threads: a struct vmp may be used by any number of threads at once. On a
  * channel one thread may send while another receives; two threads must not use
@@ -76,7 +79,14 @@ struct vmp_channel;
  */
 int vmp_open(struct vmp **p, const char *uri, unsigned int flags);
 
-/* Unmaps the region and closes all. Close its channels first. NULL is allowed. */
+/*
+ * Unmaps the region and closes all. Close its channels first. NULL is allowed.
+ *
+ * While a device's portal is open it may go away: calls then give -ENODEV, but an
+ * access of the mapping, the library's own included, is SIGBUS, unless it was opened
+ * with VMP_ZERO_ON_REVOKE. A program that must survive unplugging says so, or
+ * handles SIGBUS.
+ */
 void vmp_close(struct vmp *p);
 
 /**
@@ -292,8 +302,9 @@ int vmp_poll(struct vmp_channel *ch, vmp_msg_fn fn, void *arg, unsigned int limi
  * vmp_channel_fd() - one descriptor for poll, epoll, io_uring
  *
  * Readable (POLLIN) when a call that said -EAGAIN (or vmp_poll() that said 0) is
- * worth repeating; that call clears it. Spurious readiness is possible. The
- * library's own.
+ * worth repeating; that call clears it. Spurious readiness is possible. For one
+ * event loop: when it is readable, repeat every call that said so, in either
+ * direction. The library's own.
  */
 int vmp_channel_fd(struct vmp_channel *ch);
 

@@ -45,6 +45,7 @@ enum stage {
  *	that nobody reads the eventfd and no thread takes another's event away
  * @armed: the shared word that says "ring me"
  * @epoch: number of the last arm
+ * @kicked: last arm for which the other direction has passed on an event
  * @nap_ns: next timed sleep
  * @spin_ns: how long to spin before a sleep
  */
@@ -52,6 +53,7 @@ struct waiter {
 	int ep;
 	uint64_t *armed;
 	uint64_t epoch;
+	uint64_t kicked;
 	int64_t nap_ns;
 	int64_t spin_ns;
 };
@@ -69,7 +71,7 @@ struct counts {
  * @inc: this end's incarnation
  * @spin_fixed: the opener's spin time, 0: adaptive
  * @bells: this end can be rung and may sleep
- * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for
+ * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for; @timer_on: it will fire
  *
  * Under @lock: @peer_inc, @nonce, @told_ready, @told_live, @generation.
  *
@@ -93,6 +95,7 @@ struct vmp_channel {
 	int64_t spin_fixed;
 	bool bells;
 	int timer;
+	int timer_on;
 	int ufd;
 
 	pthread_mutex_t lock;

@@ -231,7 +231,8 @@ static int woken(struct vmp_channel *ch, enum dir d, int bits)
 	if (bits & (int)WOKE_STATE)
 		r = state_changed(ch);
 	if (!r && bits & (int)WOKE_BELL) {
-		if (load_acquire(rung) == w->epoch)
+		/* Its words for the arm that this ended: rings do reach us. */
+		if (w->epoch && load_acquire(rung) == w->epoch)
 			store_relaxed(&ch->trusted, 1);
 		else
 			r = unexplained(ch);
@@ -348,6 +349,7 @@ static void set_timer(struct vmp_channel *ch, enum dir d, int64_t ns)
 {
 	struct itimerspec it = { { 0, 0 }, { ns / (1000 * MS), ns % (1000 * MS) } };
 
+	store_relaxed(&ch->timer_on, ns > 0);
 	count(&chan_counts(ch, d)->syscalls, 1);
 	timerfd_settime(ch->timer, 0, &it, NULL);
 }
@@ -382,12 +384,19 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 	if (look(ch, d, need))
 		return 0;
 	ns = next_nap(ch, w);
-	/* The event that we have just cleared may have been the other direction's. */
 	oe = load_relaxed(&o->epoch);
-	if (bits & (int)(WOKE_BELL | WOKE_STATE) && oe && load_acquire(orung) == oe)
+	if (oe && oe != load_relaxed(&o->kicked) && load_acquire(orung) == oe) {
+		/*
+		 * The event that we have just cleared may have been for the other
+		 * direction. Once for each of its arms: perhaps nobody wants it.
+		 */
+		store_relaxed(&o->kicked, oe);
 		set_timer(ch, d, 1);
-	else if (ns != FOR_EVER)
+	} else if (ns != FOR_EVER) {
 		set_timer(ch, d, ns);
+	} else if (load_relaxed(&ch->timer_on)) {
+		set_timer(ch, d, 0);
+	}
 	return vmp_fail(-EAGAIN, "nothing to %s now", d == RX ? "receive" : "send into");
 }
 

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* What the library's unit tests share. */
+#ifndef TESTS_UNIT_LIB_TEST_H
+#define TESTS_UNIT_LIB_TEST_H
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+/* Nothing here needs longer; a hang is a failure, and says where. */
+#define PATIENCE_MS 10000
+
+/* xorshift64*: the same numbers at every run. */
+struct rng { uint64_t s; };
+
+static inline uint64_t rnd(struct rng *r)
+{
+	r->s ^= r->s >> 12;
+	r->s ^= r->s << 25;
+	r->s ^= r->s >> 27;
+	return r->s * UINT64_C(2685821657736338717);
+}
+
+static inline uint64_t below(struct rng *r, uint64_t n)
+{
+	return rnd(r) % n;
+}
+
+static inline int64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+/* Content that says which message and which byte it is. */
+static inline void pattern(void *buf, size_t len, uint64_t seed)
+{
+	unsigned char *c = buf;
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		c[i] = (unsigned char)(seed * 151 + i * 7 + (i >> 8));
+}
+
+static inline bool is_pattern(const void *buf, size_t len, uint64_t seed)
+{
+	const unsigned char *c = buf;
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		if (c[i] != (unsigned char)(seed * 151 + i * 7 + (i >> 8)))
+			return false;
+	return true;
+}
+
+#endif /* TESTS_UNIT_LIB_TEST_H */

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+#
+# Unit tests of the library: programs under $(O)/tests/unit, TAP on stdout. They are
+# linked with the archive, so that they also reach what the library hides.
+#
+#	make check-unit		builds them and runs the quick ones
+#	tests/unit/lib.t	runs one of them in one build (plain, asan, tsan)
+
+unit_names := ring channel wake backends hostile
+unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
+
+unit: $(unit_bin)
+.PHONY: unit check-unit-lib
+CHECK_UNIT += check-unit-lib
+
+$(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASE) -Wno-missing-prototypes $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) \
+		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread
+
+check-unit-lib: $(unit_bin)
+	$(Q)for t in $(unit_bin); do \
+		CMOCKA_MESSAGE_OUTPUT=TAP timeout 60 $$t || exit 1; done
