@@ -85,7 +85,7 @@ static int explain(struct ping *p, int err)
 			    "--echo\" still running?", p->place.timeout_ms / 1000, p->done);
 	if (err == -EPIPE || err == -ECONNRESET)
 		return fail(EX_PEER, "the other end went away after %u round trips", p->done);
-	return fail_vmp(err, p->place.uri);
+	return fail_vmp(err);
 }
 
 static int round_trip(struct ping *p)

@@ -104,7 +104,7 @@ int link_wait(struct link *l, const struct place *pl, const char *who)
 			    "\"portalctl %s\" on the other machine, or raise --timeout",
 			    pl->uri, !pl->ch.side, pl->timeout_ms / 1000, who);
 	if (err)
-		return fail_vmp(err, pl->uri);
+		return fail_vmp(err);
 	return 0;
 }
 

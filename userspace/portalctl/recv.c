@@ -82,7 +82,7 @@ static int explain(struct stream *s, int err)
 			    "still running?", s->place.timeout_ms / 1000, done);
 	if (err == -EPIPE || err == -ECONNRESET)
 		return fail(EX_PEER, "the other end went away after %llu bytes; run both again", done);
-	return fail_vmp(err, s->place.uri);
+	return fail_vmp(err);
 }
 
 /* Fails on both ends with one text. */
@@ -202,6 +202,9 @@ static int run_transfer(struct stream *s, size_t cap)
 		code = take_data(s, &f, len);
 		if (code)
 			return code;
+		/* A signal may come when nothing waits that it could interrupt. */
+		if (interrupted())
+			return explain(s, -EINTR);
 	}
 }
 

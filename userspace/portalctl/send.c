@@ -83,7 +83,7 @@ static int explain(struct stream *s, int err)
 	if (err == -EPIPE || err == -ECONNRESET)
 		return fail(EX_PEER, "the other end went away after %llu bytes; run both again",
 			    (unsigned long long)s->done);
-	return fail_vmp(err, s->place.uri);
+	return fail_vmp(err);
 }
 
 /* Waits for one frame of the given type. */
@@ -144,6 +144,9 @@ static int send_data(struct stream *s)
 	for (;;) {
 		size_t want = chunk;
 
+		/* A signal may come when nothing waits that it could interrupt. */
+		if (interrupted())
+			return explain(s, -EINTR);
 		/* What was announced is what is sent: a growing file is cut there. */
 		if (s->size != SIZE_UNKNOWN && s->size - s->done < want)
 			want = s->size - s->done;

@@ -41,11 +41,11 @@ enum exit_code exit_of(int err)
 	}
 }
 
-int fail_vmp(int err, const char *what)
+int fail_vmp(int err)
 {
 	const char *msg = vmp_errmsg();
 
-	return fail(exit_of(err), "%s: %s", what, *msg ? msg : strerror(-err));
+	return fail(exit_of(err), "%s", *msg ? msg : strerror(-err));
 }
 
 bool parse_size(const char *s, uint64_t *v)

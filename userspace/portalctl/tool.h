@@ -54,8 +54,8 @@ int fail(enum exit_code code, const char *fmt, ...)
 /* The exit code that belongs to a negative errno of the library. */
 enum exit_code exit_of(int err);
 
-/* fail() with the library's own text: "WHAT: vmp_errmsg()". */
-int fail_vmp(int err, const char *what);
+/* fail() with the library's own text, which names the portal. */
+int fail_vmp(int err);
 
 /* "4096", "64K", "1M", "2G" (powers of 1024), also "0x..."; false: not one. */
 bool parse_size(const char *s, uint64_t *v);

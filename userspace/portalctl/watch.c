@@ -97,7 +97,7 @@ static int watch_loop(struct watch *w, struct vmp *p, struct pollfd *fds, uint32
 		/* A revoked portal signals every vector once: that is no doorbell to wait for. */
 		err = vmp_get_info(p, &info, sizeof(info));
 		if (err)
-			return fail_vmp(err, w->uri);
+			return fail_vmp(err);
 		if (w->count && w->seen >= w->count)
 			return EX_DONE;
 		if (w->timeout_s && now_ns() - last >= w->timeout_s * 1000000000ULL)
@@ -113,7 +113,7 @@ static int watch_portal(struct watch *w, struct vmp *p)
 	int err = vmp_get_info(p, &info, sizeof(info));
 
 	if (err)
-		return fail_vmp(err, w->uri);
+		return fail_vmp(err);
 	n = info.vectors < MAX_VECTORS ? info.vectors : MAX_VECTORS;
 	if (!n || !(info.caps & VMP_CAP_EVENTS))
 		return fail(EX_OPEN, "%s has no doorbells to watch (transport %s)", w->uri,
@@ -126,7 +126,7 @@ static int watch_portal(struct watch *w, struct vmp *p)
 		fds[v].events = POLLIN;
 	}
 	if (err < 0) {
-		err = fail_vmp(err, w->uri);
+		err = fail_vmp(err);
 	} else {
 		if (info.peer_id != VMP_PEER_NONE)
 			fprintf(stderr, "watching %u vectors; ring them as peer %u\n", n,
@@ -200,9 +200,9 @@ static int run_ring(int argc, char **argv)
 		return fail(EX_OPEN, "%s", vmp_errmsg());
 	err = vmp_ring(p, r.num[0], r.num[1]);
 	if (err == -ENXIO)
-		err = fail(EX_PEER, "%s: %s", r.uri, vmp_errmsg());
+		err = fail(EX_PEER, "%s", vmp_errmsg());
 	else if (err)
-		err = fail_vmp(err, r.uri);
+		err = fail_vmp(err);
 	vmp_close(p);
 	return err;
 }

@@ -378,7 +378,7 @@ static int open_local(struct bench *b)
 	if (!b->place.uri) {
 		err = vmp_pair(pair, BULK_REGION + (1UL << 20), 2);
 		if (err)
-			return fail_vmp(err, "memory");
+			return fail_vmp(err);
 	}
 	fflush(stdout);
 	b->child = fork();
