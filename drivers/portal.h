@@ -158,6 +158,14 @@ void portal_pause(struct portal *p);
  */
 void portal_resume(struct portal *p);
 
+/**
+ * portal_is_write_back() - would device memory be mapped write-back?
+ * @start: physical address, page-aligned; nobody's RAM
+ *
+ * May sleep. For a transport that can place its memory elsewhere if not.
+ */
+bool portal_is_write_back(phys_addr_t start);
+
 /* N of /dev/portalN, for log messages; -1 before portal_add(). */
 int portal_number(const struct portal *p);
 

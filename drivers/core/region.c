@@ -16,6 +16,7 @@
 #include <linux/dev_printk.h>
 #include <linux/io.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/slab.h>
 
@@ -70,13 +71,24 @@ int portal_region_init(struct portal *p, const struct portal_desc *desc)
 	return 0;
 }
 
-static void portal_piece_reserve(struct portal_piece *piece)
+/* Device memory is shared with the host, thus decrypted, in a confidential guest. */
+static void *portal_memremap(phys_addr_t start, u64 len)
 {
-	if (piece->len > SIZE_MAX)
-		return;
-	/* Device memory is shared with the host, thus decrypted, in a confidential guest. */
-	piece->kva = memremap(piece->start, piece->len, MEMREMAP_WB | MEMREMAP_DEC);
+	return len > SIZE_MAX ? NULL : memremap(start, len, MEMREMAP_WB | MEMREMAP_DEC);
 }
+
+bool portal_is_write_back(phys_addr_t start)
+{
+	void *kva = portal_memremap(start, PAGE_SIZE);
+	bool ret;
+
+	if (!kva)
+		return false;
+	ret = portal_compat_is_write_back(kva);
+	memunmap(kva);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(portal_is_write_back);
 
 /*
  * A portal without a reservation is of use still, only slower; so this cannot
@@ -96,7 +108,7 @@ void portal_region_reserve(struct portal *p)
 			continue;
 		}
 
-		portal_piece_reserve(piece);
+		piece->kva = portal_memremap(piece->start, piece->len);
 		if (!piece->kva) {
 			p->cache = PORTAL_CACHE_UNKNOWN;
 			dev_warn(where, "no room to reserve %#llx bytes as write-back: mappings may be slow\n",

@@ -43,6 +43,10 @@
 #define IVP_MAX_PEERS		0x10000
 #define IVP_MAX_VECTORS		0x10000
 
+static bool relocate = true;
+module_param(relocate, bool, 0444);
+MODULE_PARM_DESC(relocate, "move the memory above 4 GiB if it is uncached where the firmware put it (default Y)");
+
 struct ivp;
 
 struct ivp_vector {
@@ -104,6 +108,35 @@ static irqreturn_t ivp_interrupt(int irq, void *data)
 
 	portal_event(v->ivp->portal, v->index);
 	return IRQ_HANDLED;
+}
+
+/*
+ * PC firmware likes to put BAR2 below 4 GiB, where an MTRR makes all device memory
+ * uncached: right for registers, ruin for a region. Nobody uses the BAR yet (no
+ * driver is bound, and decoding is off while it changes), so it may move; the PCI
+ * core prefers an address above 4 GiB for a 64-bit BAR if the bus leads there. If
+ * not, it stays where it was, and the core of portals says what that means.
+ */
+static void ivp_move_memory(struct pci_dev *pdev)
+{
+	struct resource *res = &pdev->resource[IVP_BAR_MEMORY];
+	struct resource old = *res;
+
+	if (!relocate || !(res->flags & IORESOURCE_MEM_64) || !res->parent ||
+	    upper_32_bits(res->end) || !PAGE_ALIGNED(res->start) ||
+	    portal_is_write_back(res->start))
+		return;
+
+	pci_release_resource(pdev, IVP_BAR_MEMORY);
+	if (!pci_assign_resource(pdev, IVP_BAR_MEMORY))
+		return;
+
+	/* The register was not touched: what it says is still right. */
+	res->start = old.start;
+	res->end = old.end;
+	res->flags = old.flags;
+	if (pci_claim_resource(pdev, IVP_BAR_MEMORY))
+		dev_err(&pdev->dev, "BAR2 could not be had back: %pR\n", &old);
 }
 
 /* BAR2's place, or a word on what is wrong with it. */
@@ -325,6 +358,7 @@ static int ivp_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ivp->pdev = pdev;
 	pci_set_drvdata(pdev, ivp);
 
+	ivp_move_memory(pdev);
 	ret = pci_enable_device_mem(pdev);
 	if (ret)
 		goto err_free;
