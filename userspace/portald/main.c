@@ -13,8 +13,9 @@
 
 #define EXIT_BAD_USAGE 2
 
+/* libc looks for this name in the program, which is built with hidden symbols. */
+__attribute__((visibility("default")))
 const char *argp_program_version = "portald " VMP_VERSION;
-const char *argp_program_bug_address;
 
 enum {
 	OPT_NAME = 0x100, OPT_SOCKET_DIR, OPT_ONLY, OPT_CHECK, OPT_JSON, OPT_JSON_LOG,
