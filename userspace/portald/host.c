@@ -71,6 +71,7 @@ static void hello(struct client *c, const struct pd_msg *m)
 	int ret;
 
 	if (m->flags & PD_RDONLY) {
+		c->rdonly = true;
 		c->region_ro = region_reopen_rdonly(p->region);
 		if (c->region_ro < 0) {
 			refuse(c, -c->region_ro, "no read-only region: %s",
@@ -187,7 +188,8 @@ static int host_send(struct client *c, struct item *it)
 	case ITEM_PEER:
 		m.type = PD_PEER;
 		fds = it->efds->fd;
-		n = it->efds->n;
+		/* Doorbells are for writers: a reader gets its own, to be rung by. */
+		n = c->rdonly && it->id != c->id ? 0 : it->efds->n;
 		break;
 	case ITEM_READY:
 		m.type = PD_READY;

@@ -45,6 +45,7 @@ struct client {
 	bool member;			/* is there: it was announced to others */
 	bool deaf;			/* did not read, so it is told nothing more */
 	bool doomed;
+	bool rdonly;			/* may not write, nor ring */
 	struct efds *efds;		/* its receive eventfds */
 	int region_ro;			/* read-only region not yet sent, or -1 */
 	int pid, uid;

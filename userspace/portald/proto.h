@@ -48,7 +48,8 @@
 enum pd_type {
 	PD_HELLO = 1,	/* magic in id, version in arg, PD_RDONLY in flags */
 	PD_WELCOME,	/* id: the client's; arg: vectors; value: region size; fd: region */
-	PD_PEER,	/* id: peer; arg: vector of the first fd; fds: eventfds to ring it */
+	PD_PEER,	/* id: peer; arg: vector of the first fd; fds: eventfds to ring it
+			 * (none for a read-only client, except its own) */
 	PD_READY,
 	PD_GONE,	/* id: the peer left */
 	PD_REFUSE,	/* arg: errno; text says why and what to do */

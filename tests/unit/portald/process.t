@@ -107,7 +107,7 @@ def _(stack):
     equal(rings(b.peers[0][1]), 1, 'a new ring')
 
 
-@point('a read-only region cannot be mapped or opened for writing')
+@point('a read-only region cannot be mapped or opened for writing, nor others rung')
 def _(stack):
     d = Daemon(stack)
     r, w = d.process(flags=RDONLY), d.process()
@@ -115,6 +115,11 @@ def _(stack):
     mr = mmap.mmap(r.region, 1 << 20, prot=mmap.PROT_READ)
     mw[5000] = 77
     equal(mr[5000], 77, 'it sees the others write')
+    g = d.guest()
+    r.pump(lambda: {w.id, g.id} <= r.peers.keys())
+    equal([len(r.peers[i]) for i in (r.id, w.id, g.id)], [4, 0, 0], 'eventfds to ring with')
+    ring(g.peers[r.id][2])
+    equal(rings(r.peers[r.id][2]), 1, 'it can be rung')
     try:
         mmap.mmap(r.region, 1 << 20)
         raise AssertionError('mapped for writing')
