@@ -14,6 +14,7 @@
 
 #include "efd.h"
 #include "internal.h"
+#include "vmportal_ring.h"
 
 /**
  * struct dev - an open portal device
@@ -36,11 +37,11 @@ static int dev_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 	if (d->doorbell && peer <= 0xffff && vector <= 0xffff) {
 		/*
 		 * Stores to memory before it must be seen by who gets the interrupt:
-		 * a release fence orders them before this store, which goes to a
+		 * a full fence orders them before this store, which goes to a
 		 * device (x86 keeps the order; arm64's fence is dmb, and the register
 		 * is in a hypervisor's hands, which exits for it).
 		 */
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		vmpr_full_fence();
 		*(volatile uint32_t *)d->doorbell = peer << 16 | vector;
 		return 0;
 	}
