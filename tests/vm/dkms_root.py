@@ -4,7 +4,8 @@
 
 `make dkms-install` runs in a root file system made by debootstrap; the result
 becomes a disk image and is booted with its own kernel, initramfs and systemd,
-and an ivshmem device. Nothing in it names our modules: udev must load them.
+and an ivshmem device that
+portald serves. Nothing in it names our modules: udev must load them.
 Then `dkms remove` in the running system, and `make dkms-uninstall` in the
 root file system, must undo what was done.
 
@@ -20,7 +21,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import build, debroot, guest, qemu  # noqa: E402
+from lab import build, debroot, guest, portal, qemu  # noqa: E402
 from lab.cache import LabError, ROOT, run, say  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
@@ -144,7 +145,7 @@ def boot(c, image):
     """Boot the image; the report as a dict, and the kernel's log."""
     kernel, initrd = c.boot_files()
     binary, extra = qemu.find('amd64')
-    memory = qemu.memfd('region', 4 << 20)
+    server = portal.Portald('4M', vectors=4, name='dkms')
     console = os.path.join(qemu.workdir(), 'console.log')
     argv = [binary] + extra + qemu.accel('amd64') + [
         '-M', 'pc', '-m', '512M', '-nodefaults', '-no-user-config',
@@ -152,16 +153,12 @@ def boot(c, image):
         '-initrd', initrd, '-append', 'root=/dev/vda rw console=ttyS0 quiet '
         'systemd.show_status=0 panic=-1 panic_on_warn=1 mitigations=off',
         '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
-        '-serial', 'file:' + console, '-serial', 'stdio',
-        '-object', 'memory-backend-file,id=m,share=on,size=4M,'
-        'mem-path=/proc/self/fd/%d' % memory,
-        '-device', 'ivshmem-plain,memdev=m']
+        '-serial', 'file:' + console, '-serial', 'stdio'] + server.doorbell()
     errors = open(os.path.join(qemu.workdir(), 'qemu.log'), 'w+')
-    p = qemu.spawn(argv, pass_fds=[memory], stdout=subprocess.PIPE,
-                   stderr=errors)
-    os.close(memory)
+    p = qemu.spawn(argv, stdout=subprocess.PIPE, stderr=errors)
     report, log, ended = listen(p.stdout)
     code = qemu.stop(p, 20 if ended else 0)
+    server.stop()
     if not ended:
         errors.seek(0)
         raise LabError('the system did not report to its end (QEMU %s)\n%s\n'

@@ -114,17 +114,18 @@ def check_counters(t, a, b):
              RINGS, c.mmio['a']), c)
 
 
-def check_doorbells(t, l1, a, b):
+def check_doorbells(t, l1, a, b, how):
+    """how: by the ioctl, or by a store from user space to the doorbell page."""
     ids = [g.run('peer id') for g in (a, b)]
     took = [interrupts(g) for g in (a, b)]
     with Counts([a, b]) as c, nested.Trace(l1, EVENTS) as trace:
-        status, text = both(
-            a, b, 'peer bounce 0 %s %d %d' % (ids[1], VECTOR, RINGS),
-            'peer bounce 1 %s %d %d' % (ids[0], VECTOR, RINGS))
+        status, text = both(a, b, *(
+            'peer bounce %d %s %d %d %s' % (side, ids[1 - side], VECTOR, RINGS,
+                                            how) for side in (0, 1)))
     took = [interrupts(g) - n for g, n in zip((a, b), took)]
     t.diag(c)
-    t.ok(status == [0, 0], '%d acknowledged rings each way are %d events each '
-         'way' % (RINGS, RINGS), '\n'.join(text))
+    t.ok(status == [0, 0], 'by %s: %d acknowledged rings each way are %d '
+         'events each way' % (how, RINGS, RINGS), '\n'.join(text))
     t.ok(all(RINGS <= n <= RINGS + 4 for n in took),
          'and %d interrupts each way' % RINGS, took)
     t.ok(max(c.mmio.values()) < NOISE, 'ioeventfd: the stores do not exit to '
@@ -191,7 +192,8 @@ def main():
             portal.guard(t, [a, b], size=REGION)
             say('counting exits')
             check_counters(t, a, b)
-            check_doorbells(t, l1, a, b)
+            for how in ('ioctl', 'page'):
+                check_doorbells(t, l1, a, b, how)
             say('sending a file')
             check_file(t, a, b)
             say('switching all off')

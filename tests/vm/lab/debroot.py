@@ -6,6 +6,7 @@ written to. Copy lays an overlay on it: what a test changes is in memory and
 gone with the process, for all mounts are in a mount namespace of its own.
 image() turns the copy into an ext4 image without mounting anything.
 """
+import atexit
 import ctypes
 import hashlib
 import os
@@ -80,6 +81,8 @@ class Copy:
         # In memory: an overlay's upper layer must not be on an overlay, and
         # in a container everything else may be one.
         run(['mount', '-t', 'tmpfs', '-o', 'mode=755', 'vmportal-lab', top])
+        # Before the directory is removed, which must not descend into it.
+        atexit.register(run, ['umount', '-R', '-l', top], check=False)
         self.upper, work, self.root = (os.path.join(top, d) for d in
                                        ('upper', 'work', 'root'))
         for d in (self.upper, work, self.root):
