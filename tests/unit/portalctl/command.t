@@ -177,7 +177,7 @@ def _(stack):
     equal((code, err.count('\n')), (3, 1), err)
     memory, d = region(stack)
     with open(d + '/region', 'wb') as f:
-        f.truncate(1 << 20)
+        f.truncate(8 << 20)
     Ctl(stack, 'watch', memory).fails(2, 'no doorbells')
 
 

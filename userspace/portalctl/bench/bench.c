@@ -298,6 +298,22 @@ static int run_case(struct bench *b, size_t icase, struct json_object *all)
 	return err;
 }
 
+/* Why a case cannot run here, or NULL. */
+static const char *hindrance(const struct bench *b, const struct bench_case *c)
+{
+	uint32_t which[MAX_RIVALS];
+
+	if (c->bulk && b->range < BULK_REGION)
+		return "it needs a region of 15 MiB";
+	if (c->unit == UNIT_RATE && b->remote)
+		return "its rivals trust their shared memory and run in one machine only";
+	if (fitting(b, c, which) < 2)
+		return c->unit == UNIT_RATE ?
+			"no rival was there when portalctl was built (libck-dev, libboost-dev)" :
+			"this portal has no doorbells";
+	return NULL;
+}
+
 static int lead(struct bench *b, struct json_object *top)
 {
 	struct json_object *all = json_object_new_array();
@@ -305,22 +321,15 @@ static int lead(struct bench *b, struct json_object *top)
 
 	json_object_object_add(top, "cases", all);
 	for (size_t i = 0; i < n_bench_cases && !err; i++) {
-		const struct bench_case *c = bench_cases[i];
-		bool rates = c->unit == UNIT_RATE;
+		const char *why;
 
-		if (!wanted(b, c->key))
+		if (!wanted(b, bench_cases[i]->key))
 			continue;
-		if (c->bulk && b->range < BULK_REGION) {
-			fprintf(stderr, "portalctl: %s left out: it needs a region of %lu MiB\n", c->key,
-				(BULK_REGION + (1 << 20) - 1) >> 20);
-			continue;
-		}
-		if (rates && b->remote) {
-			fprintf(stderr, "portalctl: %s left out: its rivals trust their shared memory "
-				"and run in one machine only\n", c->key);
-			continue;
-		}
-		err = run_case(b, i, all);
+		why = hindrance(b, bench_cases[i]);
+		if (why)
+			fprintf(stderr, "portalctl: %s left out: %s\n", bench_cases[i]->key, why);
+		else
+			err = run_case(b, i, all);
 	}
 	if (b->ctl)
 		control_ask(b, CMD_QUIT, 0, 0, NULL);

@@ -29,7 +29,7 @@
 #define BULK_SLOTS	4
 #define BULK_CHANNEL	(10UL << 20)	/* two lanes, each of some BULK_SLOTS messages */
 #define BULK_SCRATCH	(SMALL_SCRATCH + BULK_SLOTS * BULK_MSG)
-#define BULK_REGION	(CONTROL_LEN + BULK_CHANNEL + BULK_SCRATCH)
+#define BULK_REGION	(CONTROL_LEN + BULK_CHANNEL + BULK_SCRATCH)	/* below 15 MiB */
 #define SMALL_CHANNEL	(320UL << 10)	/* some 1024 records of 64 bytes in each lane */
 #define RATE_SLOTS	1024		/* slots of a rival's ring: as many messages */
 #define STOP		UINT64_MAX	/* first word of the last message of a window */
