@@ -10,23 +10,33 @@ import subprocess
 from portaldtest import *
 
 point = Tap()
-QEMU = os.environ.get('QEMU') or shutil.which('qemu-system-x86_64')
+CACHE = os.environ.get('VMPORTAL_CACHE', os.path.expanduser('~/.cache/vmportal')) + '/qemu'
 SLOT = 4
 BAR0, BAR1, BAR2 = 0xe0000000, 0xe1000000, 0xe4000000
 MSI_TARGET = 0x100000   # RAM: the "interrupt" is a store that can be read back
+
+
+def find_qemu():
+    """$QEMU, the machine's, or the one that the tests with guests have fetched."""
+    here = os.environ.get('QEMU') or shutil.which('qemu-system-x86_64')
+    if here:
+        return [here]
+    binary = CACHE + '/usr/bin/qemu-system-x86_64'
+    if not os.path.exists(binary):
+        raise Skip('no qemu-system-x86_64 here; tests/run vm fetches one')
+    return [binary, '-L', CACHE + '/usr/share/qemu', '-L', CACHE + '/usr/share/seabios']
 
 
 class Qemu:
     """A PC with the device whose processor never starts; the qtest protocol."""
 
     def __init__(self, stack, d, vectors=4):
-        if not QEMU:
-            raise Skip('qemu-system-x86_64 is not installed')
+        qemu = find_qemu()
         args = run('qemu-args', d.name, '--socket-dir', d.dir).stdout.split()
         check(args[-1].endswith(f'vectors={vectors}'), str(args))
         args[-1] += f',addr={SLOT}'
         self.p = subprocess.Popen(
-            [QEMU, '-S', '-accel', 'tcg', '-qtest', 'stdio', '-qtest-log', 'none', '-machine', 'pc', '-m', '16',
+            [*qemu, '-S', '-accel', 'tcg', '-qtest', 'stdio', '-qtest-log', 'none', '-machine', 'pc', '-m', '16',
              '-display', 'none', '-nodefaults', '-no-user-config', *args],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=dict(os.environ, MALLOC_PERTURB_='165'))
