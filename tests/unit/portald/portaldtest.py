@@ -27,23 +27,20 @@ MSG = struct.Struct('<IIIIQ104s')
 NAMES = ['', 'HELLO', 'WELCOME', 'PEER', 'READY', 'GONE', 'REFUSE', 'STATUS']
 
 
+BUILT = {}
+
+
 def portald_path(sanitized=False):
-    """The program: $PORTALD ($PORTALD_ASAN), or what the build makes."""
-    if sanitized and 'PORTALD_ASAN' in os.environ:
-        return os.environ['PORTALD_ASAN']
-    if sanitized:
-        out = os.path.join(TOP, 'build', 'portald-asan')
-        flags = '-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined ' \
-                '-fno-sanitize-recover=all'
-        build(out, 'CFLAGS=' + flags)
-        return os.path.join(out, 'bin', 'portald')
-    path = os.environ.get('PORTALD')
+    """The program: $PORTALD ($PORTALD_ASAN), or the sources as they are now."""
+    path = os.environ.get('PORTALD_ASAN' if sanitized else 'PORTALD')
     if path:
         return path
-    out = os.path.join(TOP, 'build', 'user')
-    if not os.path.exists(os.path.join(out, 'bin', 'portald')):
-        build(out)
-    return os.path.join(out, 'bin', 'portald')
+    if sanitized not in BUILT:
+        out = os.path.join(TOP, 'build', 'portald-asan' if sanitized else 'user')
+        build(out, *(['CFLAGS=-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined '
+                      '-fno-sanitize-recover=all'] if sanitized else []))
+        BUILT[sanitized] = os.path.join(out, 'bin', 'portald')
+    return BUILT[sanitized]
 
 
 def build(out, *args):
