@@ -150,7 +150,9 @@ static int take_lock(struct listening *l, const char *name, struct err *e)
 	for (;;) {
 		fd = open(l->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 		if (fd < 0)
-			return err_set(e, "%s: %s", l->lock_path, strerror(errno));
+			return err_set(e, "%s: %s%s", l->lock_path, strerror(errno),
+				       errno == EACCES ? "; another user's portald left it: remove it" :
+							 "");
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 			pid = read_pid(fd);
 			close(fd);
@@ -194,8 +196,11 @@ static int clear_path(const char *path, int type, struct err *e)
 	if (ret == 0)
 		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
 	close(fd);
+	if (ret == -EACCES)
+		return err_set(e, "%s: another user's socket: stop who serves it, or remove it",
+			       path);
 	/* EAGAIN: a full backlog, EPROTOTYPE: another kind of socket; both listen. */
-	if (ret == 0 || ret == -EAGAIN || ret == -EPROTOTYPE) {
+	if (ret != -ECONNREFUSED && ret != -ENOENT) {
 		char who[32] = "another program";
 
 		if (cred.pid > 0)
@@ -203,7 +208,7 @@ static int clear_path(const char *path, int type, struct err *e)
 		return err_set(e, "%s: the socket is in use by %s: stop it, or choose another name",
 			       path, who);
 	}
-	if (unlink(path) < 0)
+	if (unlink(path) < 0 && errno != ENOENT)
 		return err_set(e, "%s: cannot replace this stale socket: %s", path,
 			       strerror(errno));
 	return 0;

@@ -135,6 +135,34 @@ def _(stack):
     Daemon(stack, directory=directory).guest()
 
 
+@point('another user\'s socket and lock are left alone')
+def _(stack):
+    if os.geteuid() != 0:
+        raise Skip('needs root, to be two users')
+    directory = scratch(stack)
+    os.chown(directory, 61234, 61234)
+
+    def drop():
+        os.setgid(61234)
+        os.setuid(61234)
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(os.path.join(directory, 'demo.ivshmem'))
+    os.chmod(os.path.join(directory, 'demo.ivshmem'), 0o600)
+    s.listen(1)
+    d = Daemon(stack, directory=directory, wait=False, preexec=drop)
+    equal(d.exit_code(), 1, 'exit code')
+    check("another user's socket" in d.lines[0], d.lines[0])
+    equal(os.listdir(directory), ['demo.ivshmem'], 'files')
+    s.close()
+    os.unlink(os.path.join(directory, 'demo.ivshmem'))
+    with open(os.path.join(directory, 'demo.lock'), 'w') as f:
+        f.write('1\n')
+    os.chmod(os.path.join(directory, 'demo.lock'), 0o600)
+    d = Daemon(stack, directory=directory, wait=False, preexec=drop)
+    equal(d.exit_code(), 1, 'exit code')
+    check('demo.lock: Permission denied; another user' in d.lines[0], d.lines[0])
+
+
 @point('a file in place of the socket is not removed')
 def _(stack):
     directory = scratch(stack)
