@@ -10,7 +10,8 @@ ALL     += $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 INSTALL += install-lib
 
 # Position-independent for both: the archive may end up in a shared object.
-EXTRA_lib := -fPIC -pthread
+# Its own calls of its public functions need no symbol look-up.
+EXTRA_lib := -fPIC -fno-plt -fno-semantic-interposition -pthread
 comma := ,
 
 $(O)/lib/$(lib_so): $(lib_obj) $(top)/userspace/lib/vmportal.map

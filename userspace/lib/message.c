@@ -14,28 +14,20 @@ _Static_assert(VMPR_AGAIN == -EAGAIN && VMPR_INVAL == -EINVAL && VMPR_PROTO == -
 /* Room for @len bytes, without waiting; -EAGAIN has no text yet. */
 static int tx_try(struct vmp_channel *ch, uint64_t len, void **ptr)
 {
-	int r;
+	int r = 0;
 
 	/* Pairs with the store in chan_step(): the ring is set up. */
-	if (unlikely(load_acquire(&ch->stage) != STAGE_SEND)) {
+	if (load_acquire(&ch->stage) != STAGE_SEND)
 		r = chan_step(ch);
-		if (r)
-			return r;
-		r = chan_peer_state(ch);
-		if (r)
-			return chan_fail(ch, r);
-		if (load_acquire(&ch->stage) != STAGE_SEND)
-			return -EAGAIN;
-	}
-	if (unlikely(load_relaxed(CW(ch->peer->closed)) == ch->peer_inc ||
-		     load_relaxed(CW(ch->peer->incarnation)) != ch->peer_inc ||
-		     load_relaxed(&ch->peer_gone) || load_relaxed(&ch->dead))) {
-		r = chan_peer_state(ch);
-		if (r)
-			return chan_fail(ch, r);
-	}
+	if (r)
+		return r;
+	r = chan_peer_state(ch);
+	if (r)
+		return chan_fail(ch, r);
+	if (load_acquire(&ch->stage) != STAGE_SEND)
+		return -EAGAIN;
 	r = vmpr_reserve(&ch->tx.ring, len, ptr);
-	return unlikely(r == -EPROTO) ? chan_broken(ch) : r;
+	return r == -EPROTO ? chan_broken(ch) : r;
 }
 
 static int too_long(struct vmp_channel *ch, size_t len)
@@ -54,21 +46,45 @@ static uint64_t tx_need(const struct vmp_channel *ch, size_t len)
 	return rec <= rest ? rec : rest + rec;
 }
 
-VMP_API int vmp_reserve(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
+/* Not at once: what is amiss, or how long to wait. */
+static __attribute__((noinline))
+int reserve_slowly(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
 {
 	struct patience pt = { .timeout_ms = timeout_ms };
 	int r;
 
-	if (unlikely(len > vmp_channel_max(ch)))
+	if (len > vmp_channel_max(ch))
 		return too_long(ch, len);
 	for (;;) {
 		r = tx_try(ch, len, ptr);
-		if (likely(r != -EAGAIN))
+		if (r != -EAGAIN)
 			return r;
 		r = chan_wait(ch, TX, tx_need(ch, len), &pt);
 		if (r)
 			return r;
 	}
+}
+
+/* The other end is as it was when we met: all that a sender looks at each time. */
+static inline bool peer_is_well(const struct vmp_channel *ch)
+{
+	/* Pairs with the store in chan_step(): the ring is set up. */
+	return load_acquire(&ch->stage) == STAGE_SEND &&
+	       load_relaxed(CW(ch->peer->incarnation)) == ch->peer_inc &&
+	       load_relaxed(CW(ch->peer->closed)) != ch->peer_inc &&
+	       !(load_relaxed(&ch->peer_gone) | load_relaxed(&ch->dead));
+}
+
+static inline int reserve(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
+{
+	if (likely(peer_is_well(ch) && !vmpr_reserve(&ch->tx.ring, len, ptr)))
+		return 0;
+	return reserve_slowly(ch, ptr, len, timeout_ms);
+}
+
+VMP_API int vmp_reserve(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
+{
+	return reserve(ch, ptr, len, timeout_ms);
 }
 
 /* The record is published; tell the other end, or note that it is owed. */
@@ -102,7 +118,7 @@ VMP_API int vmp_send(struct vmp_channel *ch, const void *buf, size_t len,
 
 	if (unlikely(flags & ~VMP_MORE))
 		return vmp_fail(-EINVAL, "vmp_send: undefined flags 0x%x", flags);
-	r = vmp_reserve(ch, &ptr, len, timeout_ms);
+	r = reserve(ch, &ptr, len, timeout_ms);
 	if (unlikely(r))
 		return r;
 	if (len)
@@ -155,7 +171,8 @@ static int64_t rx_try(struct vmp_channel *ch, const void **ptr)
 	return n == -EAGAIN ? rx_empty(ch, ptr) : chan_broken(ch);
 }
 
-VMP_API ssize_t vmp_peek(struct vmp_channel *ch, const void **ptr, int timeout_ms)
+static __attribute__((noinline))
+ssize_t peek_slowly(struct vmp_channel *ch, const void **ptr, int timeout_ms)
 {
 	struct patience pt = { .timeout_ms = timeout_ms };
 	int64_t n;
@@ -163,12 +180,30 @@ VMP_API ssize_t vmp_peek(struct vmp_channel *ch, const void **ptr, int timeout_m
 
 	for (;;) {
 		n = rx_try(ch, ptr);
-		if (likely(n != -EAGAIN))
+		if (n != -EAGAIN)
 			return (ssize_t)n;
 		r = chan_wait(ch, RX, 0, &pt);
 		if (r)
 			return r;
 	}
+}
+
+static inline ssize_t peek(struct vmp_channel *ch, const void **ptr, int timeout_ms)
+{
+	int64_t n;
+
+	/* Pairs with the store in bind(): the ring is set up. */
+	if (likely(load_acquire(&ch->stage) != STAGE_OPEN)) {
+		n = vmpr_peek(&ch->rx.ring, ptr);
+		if (likely(n >= 0))
+			return (ssize_t)n;
+	}
+	return peek_slowly(ch, ptr, timeout_ms);
+}
+
+VMP_API ssize_t vmp_peek(struct vmp_channel *ch, const void **ptr, int timeout_ms)
+{
+	return peek(ch, ptr, timeout_ms);
 }
 
 static inline void consumed(struct vmp_channel *ch, uint64_t len)
@@ -192,7 +227,7 @@ VMP_API int vmp_release(struct vmp_channel *ch)
 VMP_API ssize_t vmp_recv(struct vmp_channel *ch, void *buf, size_t cap, int timeout_ms)
 {
 	const void *ptr;
-	ssize_t n = vmp_peek(ch, &ptr, timeout_ms);
+	ssize_t n = peek(ch, &ptr, timeout_ms);
 
 	if (unlikely(n < 0))
 		return n;
