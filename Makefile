@@ -67,8 +67,10 @@ install: $(if $(wildcard $(top)/portal.ko),install-modules) install-rules
 	$(Q)$(MAKE) --no-print-directory -C userspace VERSION=$(VERSION) \
 		PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' install
 
+# Where the kernel's build left no key there is nothing to sign with; DKMS has its own.
 install-modules: have-headers
-	$(Q)$(kbuild) INSTALL_MOD_PATH='$(DESTDIR)' INSTALL_MOD_DIR=updates modules_install
+	$(Q)$(kbuild) INSTALL_MOD_PATH='$(DESTDIR)' INSTALL_MOD_DIR=updates modules_install \
+		$(if $(wildcard $(KDIR)/certs/signing_key.pem),,CONFIG_MODULE_SIG_ALL=)
 
 install-rules:
 	$(Q)install -D -m 644 userspace/udev/60-vmportal.rules \
@@ -82,18 +84,18 @@ dkms_src = /usr/src/vmportal-$(VERSION)
 
 dkms-install: install-rules group
 	$(Q)command -v dkms >/dev/null || { echo "dkms is missing: install the package dkms" >&2; exit 1; }
-	$(Q)! dkms status vmportal/$(VERSION) | grep -q . || \
-		dkms remove vmportal/$(VERSION) --all
+	$(Q)! dkms status -m vmportal -v $(VERSION) | grep -q . || \
+		dkms remove -m vmportal -v $(VERSION) --all
 	$(Q)rm -rf $(dkms_src) && mkdir -p $(dkms_src)
 	$(Q)cp -r Kbuild Makefile drivers uapi $(dkms_src)/
 	$(Q)find $(dkms_src) '(' -name '*.o' -o -name '.*.cmd' -o -name portal_config.h ')' -delete
 	$(Q)sed 's/#MODULE_VERSION#/$(VERSION)/' dkms.conf > $(dkms_src)/dkms.conf
-	$(Q)dkms install vmportal/$(VERSION) -k $(KVER)
+	$(Q)dkms install -m vmportal -v $(VERSION) -k $(KVER)
 	$(Q)$(reload_udev)
 
 dkms-uninstall:
-	$(Q)! dkms status vmportal/$(VERSION) | grep -q . || \
-		dkms remove vmportal/$(VERSION) --all
+	$(Q)! dkms status -m vmportal -v $(VERSION) | grep -q . || \
+		dkms remove -m vmportal -v $(VERSION) --all
 	$(Q)rm -rf $(dkms_src)
 	$(Q)rm -f '$(udevdir)/60-vmportal.rules' '$(sysusersdir)/vmportal.conf'
 	$(Q)$(reload_udev)

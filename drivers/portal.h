@@ -41,12 +41,19 @@ struct portal;
  *	NULL: no doorbells can be rung.
  * @peer_id: this machine's id now, or PORTAL_PEER_NONE. Same context as @ring.
  *	NULL: PORTAL_PEER_NONE.
+ * @flush: for fsync(), fdatasync() and msync(): put what was stored to the region
+ *	before on stable storage. Process context, read lock held, concurrently. It
+ *	may wait for the device, killable, provided that the transport ends every
+ *	such wait before it calls portal_remove() or portal_pause(). Returns 0, -EIO
+ *	if it is not certain that all arrived, -ENODEV if the device went, or -EINTR.
+ *	NULL: the region is as volatile as memory.
  *
- * More callbacks (flush, managed tables) come with the features that need them.
+ * More callbacks (managed tables) come with the features that need them.
  */
 struct portal_ops {
 	int (*ring)(void *priv, u32 peer, u32 vector);
 	u32 (*peer_id)(void *priv);
+	int (*flush)(void *priv);
 };
 
 /**

@@ -29,7 +29,8 @@ compile()
 {
 	name=$1
 	shift
-	"$@" -Werror -Wno-missing-prototypes -Wno-missing-declarations -Wno-unused \
+	"$@" -Wno-error -Werror=implicit-function-declaration \
+		-Werror=incompatible-pointer-types -Werror=int-conversion \
 		-fsyntax-only -x c "$dir/$name.c" > "$dir/$name.log" 2>&1 &&
 		: > "$dir/$name.yes"
 }
@@ -67,6 +68,13 @@ EOF
 probe MM_GET_UNMAPPED_AREA_5 << 'EOF'
 #include <linux/sched/mm.h>
 unsigned long f(struct file *file) { return mm_get_unmapped_area(file, 0, 1, 2, 3); }
+EOF
+
+# 5.18: a function to reset a virtio device
+probe VIRTIO_RESET_DEVICE << 'EOF'
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+void f(struct virtio_device *vdev) { virtio_reset_device(vdev); }
 EOF
 
 # In pairs: as fast as two processors are, and no burden for more.

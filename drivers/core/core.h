@@ -24,6 +24,9 @@ struct file;
 struct inode;
 struct poll_table_struct;
 
+/* Eventfds on one vector: all are signalled with interrupts off, in some 100 us. */
+#define PORTAL_MAX_BINDINGS	1024
+
 /* Minor numbers, thus portals at one time. */
 #define PORTAL_MAX_NUMBERS	256
 
@@ -52,12 +55,14 @@ struct portal_piece {
  * struct portal_vector - one receive vector
  * @lock: the rest, and portal_handle_vector of every file; taken in interrupts
  * @bindings: eventfds, through portal_handle_vector.node
+ * @nr_bindings: how many
  * @count: events ever; read without the lock too. Only differences count
  * @closed: the portal is gone and the last signal was given
  */
 struct portal_vector {
 	spinlock_t lock;	/* see above */
 	struct list_head bindings;
+	unsigned int nr_bindings;
 	unsigned long count;
 	bool closed;
 } ____cacheline_aligned_in_smp;

@@ -124,8 +124,8 @@ void portal_handle_vectors_exit(struct portal_handle *h)
  * @ctx: a reference, which is consumed on success; NULL to unbind
  *
  * Events that the file has not read yet go over to the eventfd as one signal,
- * so that none is lost between the two ways of waiting. Returns 0, or -ENODEV
- * if the portal is gone (never for NULL).
+ * so that none is lost between the two ways of waiting. Returns 0, -ENODEV if the
+ * portal is gone, or -EBUSY if PORTAL_MAX_BINDINGS are there; always 0 for NULL.
  */
 int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
 {
@@ -133,22 +133,32 @@ int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
 	struct portal_handle_vector *fv = &h->vectors[vector];
 	struct eventfd_ctx *old;
 	unsigned long flags;
+	int ret = 0;
 
 	spin_lock_irqsave(&vec->lock, flags);
-	if (ctx && vec->closed) {
-		spin_unlock_irqrestore(&vec->lock, flags);
-		return -ENODEV;
-	}
 	old = fv->ctx;
-	if (old)
+	if (ctx && vec->closed)
+		ret = -ENODEV;
+	else if (ctx && !old && vec->nr_bindings == PORTAL_MAX_BINDINGS)
+		ret = -EBUSY;
+	if (ret) {
+		spin_unlock_irqrestore(&vec->lock, flags);
+		return ret;
+	}
+
+	if (old) {
 		list_del(&fv->node);
-	else if (ctx && fv->seen != vec->count)
+		vec->nr_bindings--;
+	} else if (ctx && fv->seen != vec->count) {
 		portal_eventfd_signal(ctx);
-	fv->seen = vec->count;
-	/* Readable without the lock by portal_readable(). */
-	WRITE_ONCE(fv->ctx, ctx);
-	if (ctx)
+	}
+	if (ctx) {
 		list_add_tail(&fv->node, &vec->bindings);
+		vec->nr_bindings++;
+	}
+	/* portal_readable() looks at both without the lock. */
+	WRITE_ONCE(fv->seen, vec->count);
+	WRITE_ONCE(fv->ctx, ctx);
 	spin_unlock_irqrestore(&vec->lock, flags);
 
 	if (old)

@@ -48,6 +48,24 @@ static int portal_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/*
+ * What offsets are asked for makes no difference: a device flushes all it has.
+ * The wait may be as long as the host's disk takes; what ends it is in portal.h.
+ */
+static int portal_fsync(struct file *file, loff_t start, loff_t end, int datasync)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	int ret;
+
+	ret = portal_enter(p);
+	if (ret)
+		return ret;
+	ret = p->ops->flush ? p->ops->flush(p->priv) : -EINVAL;
+	portal_leave(p);
+	return ret && portal_is_dead(p) ? -ENODEV : ret;
+}
+
 const struct file_operations portal_fops = {
 	.owner = THIS_MODULE,
 	.open = portal_open,
@@ -57,5 +75,6 @@ const struct file_operations portal_fops = {
 	.unlocked_ioctl = portal_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = portal_mmap,
+	.fsync = portal_fsync,
 	PORTAL_COMPAT_FOPS
 };

@@ -185,6 +185,8 @@ static u32 portal_desc_caps(const struct portal_desc *desc)
 		caps |= PORTAL_CAP_DOORBELL_PAGE;
 	if (desc->vectors)
 		caps |= PORTAL_CAP_EVENTS;
+	if (desc->ops->flush)
+		caps |= PORTAL_CAP_FLUSH;
 	return caps;
 }
 

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static int a, b;
@@ -172,6 +173,35 @@ static void bindings(void)
 	close(second);
 	close(e1);
 	close(e2);
+}
+
+/* So many files, and no more, may bind one vector: an interrupt signals them all. */
+static void many_bindings(void)
+{
+	struct rlimit lim = { 4096, 4096 };
+	static int fds[1100];
+	int efd = eventfd(0, EFD_NONBLOCK), n, bound = 0, error = 0;
+
+	if (setrlimit(RLIMIT_NOFILE, &lim)) {
+		skip("many files bind one vector", "RLIMIT_NOFILE may not be raised");
+		return;
+	}
+	for (n = 0; n < 1100; n++) {
+		fds[n] = fresh();
+		if (!bind_eventfd(fds[n], 0, efd))
+			bound++;
+		else
+			error = errno;
+	}
+	ok(bound == 1024 && error == EBUSY, "%d files bind one vector, then EBUSY", bound);
+	ring_a(0);
+	ok(count_of(efd) == 1024, "each gets the ring");
+	ok(!bind_eventfd(fds[0], 0, efd), "one of them may bind anew");
+	bind_eventfd(fds[1], 0, -1);
+	ok(!bind_eventfd(fds[1099], 0, efd), "and where one unbinds another may bind");
+	for (n = 0; n < 1100; n++)
+		close(fds[n]);
+	close(efd);
 }
 
 static void full_eventfd(void)
@@ -395,6 +425,7 @@ int main(int argc, char **argv)
 	plain();
 	fairness();
 	bindings();
+	many_bindings();
 	full_eventfd();
 	blocking();
 	sharing();

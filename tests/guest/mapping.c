@@ -261,6 +261,46 @@ static void few_faults(bool write)
 	munmap((void *)map, size);
 }
 
+/* Parts of a mapping that may be one entry, taken out of its middle. */
+static void splitting(void)
+{
+	const int both = PROT_READ | PROT_WRITE;
+	char *map = map_at(rw, size, both, MAP_SHARED, 0), *middle = map + size / 2;
+	struct iovec iov = { map, size };
+	uint32_t got = 0;
+	int status = -1, pipes[2];
+	pid_t child;
+
+	if (size < 8 * page) {
+		skip("splitting a mapping", "the region is too small");
+		munmap(map, size);
+		return;
+	}
+	touch(map, 31, NULL);
+	touch(middle, 32, NULL);
+	touch(middle + page, 33, NULL);
+	ok(!mprotect(middle, page, PROT_READ) && touch(middle, 1, NULL) == SIGSEGV &&
+	   !touch(middle, -1, &got) && got == 32 && !touch(middle + page, 34, NULL) &&
+	   !touch(map, 35, NULL), "mprotect() of one page of a large mapping");
+	if (pipe(pipes))
+		die("pipe");
+	fails(vmsplice(pipes[1], &iov, 1, 0), EFAULT, "pinning a large mapping");
+	close(pipes[0]);
+	close(pipes[1]);
+	child = fork();
+	if (!child)
+		_exit(touch(middle + page, -1, &got) || got != 34 || touch(map, -1, &got) ||
+		      got != 35 || touch(middle, 1, NULL) != SIGSEGV);
+	waitpid(child, &status, 0);
+	ok(!status, "a child inherits it so");
+	ok(!munmap(middle + page, page) && touch(middle + page, -1, NULL) == SIGSEGV &&
+	   !touch(middle, -1, &got) && got == 32 && !touch(middle + 2 * page, 36, NULL),
+	   "munmap() of one page of it");
+	ok(!mprotect(map, size / 2 + page, both) && !touch(middle, 37, NULL),
+	   "mprotect() back");
+	munmap(map, size);
+}
+
 static void alignment(void)
 {
 	size_t large = 2 << 20;
@@ -311,6 +351,7 @@ int main(int argc, char **argv)
 	forking();
 	few_faults(false);
 	few_faults(true);
+	splitting();
 	alignment();
 	if (argc > 2 && strcmp(argv[2], "-"))
 		other_end(argv[2]);

@@ -15,6 +15,10 @@
  *                 portal is gone.
  * read()          returns whole struct portal_event records, as many as fit.
  *                 Blocks unless O_NONBLOCK (-EAGAIN).
+ * fsync()         and fdatasync(), msync(MS_SYNC): with PORTAL_CAP_FLUSH, what was
+ *                 stored before is on the host's disk when they return 0. EIO: not
+ *                 certain. Without that capability EINVAL. MAP_SYNC is refused
+ *                 (EOPNOTSUPP): stores alone never reach a disk.
  *
  * Every ioctl takes a pointer to a structure whose first member is its size as
  * the caller knows it. A longer structure than the kernel's is accepted if the
@@ -73,6 +77,7 @@
 #define PORTAL_CAP_DOORBELL_PAGE	0x2ULL /* doorbell_offset is valid */
 #define PORTAL_CAP_EVENTS		0x4ULL /* vectors > 0: PORTAL_EVENTFD, poll, read */
 #define PORTAL_CAP_LARGE_PAGES		0x8ULL /* region mappings use PMD entries or larger */
+#define PORTAL_CAP_FLUSH		0x10ULL /* fsync(), fdatasync(), msync() reach a disk */
 
 /* portal_info.mode: fixed at probe. */
 #define PORTAL_MODE_RAW		0	/* the kernel touches no byte of the region */
@@ -158,12 +163,14 @@ struct portal_ring {
  * @vector: below portal_info.vectors
  * @fd: an eventfd(2), or -1 to unbind
  *
- * One eventfd per file and vector: a second bind replaces the first. Any number
- * of files may bind the same vector; each gets every event. A bound vector
+ * One eventfd per file and vector: a second bind replaces the first. Many files
+ * may bind the same vector; each gets every event. A bound vector
  * makes its file's poll() and read() silent for that vector; events that the file
  * had not read yet signal the eventfd once, at the bind. When the portal
  * goes away or resumes, every bound eventfd is signalled once. The kernel
  * holds its own reference: the descriptor may be closed afterwards.
+ * Needs a file opened for reading (EACCES). EBUSY: 1024 files have bound the
+ * vector already.
  */
 struct portal_eventfd {
 	__u32 size;
