@@ -1,0 +1,224 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""portald's units as an administrator meets them: installed into a Debian 12,
+which is booted with its own systemd.
+
+User and directory by sysusers.d and tmpfiles.d, portald.service with all of its
+restrictions (a system call too few, and it would not start), reload, restart
+after SIGKILL, and portald@NAME.socket, which starts portald by the first client.
+
+Prints TAP; needs root (mount namespace, chroot). One minute; the first time the
+Debian is made, two more.
+"""
+import glob
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import debroot, qemu  # noqa: E402
+from lab.cache import LabError, ROOT, run, say  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+
+BOOT_TIMEOUT = 180
+LIBRARIES = ['libinih.so.1', 'libjson-c.so.5', 'libsystemd.so.0']
+CONF = '[one]\nsize = 4M\n[two]\nsize = 1M\n'
+
+UNIT = '''\
+[Unit]
+Description=what became of the portals
+After=portald.service multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/vmportal-report
+TimeoutStartSec=160
+StandardOutput=file:/dev/ttyS1
+StandardError=file:/dev/ttyS1
+[Install]
+WantedBy=graphical.target multi-user.target
+'''
+
+# Each line a key and its value. "end" comes last, after everything else.
+REPORT = r'''#!/bin/sh
+PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH LC_ALL=C
+say() { echo "$*" | tr '\n' '|'; echo; }
+as() { user=$1; shift
+	setpriv --reuid "$user" --regid "$user" --init-groups sh -c "$*" 2>&1; }
+prop() { systemctl show -p "$2" --value "$1"; }
+active() { for i in $(seq 100); do
+	[ "$(systemctl is-active "$1")" = "$2" ] && break; sleep 0.1; done
+	systemctl is-active "$1"; }
+say active "$(active portald.service active)"
+pid=$(prop portald MainPID)
+say user "$(stat -c %U:%G /proc/$pid)"
+say confined "$(grep -E '^(Seccomp|NoNewPrivs|CapBnd):' /proc/$pid/status | tr -d '\t')"
+say files "$(sed -n 's/^Max open files *\([0-9]*\).*/\1/p' /proc/$pid/limits)"
+say directory "$(stat -c '%a %U:%G' /run/vmportal)"
+say sockets "$(stat -c '%a %U:%G %n' /run/vmportal/*.ivshmem /run/vmportal/*.sock)"
+say member "$(as member portald status one)"
+say stranger "$(as stranger portald status one)"
+say library "$(as member portalctl info unix:/run/vmportal/two.sock)"
+say text "$(prop portald StatusText)"
+printf '[three]\nsize = 64K\n' >> /etc/vmportal/portald.conf
+systemctl reload portald
+for i in $(seq 50); do [ -S /run/vmportal/three.sock ] && break; sleep 0.1; done
+say reload "$(as member portald status three)"
+systemctl kill -s KILL portald
+sleep 1
+say again "$(active portald.service active)"
+say restarts "$(prop portald NRestarts)"
+say served "$(as member portald status one)"
+systemctl stop portald
+say stopped "$(ls -A /run/vmportal)."
+say socket "$(systemctl start portald@two.socket && active portald@two.socket active)"
+say waiting "$(systemctl is-active portald@two.service)"
+say owner "$(stat -c '%a %U:%G' /run/vmportal/two.ivshmem /run/vmportal/two.sock)"
+say activated "$(as member portald status two)"
+say instance "$(active portald@two.service active)"
+say instance_user "$(stat -c %U:%G /proc/$(prop portald@two MainPID))"
+systemctl stop portald@two.service portald@two.socket
+say ended "$(ls -A /run/vmportal)."
+say failed "$(systemctl list-units --failed --no-legend 'portald*')."
+say security "$(systemd-analyze security --no-pager portald.service | tail -n 1)"
+journalctl -o short -u portald -u portald@two --no-pager | sed 's/^/log /'
+say warnings "$(journalctl -q -o cat -p warning -u portald --no-pager)"
+say end
+sync
+poweroff -ff
+'''
+
+
+def prepare(c):
+    """portald and portalctl as make install leaves them, two users, a report."""
+    make = ['make', '-s', '-C', ROOT + '/userspace', 'DESTDIR=' + c.root]
+    run(make + ['install-portald'], timeout=300)
+    # the library is tried from a program that needs no shared one
+    out = os.path.join(ROOT, 'build', 'user', 'bin', 'portalctl.static')
+    run(['make', '-s', '-C', ROOT + '/userspace'], timeout=300)
+    shutil.copy(out, c.path('/usr/local/bin/portalctl'))
+    for name in LIBRARIES:
+        if not glob.glob(c.path('/usr/lib/x86_64-linux-gnu/' + name)) and \
+           not glob.glob(c.path('/lib/x86_64-linux-gnu/' + name)):
+            shutil.copy('/usr/lib/x86_64-linux-gnu/' + name,
+                        c.path('/usr/lib/x86_64-linux-gnu/' + name))
+    c.sh('systemd-sysusers && useradd -G vmportal member && useradd stranger')
+    c.write('/etc/vmportal/portald.conf', CONF)
+    c.write('/usr/local/sbin/vmportal-report', REPORT, 0o755)
+    c.write('/etc/systemd/system/vmportal-report.service', UNIT)
+    c.write('/etc/fstab', '/dev/vda / ext4 rw 0 0\n')
+    c.sh('systemctl enable portald.service vmportal-report.service')
+
+
+def boot(c, image):
+    """Boot the image; the report as a dict, and the daemon's log."""
+    kernel, initrd = c.boot_files()
+    binary, extra = qemu.find('amd64')
+    console = os.path.join(qemu.workdir(), 'console.log')
+    argv = [binary] + extra + qemu.accel('amd64') + [
+        '-M', 'pc', '-m', '512M', '-nodefaults', '-no-user-config',
+        '-display', 'none', '-no-reboot', '-kernel', kernel,
+        '-initrd', initrd, '-append', 'root=/dev/vda rw console=ttyS0 quiet '
+        'systemd.show_status=0 panic=-1 mitigations=off',
+        '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
+        '-serial', 'file:' + console, '-serial', 'stdio']
+    p = qemu.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    report, log, ended = listen(p.stdout)
+    qemu.stop(p, 20 if ended else 0)
+    if not ended:
+        with open(console, errors='replace') as f:
+            raise LabError('the system did not report to its end\n%s\n'
+                           '-- console:\n%s' % (report, f.read()[-3000:]))
+    return report, log
+
+
+def listen(pipe):
+    """Read the report until its end or the time's."""
+    report, log, buffer = {}, [], b''
+    end = time.monotonic() + BOOT_TIMEOUT
+    while time.monotonic() < end:
+        if not select.select([pipe], [], [], 1)[0]:
+            continue
+        data = os.read(pipe.fileno(), 65536)
+        if not data:
+            break
+        *lines, buffer = (buffer + data).split(b'\n')
+        for line in lines:
+            text = line.decode(errors='replace').strip().rstrip('|')
+            key, _, value = text.partition(' ')
+            if key == 'end':
+                return report, log, True
+            say('guest: ' + text)
+            if key == 'log':
+                log.append(value)
+            else:
+                report[key] = value
+    return report, log, False
+
+
+def check_service(t, r):
+    t.equal(r.get('active'), 'active', 'portald.service starts with the system')
+    t.equal(r.get('user'), 'vmportal:vmportal', 'as the user sysusers.d made')
+    t.equal(r.get('confined'), 'CapBnd:0000000000000000|NoNewPrivs:1|Seccomp:2',
+            'without capabilities, with its system calls filtered')
+    t.equal(r.get('files'), '65536', 'with room for descriptors')
+    t.equal(r.get('directory'), '755 vmportal:vmportal', '/run/vmportal is its own')
+    t.equal(r.get('sockets'), '|'.join(
+        '660 vmportal:vmportal /run/vmportal/' + s
+        for s in ('one.ivshmem', 'two.ivshmem', 'one.sock', 'two.sock')),
+        'the sockets are for the group')
+    t.ok('guests 0 of 64' in r.get('member', ''), 'a member may ask for its status',
+         r.get('member'))
+    t.ok('no permission' in r.get('stranger', ''), 'a stranger may not, and is told why',
+         r.get('stranger'))
+    t.ok('1 MiB' in r.get('library', ''), 'the library opens a portal', r.get('library'))
+    t.equal(r.get('text'), '2 portals, 0 guests, 0 processes', 'systemd shows its status')
+    t.ok('three: 64 KiB' in r.get('reload', ''), 'reload serves a new section',
+         r.get('reload'))
+
+
+def check_end(t, r, log):
+    t.equal((r.get('again'), r.get('restarts')), ('active', '1'),
+            'it is restarted after SIGKILL')
+    t.ok('one: 4096 KiB' in r.get('served', ''), 'and serves again', r.get('served'))
+    t.equal(r.get('warnings', '').count('did not end cleanly'), 3,
+            'what was lost is a warning in the journal, once per portal')
+    t.ok(any(': one: serving 4096 KiB' in s and '<6>' not in s for s in log),
+         'the journal has the lines without their priorities', '\n'.join(log))
+    t.equal(r.get('stopped'), '.', 'stopped, it leaves nothing')
+    t.equal((r.get('socket'), r.get('waiting')), ('active', 'inactive'),
+            'portald@two.socket listens, nobody runs')
+    t.equal(r.get('owner'), '660 root:vmportal|660 root:vmportal',
+            'its sockets are for the group')
+    t.ok('two: 1024 KiB' in r.get('activated', ''), 'the first client starts portald',
+         r.get('activated'))
+    t.equal((r.get('instance'), r.get('instance_user')), ('active', 'vmportal:vmportal'),
+            'as portald@two.service')
+    t.equal((r.get('ended'), r.get('failed')), ('.', '.'), 'nothing is left, nothing failed')
+    level = r.get('security', '').split()
+    t.ok(any(w in level for w in ('OK', 'SAFE', 'PERFECT')),
+         'systemd-analyze security is content', r.get('security'))
+
+
+def main():
+    try:
+        debroot.private_mounts()
+    except LabError as e:
+        print('1..0 # SKIP %s' % e)
+        return
+    with Tap() as t:
+        c = debroot.Copy(qemu.workdir())
+        prepare(c)
+        image = os.path.join(qemu.workdir(), 'root.img')
+        say('making the disk image')
+        c.image(image)
+        say('booting it')
+        report, log = boot(c, image)
+        check_service(t, report)
+        check_end(t, report, log)
+
+
+main()
