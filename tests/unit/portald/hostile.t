@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Clients that are slow, silent, talkative, many or malicious harm nobody else."""
 import os
+import random
 import resource
 import socket
 import struct
@@ -73,6 +74,50 @@ def _(stack):
     for g in stay:
         ring(late.peers[g.id][15])
         equal(rings(g.peers[g.id][15]), 1, 'the announced eventfd rings')
+
+
+@point('random comings, goings and readings: all end with the same true picture')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '0', '--vectors', '3', '--host-peers', '24',
+               '--stall-timeout', '60')
+    seed = int.from_bytes(os.urandom(4), 'little')
+    rnd = random.Random(seed)
+    print(f'# seed {seed}')
+    live, came = [], 0
+    for _ in range(1500):
+        k = rnd.random()
+        if k < 0.25 and len(live) < 30:     # none of them reads before its turn
+            c = d.guest(vectors=3, greet=False)
+            live.append(c)
+            came += 1
+        elif k < 0.35 and sum(isinstance(c, Process) for c in live) < 8:
+            c = d.process(hello=False)
+            c.send(HELLO)
+            live.append(c)
+            came += 1
+        elif k < 0.55 and live:
+            live.pop(rnd.randrange(len(live))).close()
+        elif live:
+            rnd.choice(live).read_some(rnd.choice([1, 2, 5, 100]))
+    wait_for(lambda: len(d.status()['peers']) == len(live), 'the last to go')
+    def all_told():     # what still waits in portald follows as they read
+        for c in live:
+            c.read_some(100000)
+        return not any(p['queued'] for p in d.status()['peers'])
+    wait_for(all_told, 'all to be told')
+    all_told()
+    guests = [c for c in live if isinstance(c, Guest)]
+    everyone = {c.id for c in live}
+    for c in live:
+        want = set(range(24)) | {g.id for g in guests} if c in guests else everyone
+        equal(set(c.peers), want, f'what {c.id} knows')
+        check(all(len(f) == 3 for f in c.peers.values()), f'{c.id} lacks vectors')
+    for n, c in enumerate(live):
+        for o in live:
+            ring(c.peers[o.id][n % 3])
+    for c in live:
+        equal(sum(rings(f, 0) for f in c.peers[c.id]), len(live), f'rings at {c.id}')
+    print(f'# {came} came, {len(live)} stayed')
 
 
 @point('a guest that sends anything is cut, the others are not')

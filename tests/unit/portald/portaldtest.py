@@ -258,7 +258,8 @@ class Guest:
 
     def __init__(self, path, greet=True, vectors=4, timeout=10):
         self.s = connect(socket.SOCK_STREAM, path, timeout)
-        self.vectors, self.peers, self.fds = vectors, {}, []
+        self.vectors, self.peers, self.fds = vectors, {}, set()
+        self.count = 0
         self.id = self.region = None
         if greet:
             self.greet()
@@ -273,7 +274,7 @@ class Guest:
                     a = array.array('i')
                     a.frombytes(payload[:len(payload) // 4 * 4])
                     fds += a
-            self.fds += fds if not buf else []
+            self.fds.update(fds)
             if not data:
                 return None
             buf += data
@@ -288,9 +289,11 @@ class Guest:
             if m is None:
                 raise ConnectionError('portald closed the connection')
             self.order.append(m)
-            self.take(m, len(self.order))
+            self.count += 1
+            self.take(m, self.count)
 
     def take(self, m, n=99):
+        """The n-th message since the connect."""
         value, fd = m
         if n == 1:
             equal(m, (0, None), 'protocol version')
@@ -302,7 +305,23 @@ class Guest:
         elif fd is not None:
             self.peers.setdefault(value, []).append(fd)
         else:
-            close_fds(self.peers.pop(value))
+            gone = self.peers.pop(value)
+            self.fds.difference_update(gone)
+            close_fds(gone)
+
+    def read_some(self, most):
+        """Up to so many messages; false if there are no more for now."""
+        self.s.settimeout(0)
+        for _ in range(most):
+            try:
+                m = self.recv()
+            except BlockingIOError:
+                return False
+            if m is None:
+                raise ConnectionError('portald closed the connection')
+            self.count += 1
+            self.take(m, self.count)
+        return True
 
     def pump(self, until, seconds=10):
         end = time.monotonic() + seconds
@@ -335,10 +354,8 @@ class Guest:
 
     def close(self):
         self.s.close()
-        for fd in self.fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self.fds = []
+        close_fds(self.fds)
+        self.fds = set()
 
 
 class Msg:
@@ -357,7 +374,7 @@ class Process:
 
     def __init__(self, path, hello=True, flags=0, timeout=10):
         self.s = connect(socket.SOCK_SEQPACKET, path, timeout)
-        self.peers, self.all_fds, self.order = {}, [], []
+        self.peers, self.fds, self.order = {}, set(), []
         self.id = self.region = None
         if hello:
             self.send(HELLO, flags=flags)
@@ -368,7 +385,7 @@ class Process:
 
     def recv(self):
         data, fds, flags, _ = socket.recv_fds(self.s, 256, 64)
-        self.all_fds += fds
+        self.fds.update(fds)
         if not data:
             return None
         return Msg(data, list(fds))
@@ -393,7 +410,22 @@ class Process:
             equal(m.arg, len(have), 'first vector')
             have += m.fds
         elif m.type == GONE:
-            close_fds(self.peers.pop(m.id))
+            gone = self.peers.pop(m.id)
+            self.fds.difference_update(gone)
+            close_fds(gone)
+
+    def read_some(self, most):
+        self.s.settimeout(0)
+        for _ in range(most):
+            try:
+                m = self.recv()
+            except BlockingIOError:
+                return False
+            if m is None:
+                raise ConnectionError('portald closed the connection')
+            equal(m.type == REFUSE, False, m.text)
+            self.take(m)
+        return True
 
     def pump(self, until, seconds=10):
         end = time.monotonic() + seconds
@@ -422,10 +454,8 @@ class Process:
 
     def close(self):
         self.s.close()
-        for fd in self.all_fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self.all_fds = []
+        close_fds(self.fds)
+        self.fds = set()
 
 
 def ring(fd, n=1):
