@@ -95,6 +95,7 @@ struct bench {
 	char *scratch;
 	size_t range, scratch_len;
 	uint64_t window_ns, deadline_ns;
+	uint64_t clock_ns;	/* what reading the clock takes */
 	int efd[2];		/* bare eventfds, rung for side 0 and side 1 */
 	pid_t child;
 	char *src, *dst;	/* BULK_MSG each, private */
