@@ -47,17 +47,20 @@ static inline void portal_vm_flags_clear(struct vm_area_struct *vma, unsigned lo
 }
 
 /*
- * Large entries for memory without struct pages: 6.12 and later, and there only
+ * PMD entries for memory without struct pages: 6.12 and later, and there only
  * where the architecture says so. Before, get_user_pages_fast() takes a PMD entry
  * for pages that it may count (5.10), or the fault handler is never asked (6.1).
+ *
+ * Never PUD entries, though CONFIG_ARCH_SUPPORTS_PUD_PFNMAP offers them: when
+ * mprotect() or munmap() splits a mapping inside such an entry,
+ * vma_adjust_trans_huge() looks for a PMD there through mm_find_pmd(), which takes
+ * the PUD entry for a page table and walks into the region: an oops for a BAR, and
+ * bytes of another machine read as page table entries where it is in the direct
+ * map (6.12 to 7.3; "splitting" in tests/guest/mapping.c, with 1 GiB or more).
  */
 #ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 
-#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
-#define PORTAL_LARGEST_ENTRY	PUD_SIZE
-#else
-#define PORTAL_LARGEST_ENTRY	PMD_SIZE
-#endif
+#define PORTAL_COMPAT_PMD	1
 
 #define PORTAL_COMPAT_VM_OPS	.huge_fault = portal_huge_fault,
 #define PORTAL_COMPAT_FOPS	.get_unmapped_area = portal_get_unmapped_area,
@@ -70,18 +73,9 @@ static inline void portal_vm_flags_clear(struct vm_area_struct *vma, unsigned lo
 #define portal_to_pfn(_pfn)	__pfn_to_pfn_t(_pfn, 0)
 #endif
 
-static inline vm_fault_t portal_compat_insert_huge(struct vm_fault *vmf, unsigned long pfn,
-						   unsigned int order)
+static inline vm_fault_t portal_compat_insert_pmd(struct vm_fault *vmf, unsigned long pfn)
 {
-	bool write = vmf->flags & FAULT_FLAG_WRITE;
-
-	if (order == PMD_SHIFT - PAGE_SHIFT)
-		return vmf_insert_pfn_pmd(vmf, portal_to_pfn(pfn), write);
-#ifdef CONFIG_ARCH_SUPPORTS_PUD_PFNMAP
-	if (order == PUD_SHIFT - PAGE_SHIFT)
-		return vmf_insert_pfn_pud(vmf, portal_to_pfn(pfn), write);
-#endif
-	return VM_FAULT_FALLBACK;
+	return vmf_insert_pfn_pmd(vmf, portal_to_pfn(pfn), vmf->flags & FAULT_FLAG_WRITE);
 }
 
 /* The mm argument went in 6.19. */
@@ -98,13 +92,12 @@ static inline unsigned long portal_compat_unmapped_area(struct file *file, unsig
 
 #else /* !CONFIG_ARCH_SUPPORTS_PMD_PFNMAP */
 
-#define PORTAL_LARGEST_ENTRY	0
+#define PORTAL_COMPAT_PMD	0
 
 #define PORTAL_COMPAT_VM_OPS
 #define PORTAL_COMPAT_FOPS
 
-static inline vm_fault_t portal_compat_insert_huge(struct vm_fault *vmf, unsigned long pfn,
-						   unsigned int order)
+static inline vm_fault_t portal_compat_insert_pmd(struct vm_fault *vmf, unsigned long pfn)
 {
 	return VM_FAULT_FALLBACK;
 }

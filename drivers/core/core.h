@@ -187,7 +187,6 @@ int portal_region_init(struct portal *p, const struct portal_desc *desc);
 void portal_region_reserve(struct portal *p);
 void portal_region_unreserve(struct portal *p);
 const struct portal_piece *portal_piece_at(const struct portal *p, u64 offset);
-bool portal_region_congruent(const struct portal *p, unsigned long size);
 
 /* sysfs.c */
 extern const struct attribute_group *portal_groups[];

@@ -125,21 +125,21 @@ static vm_fault_t portal_fault(struct vm_fault *vmf)
 }
 
 /*
- * One entry for the whole aligned block of 2^@order pages around the address, if
- * the VMA covers it and physical memory lies as the entry needs it; else
- * VM_FAULT_FALLBACK, and portal_fault() is asked next.
+ * One PMD entry for the whole aligned block around the address, if the VMA covers
+ * it and physical memory lies as the entry needs it; else VM_FAULT_FALLBACK, and
+ * portal_fault() is asked next. Never a PUD entry: compat.h says why.
  */
 static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct portal *p = vma_to_handle(vma)->portal;
-	unsigned long size = PAGE_SIZE << order;
-	unsigned long addr = vmf->address & ~(size - 1);
+	unsigned long addr = vmf->address & PMD_MASK;
 	const struct portal_piece *piece;
 	u64 offset, inside;
 	vm_fault_t ret;
 
-	if (addr < vma->vm_start || vma->vm_end - addr < size)
+	if (order != PMD_SHIFT - PAGE_SHIFT || addr < vma->vm_start ||
+	    vma->vm_end - addr < PMD_SIZE)
 		return VM_FAULT_FALLBACK;
 	offset = portal_vma_offset(vma, addr);
 	if (portal_is_doorbell(p, offset))
@@ -147,12 +147,12 @@ static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigne
 
 	piece = portal_piece_at(p, offset);
 	inside = offset - piece->offset;
-	if (piece->len - inside < size || ((piece->start + inside) & (size - 1)))
+	if (piece->len - inside < PMD_SIZE || !IS_ALIGNED(piece->start + inside, PMD_SIZE))
 		return VM_FAULT_FALLBACK;
 
 	if (portal_enter_killable(p))
 		return VM_FAULT_FALLBACK;
-	ret = portal_compat_insert_huge(vmf, PHYS_PFN(piece->start + inside), order);
+	ret = portal_compat_insert_pmd(vmf, PHYS_PFN(piece->start + inside));
 	portal_leave(p);
 
 	if (ret != VM_FAULT_FALLBACK)
@@ -264,28 +264,22 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 }
 
 /*
- * An address that agrees with the region's physical address modulo the largest
- * entry that fits, so that portal_huge_fault() can do its work. Only where the
- * caller leaves the choice to us.
+ * An address that agrees with the region's physical address modulo PMD_SIZE, so
+ * that portal_huge_fault() can do its work. Only where the caller leaves the choice
+ * to us.
  */
 unsigned long __maybe_unused
 portal_get_unmapped_area(struct file *file, unsigned long addr, unsigned long len,
 			 unsigned long pgoff, unsigned long flags)
 {
 	struct portal_handle *h = file->private_data;
-	unsigned long size = PORTAL_LARGEST_ENTRY;
 	unsigned long area;
 
-	if (addr || (flags & MAP_FIXED))
-		size = 0;
-
-	for (; size >= PMD_SIZE; size = size > PMD_SIZE ? PMD_SIZE : 0) {
-		if (len < size || len > ULONG_MAX - size ||
-		    !portal_region_congruent(h->portal, size))
-			continue;
-		area = portal_compat_unmapped_area(file, 0, len + size, pgoff, flags);
+	if (!addr && !(flags & MAP_FIXED) && (h->portal->caps & PORTAL_CAP_LARGE_PAGES) &&
+	    len >= PMD_SIZE && len <= ULONG_MAX - PMD_SIZE) {
+		area = portal_compat_unmapped_area(file, 0, len + PMD_SIZE, pgoff, flags);
 		if (!IS_ERR_VALUE(area))
-			return area + (((pgoff << PAGE_SHIFT) - area) & (size - 1));
+			return area + (((pgoff << PAGE_SHIFT) - area) & ~PMD_MASK);
 	}
 	return portal_compat_unmapped_area(file, addr, len, pgoff, flags);
 }

@@ -42,6 +42,28 @@ static bool portal_size_valid(u64 size)
 	       (size >> PAGE_SHIFT) < ULONG_MAX;
 }
 
+/*
+ * True if offset and physical address agree modulo PMD_SIZE everywhere that a block
+ * of this size could be mapped, and there is such a block.
+ */
+static bool portal_region_congruent(const struct portal *p)
+{
+	const unsigned long size = PMD_SIZE;
+	bool any = false;
+	unsigned int i;
+
+	for (i = 0; i < p->nr_pieces; i++) {
+		const struct portal_piece *piece = &p->pieces[i];
+
+		if (piece->len < size)
+			continue;
+		if ((piece->start ^ piece->offset) & (size - 1))
+			return false;
+		any = any || ALIGN(piece->offset, size) + size <= piece->offset + piece->len;
+	}
+	return any;
+}
+
 int portal_region_init(struct portal *p, const struct portal_desc *desc)
 {
 	unsigned int i;
@@ -66,7 +88,7 @@ int portal_region_init(struct portal *p, const struct portal_desc *desc)
 			return -EINVAL;
 	}
 
-	if (PORTAL_LARGEST_ENTRY && portal_region_congruent(p, PMD_SIZE))
+	if (PORTAL_COMPAT_PMD && portal_region_congruent(p))
 		p->caps |= PORTAL_CAP_LARGE_PAGES;
 	return 0;
 }
@@ -151,25 +173,4 @@ const struct portal_piece *portal_piece_at(const struct portal *p, u64 offset)
 			high = middle;
 	}
 	return &p->pieces[low];
-}
-
-/*
- * True if offset and physical address agree modulo @size everywhere that a
- * block of @size could be mapped, and there is such a block.
- */
-bool portal_region_congruent(const struct portal *p, unsigned long size)
-{
-	bool any = false;
-	unsigned int i;
-
-	for (i = 0; i < p->nr_pieces; i++) {
-		const struct portal_piece *piece = &p->pieces[i];
-
-		if (piece->len < size)
-			continue;
-		if ((piece->start ^ piece->offset) & (size - 1))
-			return false;
-		any = any || ALIGN(piece->offset, size) + size <= piece->offset + piece->len;
-	}
-	return any;
 }
