@@ -109,8 +109,10 @@ static ssize_t answer(struct file *file, char __user *buf, size_t count, loff_t 
 
 static int ask_open(struct inode *inode, struct file *file)
 {
-	file->private_data = kzalloc(sizeof(struct answer), GFP_KERNEL);
-	return file->private_data ? 0 : -ENOMEM;
+	struct answer *a = kzalloc(sizeof(*a), GFP_KERNEL);
+
+	file->private_data = a;
+	return a ? 0 : -ENOMEM;
 }
 
 static int ask_release(struct inode *inode, struct file *file)
