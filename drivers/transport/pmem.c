@@ -33,11 +33,18 @@
  * and at least one. A request is memory of its own, counted: one for the queue, until the
  * device has returned it or was reset, and one for each caller that waits, who may be
  * killed meanwhile.
+ *
+ * A reset should make the device forget its requests. QEMU (10.0) does not: it answers
+ * them when its disk is done, writes into their memory, and puts them on the queue of
+ * whichever driver came next, which breaks it. So before a reset the request under way
+ * gets a few seconds to come back, when its callers have their answer already and the
+ * portal is gone; and if it does not come back its memory is never used again.
  */
 #include <linux/completion.h>
 #include <linux/device.h>
 #include <linux/err.h>
 #include <linux/ioport.h>
+#include <linux/kmemleak.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
@@ -47,6 +54,7 @@
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/virtio_ids.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include <uapi/linux/virtio_pmem.h>
@@ -57,6 +65,9 @@
 #include "../portal.h"
 
 #define PMP_NAME		"portal_pmem"
+
+/* How long a reset waits for a request to come back, see above. */
+#define PMP_GRACE		(3 * HZ)
 
 /* Feature bit, and the id of the shared memory region; in linux/virtio_pmem.h since 6.9. */
 #define PMP_F_SHMEM_REGION	0
@@ -85,6 +96,7 @@ struct pmp_flush {
  * @memory: where the memory is
  * @vq: flush requests; NULL while suspended
  * @broken_work: ends what waits for a device that has given up
+ * @returned: a request came back
  * @lock: the rest, and adding to @vq; taken in interrupts
  * @stopped: what flushes return without asking the device: 0, -EIO or -ENODEV
  * @flying: the request on the queue, or NULL
@@ -96,6 +108,7 @@ struct pmp {
 	struct portal_extent memory;
 	struct virtqueue *vq;
 	struct work_struct broken_work;
+	wait_queue_head_t returned;
 	spinlock_t lock;	/* see above */
 	int stopped;
 	struct pmp_flush *flying;
@@ -192,6 +205,7 @@ static void pmp_flush_done(struct virtqueue *vq)
 	}
 	if (!pmp->flying && pmp->next)
 		notify = pmp_submit(pmp);
+	wake_up(&pmp->returned);
 	spin_unlock_irqrestore(&pmp->lock, flags);
 
 	if (notify)
@@ -309,16 +323,30 @@ static int pmp_open_queue(struct pmp *pmp)
 	return 0;
 }
 
-/* Nobody is in pmp_flush() any more, and pmp_stop() was called. */
+static bool pmp_has_returned(struct pmp *pmp)
+{
+	return !READ_ONCE(pmp->flying) || virtqueue_is_broken(pmp->vq);
+}
+
+/*
+ * Nobody is in pmp_flush() any more, and pmp_stop() was called. No interrupt runs
+ * after the reset.
+ */
 static void pmp_close_queue(struct pmp *pmp)
 {
-	/* No interrupt runs afterwards, and the device has forgotten its buffers. */
-	portal_virtio_reset(pmp->vdev);
-	cancel_work_sync(&pmp->broken_work);
-	pmp_flush_put(pmp->flying);
-	pmp->flying = NULL;
+	struct virtio_device *vdev = pmp->vdev;
+
 	if (pmp->vq)
-		pmp->vdev->config->del_vqs(pmp->vdev);
+		wait_event_timeout(pmp->returned, pmp_has_returned(pmp), PMP_GRACE);
+	portal_virtio_reset(vdev);
+	cancel_work_sync(&pmp->broken_work);
+	if (pmp->flying) {
+		dev_warn(&vdev->dev, "a flush did not come back; its memory is given up\n");
+		kmemleak_not_leak(pmp->flying);
+		pmp->flying = NULL;
+	}
+	if (pmp->vq)
+		vdev->config->del_vqs(vdev);
 	pmp->vq = NULL;
 }
 
@@ -376,6 +404,7 @@ static int pmp_take(struct virtio_device *vdev)
 	pmp->vdev = vdev;
 	vdev->priv = pmp;
 	spin_lock_init(&pmp->lock);
+	init_waitqueue_head(&pmp->returned);
 	INIT_WORK(&pmp->broken_work, pmp_broken);
 
 	ret = pmp_find_memory(vdev, &pmp->memory);

@@ -10,7 +10,8 @@ from lab import build, kernels  # noqa: E402
 from lab.cache import LabError, run  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
-MODULES = ['portal.ko', 'portal_ivshmem.ko', 'portal_loopback.ko']
+MODULES = ['portal.ko', 'portal_ivshmem.ko', 'portal_loopback.ko',
+           'portal_pmem.ko']
 WARNS = '''#include <linux/module.h>
 static int nobody_calls_this(void) { return 0; }
 MODULE_LICENSE("GPL");
