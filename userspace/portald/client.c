@@ -35,11 +35,33 @@ void client_doom(struct client *c, const char *fmt, ...)
 	sd_event_source_set_enabled(c->portal->reaper, SD_EVENT_ONESHOT);
 }
 
+void client_log(const struct client *c, int prio, const char *event, const char *fmt, ...)
+{
+	const struct portal *p = c->portal;
+	const struct log_client l = {
+		.event = event, .kind = c->ops->noun, .pid = c->pid, .command = c->comm,
+		.id = c->id == NOBODY ? -1 : (long)c->id,
+	};
+	char text[384];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (c->id == NOBODY)
+		log_client(prio, p->conf.name, &l, "client of %s %s (pid %d, %s)",
+			   c->ops == &guest_ops ? p->l.guest.path : p->l.host.path, text,
+			   c->pid, c->comm);
+	else
+		log_client(prio, p->conf.name, &l, "%s %u %s (pid %d, %s)", c->ops->noun,
+			   c->id, text, c->pid, c->comm);
+}
+
 void client_deafen(struct client *c)
 {
-	log_line(LOG_WARNING, c->portal->conf.name,
-		 "%s %u has not read for %u s and is told nothing more; it keeps its id until it ends (pid %d, %s)",
-		 c->ops->noun, c->id, c->portal->conf.stall_timeout, c->pid, c->comm);
+	client_log(c, LOG_WARNING, "deaf",
+		   "has not read for %u s and is told nothing more; it keeps its id until it ends",
+		   c->portal->conf.stall_timeout);
 	c->deaf = true;
 	sendq_clear(&c->q);
 	c->retry = 0;

@@ -64,7 +64,13 @@ static const char *level_name(int prio)
 	}
 }
 
-static void json_line(int prio, const char *portal, const char *text)
+static void add_str(struct json_object *o, const char *key, const char *value)
+{
+	json_object_object_add(o, key, json_object_new_string(value));
+}
+
+static void json_line(int prio, const char *portal, const struct log_client *c,
+		      const char *text)
 {
 	struct json_object *o = json_object_new_object();
 	struct timespec ts;
@@ -76,34 +82,58 @@ static void json_line(int prio, const char *portal, const char *text)
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
 	snprintf(when + strlen(when), sizeof(when) - strlen(when), ".%06ldZ",
 		 ts.tv_nsec / 1000);
-	json_object_object_add(o, "time", json_object_new_string(when));
-	json_object_object_add(o, "level", json_object_new_string(level_name(prio)));
+	add_str(o, "time", when);
+	add_str(o, "level", level_name(prio));
 	if (portal)
-		json_object_object_add(o, "portal", json_object_new_string(portal));
-	json_object_object_add(o, "message", json_object_new_string(text));
+		add_str(o, "portal", portal);
+	if (c) {
+		add_str(o, "event", c->event);
+		add_str(o, "kind", c->kind);
+		if (c->id >= 0)
+			json_object_object_add(o, "id", json_object_new_int64(c->id));
+		json_object_object_add(o, "pid", json_object_new_int(c->pid));
+		add_str(o, "command", c->command);
+	}
+	add_str(o, "message", text);
 	dprintf(STDERR_FILENO, "%s\n",
 		json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN |
 						  JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(o);
 }
 
-void log_line(int prio, const char *portal, const char *fmt, ...)
+static void put(int prio, const char *portal, const struct log_client *c,
+		const char *fmt, va_list ap)
 {
 	char text[1024];
-	va_list ap;
 
 	if (!room())
 		return;
-	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 	/* One write for one line: lines of other processes cannot get between. */
 	if (form == FORM_JSON)
-		json_line(prio, portal, text);
+		json_line(prio, portal, c, text);
 	else if (form == FORM_JOURNAL)
 		dprintf(STDERR_FILENO, "<%d>%s%s%s\n", prio, portal ? portal : "",
 			portal ? ": " : "", text);
 	else
 		dprintf(STDERR_FILENO, "portald: %s%s%s\n", portal ? portal : "",
 			portal ? ": " : "", text);
+}
+
+void log_line(int prio, const char *portal, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	put(prio, portal, NULL, fmt, ap);
+	va_end(ap);
+}
+
+void log_client(int prio, const char *portal, const struct log_client *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	put(prio, portal, c, fmt, ap);
+	va_end(ap);
 }

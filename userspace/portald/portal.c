@@ -82,8 +82,7 @@ void portal_joined(struct portal *p, struct client *c)
 		p->others--;
 		p->total_processes++;
 	}
-	log_line(LOG_INFO, p->conf.name, "%s %u joined (pid %d, %s)", c->ops->noun, c->id,
-		 c->pid, c->comm);
+	client_log(c, LOG_INFO, "joined", "joined");
 	TAILQ_FOREACH(o, &p->clients, link)
 		if (concerns(c, o)) {
 			client_push(o, ITEM_PEER, c->id, c->efds);
@@ -109,20 +108,12 @@ static void maybe_restart_ids(struct portal *p)
 
 static void log_end(const struct client *c)
 {
-	const char *name = c->portal->conf.name;
 	uint64_t s = (now_usec(c->portal) - c->since) / USEC_PER_SEC;
 
-	if (c->id == NOBODY && *c->why)
-		log_line(LOG_WARNING, name, "client of %s cut: %s (pid %d, %s)",
-			 c->ops == &guest_ops ? c->portal->l.guest.path :
-						c->portal->l.host.path,
-			 c->why, c->pid, c->comm);
-	else if (*c->why)
-		log_line(LOG_WARNING, name, "%s %u cut: %s (pid %d, %s)", c->ops->noun,
-			 c->id, c->why, c->pid, c->comm);
+	if (*c->why)
+		client_log(c, LOG_WARNING, "cut", "cut: %s", c->why);
 	else if (c->member)
-		log_line(LOG_INFO, name, "%s %u left after %" PRIu64 " s (pid %d, %s)",
-			 c->ops->noun, c->id, s, c->pid, c->comm);
+		client_log(c, LOG_INFO, "left", "left after %" PRIu64 " s", s);
 }
 
 static void forget(struct portal *p, struct client *c)

@@ -112,6 +112,9 @@ int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids);
 void portal_joined(struct portal *p, struct client *c);
 
 /* client.c */
+/* A log line "KIND ID TEXT (pid, command)" about @c. */
+void client_log(const struct client *c, int prio, const char *event, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 void client_new(struct acceptor *a, int fd);
 void client_free(struct client *c);
 int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds *efds);

@@ -64,8 +64,8 @@ def _(stack):
                  "is not a portal's name")
     one_line(run('frobnicate', 'demo'), 2, 'is no command')
     one_line(run('status'), 2, 'which portal?')
-    one_line(run('--check-config'), 2, '/etc/vmportal/portald.conf', '--name') \
-        if not os.path.exists('/etc/vmportal/portald.conf') else None
+    if not os.path.exists('/etc/vmportal/portald.conf'):
+        one_line(run('--check-config'), 2, '/etc/vmportal/portald.conf', '--name')
 
 
 @point('bad files: FILE:LINE, exit 2')

@@ -327,7 +327,10 @@ def _(stack):
     d = Daemon(stack, '--json-log')
     d.guest()
     m = json.loads(d.wait_log('guest 8 joined'))
-    equal((m['portal'], m['level']), ('demo', 'info'), 'members')
+    me = dict(portal='demo', level='info', event='joined', kind='guest', id=8,
+              pid=os.getpid(), command=me)
+    equal({k: m[k] for k in me}, me, 'members')
+    m = json.loads(d.wait_log('serving'))
     equal(sorted(m), ['level', 'message', 'portal', 'time'], 'members')
     r, w = os.pipe()
     st = os.fstat(w)
