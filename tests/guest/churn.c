@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -19,13 +20,14 @@
 
 /* Work done, shared by all; "ended" are the portals that went under somebody. */
 struct tally {
-	unsigned long opened, mapped, touched, bus, rung, read, bound, forked, ended;
+	unsigned long opened, mapped, touched, bus, rung, read, bound, forked, ended, peeked, pinned;
 };
 
 static struct tally *tally;
 static char **devices;
 static int nr_devices;
 static time_t until;
+static int mem;	/* /proc/self/mem, of each process its own */
 
 #define COUNT(what)	__atomic_fetch_add(&tally->what, 1, __ATOMIC_RELAXED)
 
@@ -68,6 +70,48 @@ static void touch_some(volatile uint32_t *m, size_t words, bool write)
 	COUNT(touched);
 }
 
+/* Whatever can be done to a part of a mapping; leaves it mapped, elsewhere perhaps. */
+static char *twist(char *m, size_t page, size_t n, bool write)
+{
+	size_t first = dice(n), part = 1 + dice(n - first);
+	char *at = m + first * page, *to;
+	struct iovec iov = { at, part * page };
+	char buf[64];
+	int pipes[2];
+
+	switch (dice(6)) {
+	case 0:
+		mprotect(at, part * page, PROT_NONE);
+		mprotect(at, part * page, PROT_READ | (write ? PROT_WRITE : 0));
+		break;
+	case 1:
+		to = mremap(m, n * page, n * page, MREMAP_MAYMOVE | MREMAP_FIXED,
+			    mmap(NULL, n * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+		if (to != MAP_FAILED)
+			m = to;
+		break;
+	case 2:
+		if (!pipe2(pipes, O_NONBLOCK)) {
+			if (vmsplice(pipes[1], &iov, 1, 0) != -1 || errno != EFAULT)
+				COUNT(pinned);
+			close(pipes[0]);
+			close(pipes[1]);
+		}
+		break;
+	case 3:
+		madvise(at, part * page, MADV_DONTNEED);
+		madvise(at, part * page, MADV_WILLNEED);
+		break;
+	case 4:
+		if (pread(mem, buf, sizeof(buf), (off_t)(uintptr_t)at) > 0)
+			COUNT(peeked);
+		break;
+	default:
+		break;
+	}
+	return m;
+}
+
 static void use_map(int fd, const struct portal_info *info, bool write)
 {
 	size_t page = sysconf(_SC_PAGESIZE), pages = info->region_size / page;
@@ -80,6 +124,8 @@ static void use_map(int fd, const struct portal_info *info, bool write)
 	if (m == MAP_FAILED)
 		return;
 	COUNT(mapped);
+	touch_some(m, n * page / 4, write);
+	m = (void *)twist((char *)m, page, n, write);
 	touch_some(m, n * page / 4, write);
 	if (!dice(20)) {
 		child = fork();
@@ -166,6 +212,7 @@ static void process(unsigned int number)
 	unsigned long i;
 
 	sigaction(SIGBUS, &act, NULL);
+	mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	for (i = 0; i < THREADS; i++)
 		pthread_create(&threads[i], NULL, work, (void *)(number * 64 + i + 1));
 	for (i = 0; i < THREADS; i++)
@@ -209,6 +256,8 @@ int main(int argc, char **argv)
 	ok(tally->opened && tally->mapped && tally->touched && tally->forked,
 	   "%lu opens, %lu mappings, %lu touched, %lu SIGBUS, %lu forks", tally->opened,
 	   tally->mapped, tally->touched, tally->bus, tally->forked);
+	ok(tally->peeked && !tally->pinned, "%lu looks of a debugger; %lu times pinned, must be 0",
+	   tally->peeked, tally->pinned);
 	printf("# %lu rings, %lu reads, %lu binds, %lu found themselves without a portal\n",
 	       tally->rung, tally->read, tally->bound, tally->ended);
 	return done();
