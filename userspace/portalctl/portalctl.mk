@@ -7,7 +7,7 @@
 #	make portalctl-static	$(O)/bin/portalctl.static, for guests without any
 #
 # A cross build finds the libraries of the other architecture under SYSROOT, a
-# directory into which their packages were unpacked (tests/deps/sysroot makes one).
+# directory into which their packages were unpacked.
 
 SYSROOT ?=
 portalctl_triplet := $(shell $(CC) -print-multiarch 2>/dev/null)
@@ -66,3 +66,14 @@ endif
 portalctl: $(O)/bin/portalctl
 portalctl-static: $(O)/bin/portalctl.static
 ALL += $(O)/bin/portalctl
+
+MANDIR ?= $(PREFIX)/share/man
+
+# It finds the library in ../lib of wherever it is, ldconfig or not.
+.PHONY: install-portalctl
+install-portalctl: $(O)/bin/portalctl
+	$(call say,INSTALL,portalctl)
+	$(Q)install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/portalctl
+	$(Q)install -D -m 644 $(top)/userspace/man/portalctl.1 \
+		$(DESTDIR)$(MANDIR)/man1/portalctl.1
+INSTALL += install-portalctl

@@ -43,7 +43,7 @@ struct command {
 };
 
 extern const struct command cmd_list, cmd_info, cmd_send, cmd_recv, cmd_ping,
-			    cmd_watch, cmd_ring, cmd_bench;
+			    cmd_watch, cmd_ring, cmd_bench, cmd_bind, cmd_unbind;
 
 /* ---- tool.c ---- */
 
