@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+/*
+ * portalctl bind: make a virtio-pmem device a portal. portalctl unbind: give it back.
+ *
+ * A virtio-pmem device is a disk to everybody else. So bind first makes sure that nobody
+ * uses it (use.c), and holds every disk on it exclusively until virtio_pmem has let go:
+ * who wants to mount it meanwhile cannot.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <limits.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tool.h"
+#include "use.h"
+
+#define BUS		"/sys/bus/virtio/"
+#define OURS		"portal_pmem"
+#define STOCK		"virtio_pmem"
+#define PMEM_ID		0x1b
+#define NAME_LEN	32
+
+extern char **environ;
+
+struct args {
+	const char *device;
+	bool force;
+};
+
+/* The first line of a file, without its newline; false: there is none. */
+static bool read_line(const char *path, char *buf, size_t cap)
+{
+	FILE *f = fopen(path, "re");
+	bool good = f && fgets(buf, (int)cap, f);
+
+	if (f)
+		fclose(f);
+	if (good)
+		buf[strcspn(buf, "\n")] = '\0';
+	return good;
+}
+
+/* 0 or -errno. */
+static int write_name(const char *path, const char *name)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, name, strlen(name)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+/* Writes a device's name to an attribute of a driver. */
+static int tell_driver(const char *driver, const char *attr, const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), BUS "drivers/%s/%s", driver, attr);
+	return write_name(path, name);
+}
+
+static bool driver_there(const char *driver)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), BUS "drivers/%s", driver);
+	return !access(path, F_OK);
+}
+
+/* The driver of virtio device @name, or "". */
+static const char *driver_of(const char *name)
+{
+	static char target[PATH_MAX];
+	char path[128];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), BUS "devices/%s/driver", name);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return "";
+	target[n] = '\0';
+	return strrchr(target, '/') ? strrchr(target, '/') + 1 : target;
+}
+
+static bool is_virtio_name(const char *s, size_t len)
+{
+	return len > 6 && len < NAME_LEN && !strncmp(s, "virtio", 6) &&
+	       strspn(s + 6, "0123456789") == len - 6;
+}
+
+/* The virtioN that a path in /sys goes through. */
+static bool name_in_path(const char *path, char *name)
+{
+	for (const char *p = path; (p = strchr(p, '/')); ) {
+		size_t len = strcspn(++p, "/");
+
+		if (is_virtio_name(p, len)) {
+			snprintf(name, NAME_LEN, "%.*s", (int)len, p);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* By the device node of a disk, a DAX device, or a portal. */
+static bool name_of_node(const char *node, char *name)
+{
+	char path[128], real[PATH_MAX];
+	struct stat st;
+
+	if (stat(node, &st) || !(S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)))
+		return false;
+	snprintf(path, sizeof(path), "/sys/dev/%s/%u:%u", S_ISBLK(st.st_mode) ? "block" : "char",
+		 major(st.st_rdev), minor(st.st_rdev));
+	return realpath(path, real) && name_in_path(real, name);
+}
+
+/* By the PCI device it sits on. */
+static bool name_of_pci(const char *address, char *name)
+{
+	char pattern[128];
+	glob_t g;
+	bool good;
+
+	if (strlen(address) > 32 || strspn(address, "0123456789abcdef:.") != strlen(address))
+		return false;
+	snprintf(pattern, sizeof(pattern), "/sys/bus/pci/devices/%s/virtio[0-9]*", address);
+	good = !glob(pattern, 0, NULL, &g);
+	if (good) {
+		good = name_in_path(g.gl_pathv[0], name);
+		globfree(&g);
+	}
+	return good;
+}
+
+/* What the user named, as the virtio bus calls it. An exit code with the text printed. */
+static int resolve(const char *what, char *name)
+{
+	char path[128], id[32];
+
+	if (*what == '/') {
+		if (access(what, F_OK))
+			return fail(EX_OPEN, "%s: %s", what, strerror(errno));
+		if (!name_of_node(what, name))
+			return fail(EX_MISUSE, "%s is not on a virtio device", what);
+	} else if (is_virtio_name(what, strlen(what))) {
+		snprintf(name, NAME_LEN, "%s", what);
+	} else if (!name_of_pci(what, name)) {
+		return fail(EX_MISUSE, "%s: no such device; give /dev/pmemN, virtioN (ls "
+			    BUS "devices) or a PCI address like 0000:00:04.0", what);
+	}
+
+	snprintf(path, sizeof(path), BUS "devices/%s/device", name);
+	if (!read_line(path, id, sizeof(id)))
+		return fail(EX_OPEN, "%s: no such virtio device; ls " BUS "devices", name);
+	if (strtoul(id, NULL, 16) != PMEM_ID)
+		return fail(EX_MISUSE, "%s is a virtio device of id %s, not a virtio-pmem (0x%04x)",
+			    name, id, PMEM_ID);
+	return EX_DONE;
+}
+
+static int need_root(void)
+{
+	if (!geteuid())
+		return EX_DONE;
+	return fail(EX_LOCAL, "only root can bind and unbind drivers, and see who uses a device");
+}
+
+/* Binds nothing by itself: that is the module's promise. */
+static int load_driver(void)
+{
+	char *argv[] = { (char []){ "modprobe" }, (char []){ OURS }, NULL };
+	int status;
+	pid_t pid;
+
+	if (driver_there(OURS))
+		return EX_DONE;
+	if (!posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+		waitpid(pid, &status, 0);
+	if (driver_there(OURS))
+		return EX_DONE;
+	return fail(EX_OPEN, "the module " OURS " is not loaded, and modprobe " OURS " did not help");
+}
+
+/* Prints the portal of device @name. */
+static int print_portal(const char *name)
+{
+	char pattern[128];
+	glob_t g;
+
+	snprintf(pattern, sizeof(pattern), BUS "devices/%s/portal/portal[0-9]*", name);
+	if (glob(pattern, 0, NULL, &g))
+		return fail(EX_LOCAL, "%s is bound, but has no portal; see dmesg", name);
+	printf("/dev/%s\n", strrchr(g.gl_pathv[0], '/') + 1);
+	globfree(&g);
+	return EX_DONE;
+}
+
+/* From nobody to our driver; 0 or -errno. */
+static int hand_over(const char *name)
+{
+	int err = tell_driver(OURS, "allow", name);
+
+	if (err)
+		return err;
+	err = tell_driver(OURS, "bind", name);
+	if (err)
+		tell_driver(OURS, "allow", "\n");
+	return err;
+}
+
+static int do_bind(const char *name)
+{
+	const char *driver = driver_of(name);
+	struct use use;
+	int err = 0;
+
+	if (!strcmp(driver, OURS))
+		return print_portal(name);
+	if (*driver && strcmp(driver, STOCK))
+		return fail(EX_LOCAL, "%s belongs to the driver %s; unbind it from there first",
+			    name, driver);
+	if (load_driver())
+		return EX_OPEN;
+
+	if (use_claim(&use, name))
+		return fail(EX_LOCAL, "%s; nothing was changed", use.why);
+	if (*driver)
+		err = tell_driver(STOCK, "unbind", name);
+	use_release(&use);
+	if (err)
+		return fail(EX_LOCAL, "%s: cannot unbind it from " STOCK ": %s", name,
+			    strerror(-err));
+
+	err = hand_over(name);
+	if (!err)
+		return print_portal(name);
+	if (driver_there(STOCK))
+		tell_driver(STOCK, "bind", name);
+	return fail(EX_LOCAL, "%s: " OURS " does not take it: %s (dmesg says why); it is %s's again",
+		    name, strerror(-err), *driver_of(name) ? driver_of(name) : "nobody");
+}
+
+static int do_unbind(const char *name, bool force)
+{
+	struct use use;
+	int err;
+
+	if (strcmp(driver_of(name), OURS))
+		return fail(EX_MISUSE, "%s is not bound to " OURS " but to %s", name,
+			    *driver_of(name) ? driver_of(name) : "no driver");
+	if (!force) {
+		err = use_claim(&use, name);
+		use_release(&use);
+		if (err)
+			return fail(EX_LOCAL, "%s; --force takes it away all the same", use.why);
+	}
+	err = tell_driver(OURS, "unbind", name);
+	if (err)
+		return fail(EX_LOCAL, "%s: cannot unbind it: %s", name, strerror(-err));
+	if (!driver_there(STOCK)) {
+		printf("%s: no driver (modprobe " STOCK " makes it a disk again)\n", name);
+		return EX_DONE;
+	}
+	err = tell_driver(STOCK, "bind", name);
+	if (err)
+		return fail(EX_LOCAL, "%s: " STOCK " does not take it: %s; see dmesg", name,
+			    strerror(-err));
+	printf("%s: " STOCK "\n", name);
+	return EX_DONE;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *st)
+{
+	struct args *a = st->input;
+
+	switch (key) {
+	case 'f':
+		a->force = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (st->arg_num)
+			argp_error(st, "one device at a time");
+		a->device = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(st, "which device?");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static int run_bind(int argc, char **argv)
+{
+	static const struct argp argp = {
+		NULL, parse, "DEVICE", "Make a virtio-pmem device a portal. DEVICE is /dev/pmemN, "
+		"virtioN or a PCI address. Refused while anybody uses the disk on it. Prints the "
+		"portal.\v" EXIT_CODES_DOC, NULL, NULL, NULL
+	};
+	struct args a = { 0 };
+	char name[NAME_LEN];
+	int code;
+
+	parse_args(&argp, argc, argv, &a);
+	code = need_root();
+	if (!code)
+		code = resolve(a.device, name);
+	return code ? code : do_bind(name);
+}
+
+static int run_unbind(int argc, char **argv)
+{
+	static const struct argp_option options[] = {
+		{ "force", 'f', NULL, 0, "Even if a process has the portal open: its mappings "
+		  "are revoked", 0 },
+		{ 0 }
+	};
+	static const struct argp argp = {
+		options, parse, "DEVICE", "Make a portal over virtio-pmem a disk again. DEVICE is "
+		"/dev/portalN, virtioN or a PCI address.\v" EXIT_CODES_DOC, NULL, NULL, NULL
+	};
+	struct args a = { 0 };
+	char name[NAME_LEN];
+	int code;
+
+	parse_args(&argp, argc, argv, &a);
+	code = need_root();
+	if (!code)
+		code = resolve(a.device, name);
+	return code ? code : do_unbind(name, a.force);
+}
+
+const struct command cmd_bind = { "bind", "make a virtio-pmem device a portal", run_bind };
+const struct command cmd_unbind = { "unbind", "make it a disk again", run_unbind };
