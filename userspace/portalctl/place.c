@@ -82,7 +82,8 @@ int link_open(struct link *l, const struct place *pl)
 	int err;
 
 	memset(l, 0, sizeof(*l));
-	err = vmp_open(&l->p, pl->uri, 0);
+	/* A device may go at any time: an error of the next call is better than SIGBUS. */
+	err = vmp_open(&l->p, pl->uri, VMP_ZERO_ON_REVOKE);
 	if (err)
 		return fail(EX_OPEN, "%s", vmp_errmsg());
 	err = vmp_channel_open(&l->ch, l->p, &pl->ch);

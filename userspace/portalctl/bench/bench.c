@@ -378,7 +378,8 @@ static void run_child(struct bench *b, struct vmp *given)
 	b->child = 0;
 	pin(b, 1);
 	if (!given) {
-		err = vmp_open(&b->p, b->uri2 ? b->uri2 : b->place.uri, 0);
+		err = vmp_open(&b->p, b->uri2 ? b->uri2 : b->place.uri,
+			       VMP_ZERO_ON_REVOKE);
 		/* One channel to a vector: beside ourselves on one device, take the next. */
 		if (!err && !b->uri2)
 			b->place.ch.vector++;
@@ -412,7 +413,7 @@ static int open_local(struct bench *b)
 		run_child(b, pair[1]);
 	b->p = pair[0];
 	pin(b, 0);
-	if (!b->p && vmp_open(&b->p, b->place.uri, 0))
+	if (!b->p && vmp_open(&b->p, b->place.uri, VMP_ZERO_ON_REVOKE))
 		return fail(EX_OPEN, "%s", vmp_errmsg());
 	return 0;
 }
@@ -464,7 +465,7 @@ static int run_remote(struct bench *b)
 	int err;
 
 	b->side = b->place.ch.side;
-	if (vmp_open(&b->p, b->place.uri, 0))
+	if (vmp_open(&b->p, b->place.uri, VMP_ZERO_ON_REVOKE))
 		return fail(EX_OPEN, "%s", vmp_errmsg());
 	if (!b->side)
 		return run_leader(b);

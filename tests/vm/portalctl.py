@@ -1,0 +1,101 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""portalctl against real devices: a loopback pair in one guest, and what it says
+when modules, nodes or devices are missing or go away under it."""
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import suite                           # noqa: E402
+from lab.tap import Tap                         # noqa: E402
+
+
+def one_line(t, g, script, code, words, name):
+    """The command ends with this status and one line that holds these words."""
+    status, text = g.call(script)
+    lines = text.strip().splitlines()
+    t.ok(status == code and len(lines) == 1 and all(w in lines[0] for w in words), name,
+         'status %d, wanted %d\n%s' % (status, code, text))
+
+
+def missing(t, g):
+    one_line(t, g, 'portalctl list', 0, ['modprobe'], 'list without a portal says what to load')
+    one_line(t, g, 'portalctl info', 2, ['/dev/portal0'], 'no node: one line, status 2')
+    g.run('echo nothing > /dev/portal0')
+    one_line(t, g, 'portalctl info', 2, ['/dev/portal0'], 'a regular file in its place: one line')
+    one_line(t, g, 'portalctl recv /dev/portal0 /tmp/x', 2, ['/dev/portal0'],
+             'recv from a regular file: one line')
+    g.run('rm /dev/portal0')
+
+
+def listed(t, g):
+    g.run('modprobe portal_loopback pairs=1 size=4M vectors=3')
+    rows = json.loads(g.run('portalctl list --json'))
+    t.equal([(r['device'], r['transport'], r['size'], r['vectors']) for r in rows],
+            [('/dev/portal%d' % n, 'loopback', 4 << 20, 3) for n in (0, 1)],
+            'list --json: both ends of the pair')
+    t.ok(len({r['peer_id'] for r in rows}) == 2 and len({r['identity'] for r in rows}) == 2,
+         'with ids and identities of their own', rows)
+    text = g.run('portalctl list')
+    t.ok('DEVICE' in text and '/dev/portal1' in text and '4 MiB' in text, 'list as text', text)
+    info = json.loads(g.run('portalctl info --json /dev/portal1'))
+    t.ok('ring' in info['caps'] and 'events' in info['caps'], 'info: it rings and is rung', info)
+
+
+def transfers(t, g):
+    g.run('dd if=/dev/urandom of=/tmp/in bs=1M count=20 2>/dev/null')
+    rx = g.start('portalctl recv -q --json /dev/portal1 /tmp/out')
+    tx = g.start('portalctl send -q --json /dev/portal0 /tmp/in')
+    t.equal((tx.wait(60), rx.wait(60)), (0, 0), '20 MiB from portal0 to portal1')
+    sums = g.run('sha256sum /tmp/in /tmp/out').split()[::2]
+    t.ok(sums[0] == sums[1] == json.loads(rx.text())['sha256'], 'arrive unchanged', sums)
+    echo = g.start('portalctl ping --echo /dev/portal1')
+    r = json.loads(g.run('portalctl ping --json --count 100 --spin-us 0 /dev/portal0'))
+    t.equal((r['count'], echo.wait(20)), (100, 0), '100 round trips')
+    w = g.start('portalctl watch --json --count 2 --timeout 20 /dev/portal1')
+    peer = w.expect(r'as peer (\d+)', 10).group(1).decode()
+    g.run('portalctl ring /dev/portal0 %s 2; sleep 0.2; portalctl ring /dev/portal0 %s 0' % (
+        peer, peer))
+    w.wait(20)
+    rung = [json.loads(x) for x in w.text().splitlines() if x.startswith('{')]
+    t.equal([(x['vector'], x['count']) for x in rung], [(2, 1), (0, 1)], 'watch sees ring')
+
+
+def benches(t, g):
+    status, text = g.call('portalctl bench --only rtt /dev/portal0 /dev/portal1')
+    t.ok(status == 5 and 'two CPUs' in text, 'bench of two ends refuses one CPU in a line', text)
+    other = g.start('portalctl bench --side 1 --timeout 30 /dev/portal1')
+    r = json.loads(g.run('portalctl bench --side 0 --only wake --windows 3 --timeout 30 --json '
+                         '/dev/portal0', 120))
+    t.ok(other.wait(20) == 0 and [b['name'] for b in r['cases'][0]['beside']] ==
+         ['bare doorbells'], 'bench of a wake-up beside the bare doorbells', r)
+
+
+def revoked(t, g):
+    jobs = [g.start('portalctl ' + c) for c in (
+        'recv /dev/portal1 /tmp/none', 'watch /dev/portal0')]
+    jobs[1].expect('watching', 10)
+    g.run('sleep 0.5; rmmod portal_loopback')
+    for j in jobs:
+        code, text = j.wait(20), j.text()
+        bad = [x for x in text.splitlines() if x.startswith('portalctl: ')]
+        t.ok(code == 3 and len(bad) == 1, 'the device goes under it: %s: one line, status 3' %
+             j.script, '%d\n%s' % (code, text))
+
+
+def main():
+    k = suite.kernel()
+    with Tap() as t:
+        rd = suite.initrd(k, user=['portalctl'])
+        with suite.guest('a', k, rd) as g:
+            missing(t, g)
+            listed(t, g)
+            transfers(t, g)
+            benches(t, g)
+            revoked(t, g)
+            g.finish(t)
+
+
+if __name__ == '__main__':
+    main()
