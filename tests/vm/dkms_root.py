@@ -84,6 +84,13 @@ def version():
         return re.search(r'(?m)^VERSION *:?= *(\S+)', f.read()).group(1)
 
 
+def built_by_kbuild():
+    with open(os.path.join(ROOT, 'Kbuild')) as f:
+        text = f.read().replace('\\\n', ' ')
+    rows = re.findall(r'(?m)^obj-(?:m|\$\(\w+\)) *[:+]?= *(.*)$', text)
+    return set(re.findall(r'(\w+)\.o\b', ' '.join(rows)))
+
+
 def check_install(t, c):
     """make dkms-install, twice; what it left behind."""
     say('make dkms-install for ' + c.release)
@@ -100,6 +107,10 @@ def check_install(t, c):
         version(), c.release)).stdout
     bad = [line for line in logs.splitlines() if build.harmful(line)]
     t.ok(not bad, 'DKMS builds without a warning', '\n'.join(bad))
+    installed = {f[:-3] for f in os.listdir(c.path(
+        '/lib/modules/%s/updates/dkms' % c.release))}
+    t.equal(installed, built_by_kbuild(), 'dkms.conf installs all that Kbuild '
+            'builds')
     found = c.sh('modprobe -R -S %s %s' % (c.release, ALIAS),
                  check=False).stdout.split()
     # virtio_pci claims all of its vendor's devices, and declines ours.

@@ -143,6 +143,8 @@ def check_pair(t, kx, ka, page):
             status, text = g.call(LOAD)
             t.ok(status == 0, '%s: the alias loads the module, /dev/portal0 '
                  'appears' % g.name, text)
+            t.equal(g.run('stat -c "%a %u:%g" /dev/portal0').strip(),
+                    '600 0:0', "%s: without udev it is root's alone" % g.name)
         check_pages(t, x, a, page)
         portal.guard(t, [x, a], size=REGION)
         check_fence(t, x, a)
