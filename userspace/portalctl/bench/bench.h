@@ -55,6 +55,7 @@ struct sample {
  * @lead: leader's half of one window of b->window_ns
  * @follow: follower's half, until it is told to stop; NULL: it only waits
  * @local: needs both ends in one machine
+ * @scale: another machine's worth of work, shown to give the scale: no aim
  */
 struct contender {
 	const char *name;
@@ -62,6 +63,7 @@ struct contender {
 	int (*lead)(struct bench *b, struct sample *s);
 	int (*follow)(struct bench *b);
 	bool local;
+	bool scale;
 };
 
 enum unit { UNIT_NS, UNIT_RATE, UNIT_BYTES };

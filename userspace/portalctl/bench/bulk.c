@@ -183,14 +183,14 @@ static int follow_place(struct bench *b)
 	return 0;
 }
 
-static const struct contender copy = { "vmp_send/vmp_recv", NULL, lead_copy, follow_copy, false };
+static const struct contender copy = { "vmp_send/vmp_recv", NULL, lead_copy, follow_copy, false, false };
 static const struct contender bare_copy = { "memcpy in, memcpy out, bare buffers", reset_bulk,
-					    lead_bare_bulk, follow_bare_copy, false };
-static const struct contender alone = { "memcpy, one process alone", NULL, lead_alone, NULL, false };
+					    lead_bare_bulk, follow_bare_copy, false, false };
+static const struct contender alone = { "memcpy, one process alone", NULL, lead_alone, NULL, false, true };
 static const struct contender place = { "reserve/commit, peek/release", NULL, lead_place,
-					follow_place, false };
+					follow_place, false, false };
 static const struct contender bare_place = { "memcpy in, read in place, bare buffers", reset_bulk,
-					     lead_bare_bulk, follow_bare_touch, false };
+					     lead_bare_bulk, follow_bare_touch, false, false };
 
 const struct bench_case case_bulk_copy = {
 	.key = "bulk-copy", .title = "1 MiB messages, copied in and out", .unit = UNIT_BYTES,

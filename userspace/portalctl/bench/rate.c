@@ -129,9 +129,9 @@ static int follow_##r(struct bench *b) { return rival_follow(b, &rival_##r); }
 /* Rivals trust their shared indices, so they only run between our own processes. */
 #ifdef HAVE_CK
 RIVAL(ck)
-static const struct contender ck = { "ck_ring", reset_ck, lead_ck, follow_ck, true };
+static const struct contender ck = { "ck_ring", reset_ck, lead_ck, follow_ck, true, false };
 static const struct contender ck_fenced = { "ck_ring + fence and flag", reset_ck,
-					    lead_fenced_ck, follow_ck, true };
+					    lead_fenced_ck, follow_ck, true, false };
 #define CK(x)	&x,
 #else
 #define CK(x)
@@ -140,17 +140,17 @@ static const struct contender ck_fenced = { "ck_ring + fence and flag", reset_ck
 #ifdef HAVE_BOOST
 RIVAL(boost)
 static const struct contender boost = { "boost spsc_queue", reset_boost, lead_boost,
-					follow_boost, true };
+					follow_boost, true, false };
 static const struct contender boost_fenced = { "boost spsc_queue + fence and flag", reset_boost,
-					       lead_fenced_boost, follow_boost, true };
+					       lead_fenced_boost, follow_boost, true, false };
 #define BOOST(x)	&x,
 #else
 #define BOOST(x)
 #endif
 
-static const struct contender each = { "vmp_send/vmp_recv", NULL, lead_each, follow_recv, false };
+static const struct contender each = { "vmp_send/vmp_recv", NULL, lead_each, follow_recv, false, false };
 static const struct contender burst = { "vmp_send(VMP_MORE) by 32/vmp_recv", NULL, lead_burst,
-					follow_recv, false };
+					follow_recv, false, false };
 
 const struct bench_case case_rate_spin = {
 	.key = "rate-spin", .title = "64 B one way, ends that never sleep", .unit = UNIT_RATE,

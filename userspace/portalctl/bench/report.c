@@ -72,8 +72,9 @@ static void add_ratio(struct json_object *j, const struct outcome *o, size_t i)
 	add_double(r, "p10", v[rank(o->windows, 10)]);
 	add_double(r, "p90", v[rank(o->windows, 90)]);
 	json_object_object_add(j, "ratio", r);
-	json_object_object_add(j, "reached", json_object_new_boolean(
-			       o->c->at_most ? med <= o->c->aim : med >= o->c->aim));
+	if (!o->c->c[i]->scale)
+		json_object_object_add(j, "reached", json_object_new_boolean(
+				       o->c->at_most ? med <= o->c->aim : med >= o->c->aim));
 	free(v);
 }
 
@@ -149,13 +150,15 @@ void print_outcome(struct json_object *j)
 	for (size_t i = 0; i < json_object_array_length(beside); i++) {
 		struct json_object *f = json_object_array_get_idx(beside, i);
 		struct json_object *r = json_object_object_get(f, "ratio");
-		char mark[120];
+		struct json_object *reached = json_object_object_get(f, "reached");
+		char mark[120], aim[60] = "";
 
-		snprintf(mark, sizeof(mark), "  ratio %.2f (%.2f .. %.2f), aim %s %.2f%s",
-			 get_double(r, "median"), get_double(r, "p10"), get_double(r, "p90"),
-			 get_text(j, "aim_is"), get_double(j, "aim"),
-			 json_object_get_boolean(json_object_object_get(f, "reached")) ? "" :
-			 ": missed");
+		if (reached)
+			snprintf(aim, sizeof(aim), ", aim %s %.2f%s", get_text(j, "aim_is"),
+				 get_double(j, "aim"),
+				 json_object_get_boolean(reached) ? "" : ": missed");
+		snprintf(mark, sizeof(mark), "  ratio %.2f (%.2f .. %.2f)%s",
+			 get_double(r, "median"), get_double(r, "p10"), get_double(r, "p90"), aim);
 		print_figure(f, unit, mark);
 	}
 	printf("  per message: %.3f system calls, %.3f doorbells\n",

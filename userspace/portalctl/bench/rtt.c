@@ -280,12 +280,12 @@ static int follow_bell(struct bench *b)
 	}
 }
 
-static const struct contender rtt_vmp = { "vmp_send/vmp_recv", NULL, lead_vmp, follow_vmp, false };
-static const struct contender bare = { "bare cache lines", reset_bare, lead_bare, follow_bare, false };
+static const struct contender rtt_vmp = { "vmp_send/vmp_recv", NULL, lead_vmp, follow_vmp, false, false };
+static const struct contender bare = { "bare cache lines", reset_bare, lead_bare, follow_bare, false, false };
 static const struct contender wake_vmp = { "vmp_send/vmp_recv, asleep", NULL, lead_vmp_singly,
-					   follow_vmp, false };
-static const struct contender efd = { "bare eventfds", NULL, lead_efd, follow_efd, true };
-static const struct contender bell = { "bare doorbells", reset_bare, lead_bell, follow_bell, false };
+					   follow_vmp, false, false };
+static const struct contender efd = { "bare eventfds", NULL, lead_efd, follow_efd, true, false };
+static const struct contender bell = { "bare doorbells", reset_bare, lead_bell, follow_bell, false, false };
 
 const struct bench_case case_rtt = {
 	.key = "rtt", .title = "round trip of 32 B, ends that never sleep", .unit = UNIT_NS,
