@@ -55,7 +55,7 @@ struct sample {
  * @lead: leader's half of one window of b->window_ns
  * @follow: follower's half, until it is told to stop; NULL: it only waits
  * @local: needs both ends in one machine
- * @scale: another machine's worth of work, shown to give the scale: no aim
+ * @scale: does less than a message needs; shown for the scale, without an aim
  */
 struct contender {
 	const char *name;
