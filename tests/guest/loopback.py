@@ -1,0 +1,85 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""loopback.py [KERNEL]: the core, in one guest, over portal_loopback.
+
+Every program of this directory that needs no second machine, the module's
+parameters, the tracepoints, and loading and unloading fifty times. KERNEL as
+for tests/vm/kernels, or "debug" (default 6.1).
+"""
+import os
+import re
+import sys
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(TOP, 'tests', 'vm'))
+from lab import suite  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+
+LOAD = 'modprobe portal_loopback size=8M'
+UNLOAD = 'rmmod portal_loopback'
+TRACING = '/sys/kernel/tracing'
+BAD_PARAMETERS = ['size=0', 'size=-1', 'size=4097', 'size=1Q', 'size=2000G',
+                  'pairs=0', 'pairs=65', 'vectors=2049', 'vectors=-1']
+
+
+def parameters(t, g):
+    for bad in BAD_PARAMETERS:
+        status, _ = g.call('modprobe portal_loopback ' + bad)
+        t.ok(status != 0 and g.call('ls /dev/portal0')[0] != 0,
+             'loopback with %s is refused' % bad)
+    g.run('modprobe portal_loopback pairs=3 size=1M vectors=0')
+    t.equal(g.run('cat /sys/class/portal/portal*/identity').split(),
+            ['loopback-%d.%d' % (p, e) for p in range(3) for e in range(2)],
+            'three pairs are portals 0 to 5')
+    g.tap(t, 'ioctls /dev/portal5', name='ioctls without vectors')
+    g.run(UNLOAD + '; modprobe portal_loopback size=64K vectors=2048')
+    g.tap(t, 'ioctls /dev/portal1', name='ioctls with 2048 vectors')
+    g.tap(t, 'mapping /dev/portal0 /dev/portal1', name='mapping of 64 KiB')
+    g.run(UNLOAD)
+
+
+def tracepoints(t, g):
+    """Each tracepoint says what happened."""
+    if g.call('mount -t tracefs none %s 2>/dev/null; ls %s/events' % (
+            TRACING, TRACING))[0]:
+        t.skip('tracepoints', 'this kernel has no tracefs')
+        return
+    g.run('echo 1 > %s/events/portal/enable' % TRACING)
+    g.run('mapping /dev/portal0 - > /dev/null; ioctls > /dev/null; ' + UNLOAD)
+    trace = g.run('cat %s/trace' % TRACING)
+    for name, pattern in (
+            ('doorbell', r'portal=0 peer=0 vector=0 result=0'),
+            ('interrupt', r'portal=0 vector=0 count=1\b'),
+            ('fault', r'portal=0 offset=0x0 pages=\d+ result=0x100'),
+            ('revoke', r'portal=0')):
+        t.ok(re.search('portal_%s: %s' % (name, pattern), trace),
+             'tracepoint portal_' + name, trace[:1500])
+    g.run('echo 0 > %s/events/portal/enable; %s' % (TRACING, LOAD))
+
+
+def main(t):
+    k = suite.kernel()
+    with suite.guest('a', k, suite.initrd(k, programs=True)) as g:
+        parameters(t, g)
+        g.run(LOAD)
+        for program in ('ioctls', 'ioctls32', 'events',
+                        'mapping /dev/portal0 /dev/portal1',
+                        'mapping32 /dev/portal0 /dev/portal1'):
+            g.tap(t, program, timeout=120)
+        g.run('%s; %s' % (UNLOAD, LOAD))    # rings wants a region of zeroes
+        g.tap(t, 'rings both /dev/portal0 /dev/portal1', timeout=120)
+        g.tap(t, "revoke /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
+        tracepoints(t, g)
+        g.tap(t, "churn 10 '%s' '%s' /dev/portal0 /dev/portal1" % (
+            UNLOAD, LOAD), timeout=120)
+        status, text = g.call(
+            'rmmod portal_loopback portal; i=0; while [ $i -lt 50 ]; do '
+            'i=$((i+1)); %s && rmmod portal_loopback && rmmod portal || exit 1; '
+            'done' % LOAD, timeout=120)
+        t.ok(status == 0, 'load and unload fifty times', text)
+        g.finish(t)
+
+
+if __name__ == '__main__':
+    with Tap() as tap:
+        main(tap)
