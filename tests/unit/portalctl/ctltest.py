@@ -16,7 +16,7 @@ import traceback
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
 OUT = os.environ.get('VMPORTAL_BUILD') or os.path.join(TOP, 'build', 'user')
-CTL = os.path.join(OUT, 'bin', 'portalctl')
+CTL = os.environ.get('PORTALCTL') or os.path.join(OUT, 'bin', 'portalctl')
 LIMIT = 60              # seconds that any one step may take
 
 

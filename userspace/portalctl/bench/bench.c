@@ -409,8 +409,11 @@ static int open_local(struct bench *b)
 	b->child = fork();
 	if (b->child < 0)
 		return fail(EX_LOCAL, "fork: %s", strerror(errno));
-	if (!b->child)
+	if (!b->child) {
+		vmp_close(pair[0]);
 		run_child(b, pair[1]);
+	}
+	vmp_close(pair[1]);
 	b->p = pair[0];
 	pin(b, 0);
 	if (!b->p && vmp_open(&b->p, b->place.uri, VMP_ZERO_ON_REVOKE))
