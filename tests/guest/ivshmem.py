@@ -1,0 +1,184 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""ivshmem.py [KERNEL]: portal_ivshmem on QEMU's devices.
+
+Two guests and their doorbells; unbinding amid everything; where the memory lies
+and how it is cached; reset and suspend under running mappings; devices that cannot
+work; other drivers for the same device. KERNEL as for tests/vm/kernels, or "debug"
+(default 6.1).
+"""
+import os
+import re
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(TOP, 'tests', 'vm'))
+from lab import suite  # noqa: E402
+from lab.portal import Portald, Region  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+
+DRIVER = '/sys/bus/pci/drivers/portal_ivshmem'
+MiB = 1 << 20
+ROOT_PORT = ['-device', 'pcie-root-port,id=rp0,slot=1,bus=pcie.0,pref64-reserve=1G']
+
+
+def cycle(address):
+    """Shell words: take the device from its driver, and give it back."""
+    return "'echo %s > %s/unbind' 'echo %s > %s/bind'" % (
+        address, DRIVER, address, DRIVER)
+
+
+def identity(g):
+    return g.run('cat /sys/class/portal/portal0/identity').strip()[len('pci-'):]
+
+
+def pair(t, k, rd):
+    """Two guests, doorbells between them, then removal amid everything."""
+    server = Portald(size='16M', vectors=4)
+    with suite.guest('a', k, rd, server.doorbell()) as a, \
+            suite.guest('b', k, rd, server.doorbell()) as b:
+        for g in (a, b):
+            g.run('modprobe portal_ivshmem')
+        sides = [g.start('rings %d /dev/portal0 65536' % n)
+                 for n, g in enumerate((a, b))]
+        for n, job in enumerate(sides):
+            status = job.wait(200)
+            t.nested(job.text(), 'rings, side %d' % n, status)
+        for program in ('ioctls', 'ioctls32', 'mapping', 'mapping32'):
+            a.tap(t, program)
+        words = cycle(identity(a))
+        a.tap(t, 'revoke /dev/portal0 ' + words, timeout=120)
+        a.tap(t, 'churn 8 %s /dev/portal0' % words, timeout=120)
+        a.finish(t)
+        b.finish(t)
+    server.stop()
+
+
+def cached(g):
+    return g.run('cat /sys/class/portal/portal0/cache').strip()
+
+
+def reservation(g):
+    """The memory type table's word on the region, and its place."""
+    bar = int(g.run("sed -n 3p /sys/class/portal/portal0/device/resource")
+              .split()[0], 16)
+    g.call('mount -t debugfs none /sys/kernel/debug 2>/dev/null')
+    table = g.run('cat /sys/kernel/debug/x86/pat_memtype_list')
+    found = re.findall(r'\[mem 0x0*%x-0x\w+\] (\S+)' % bar, table)
+    if not found:       # one line per range, but 5.10 has older words
+        found = re.findall(r'(\S+) @ 0x0*%x-' % bar, table)
+    return bar, found[-1] if found else table
+
+
+def memory_types(t, k, rd):
+    """A low BAR is uncached, moves, and is write-back; a huge one just works."""
+    with suite.guest('low', k, rd, Region(64 * MiB).plain()) as g:
+        g.run('modprobe portal_ivshmem relocate=0')
+        bar, kind = reservation(g)
+        t.ok(bar < 1 << 32 and cached(g) == 'uncached' and kind == 'uncached-minus',
+             'below 4 GiB the memory is uncached (%#x, %s)' % (bar, kind))
+        log = g.dmesg()
+        t.ok(re.search(r'uncached and slow.*place the BAR above 4 GiB', log),
+             'which the log says, and the remedy', log[-1000:])
+        g.run('rmmod portal_ivshmem; modprobe portal_ivshmem')
+        bar, kind = reservation(g)
+        t.ok(bar >= 1 << 32 and cached(g) == 'write-back' and kind == 'write-back',
+             'left to itself the driver moves it: write-back (%#x, %s)' % (bar, kind))
+        g.tap(t, 'mapping', name='mapping of 64 MiB')
+        g.finish(t)
+    for size in (4096 * MiB, 4096):
+        with suite.guest('size', k, rd, Region(size).plain()) as g:
+            g.run('modprobe portal_ivshmem')
+            got = int(g.run('cat /sys/class/portal/portal0/size'))
+            t.ok(got == size and cached(g) == 'write-back',
+                 'a region of %d bytes: write-back' % size)
+            g.tap(t, "revoke /dev/portal0 " + cycle(identity(g)) if size > MiB else 'ioctls',
+                  name='region of %d bytes' % size, timeout=120)
+            g.finish(t)
+    # Parts of a large entry: what a PUD entry would not survive.
+    with suite.guest('split', k, rd, Region(1024 * MiB).plain()) as g:
+        g.run('modprobe portal_ivshmem')
+        g.tap(t, 'mapping', name='mapping of 1 GiB', timeout=200)
+        g.finish(t)
+
+
+def pauses(t, k, rd):
+    """Reset, and real suspend to RAM."""
+    server = Portald(size='16M', vectors=4)
+    doorbell = [w.replace('ivshmem-doorbell,', 'ivshmem-doorbell,bus=rp0,')
+                for w in server.doorbell()]
+    with suite.guest('reset', k, rd, ROOT_PORT + doorbell, machine='q35') as g:
+        g.run('modprobe portal_ivshmem')
+        g.tap(t, "pause /dev/portal0 'echo 1 > /sys/class/portal/portal0/device/reset'",
+              name='reset', timeout=200)
+        g.finish(t)
+    with suite.guest('sleep', k, rd, server.doorbell()) as g:
+        g.run('modprobe portal_ivshmem')
+        if 'mem' not in g.run('cat /sys/power/state') or \
+                '[deep]' not in g.run('cat /sys/power/mem_sleep'):
+            t.skip('suspend', 'this kernel has no suspend to RAM')
+        else:
+            job = g.start('echo mem > /sys/power/state')
+            for _ in range(150):
+                if g.qmp('query-status')['status'] == 'suspended':
+                    break
+                time.sleep(0.2)
+            g.qmp('system_wakeup')
+            t.ok(job.wait(60) == 0, 'suspend to RAM and back')
+            t.equal(g.run('cat /sys/class/portal/portal0/generation').strip(), '1',
+                    'a new generation')
+            g.tap(t, 'mapping', name='after suspend')
+        g.finish(t)
+    server.stop()
+
+
+def misfits(t, k, rd):
+    """A BAR that got no address, and other drivers."""
+    port = ['-device', 'pcie-root-port,id=rp0,slot=1,bus=pcie.0,pref64-reserve=4M,'
+            'mem-reserve=2M']
+    with suite.guest('homeless', k, rd, port + Region(256 * MiB).backend('m'),
+                     machine='q35') as g:
+        g.run('modprobe portal_ivshmem')
+        g.qmp('device_add', driver='ivshmem-plain', id='iv0', memdev='m', bus='rp0')
+        for _ in range(100):
+            if 'BAR2' in g.dmesg() or not g.call('ls /dev/portal0')[0]:
+                break
+            time.sleep(0.2)
+        log = g.dmesg()
+        if g.call('ls /dev/portal0')[0]:
+            t.ok(re.search(r'BAR2, the shared memory, has no address', log),
+                 'a BAR without an address is an error that says so', log[-1500:])
+        else:
+            t.skip('a BAR without an address', 'this kernel found one for it')
+        g.finish(t)
+    with suite.guest('others', k, rd, Region(4 * MiB).plain()) as g:
+        g.run('modprobe portal_ivshmem')
+        address = identity(g)
+        device = '/sys/bus/pci/devices/' + address
+        g.run('modprobe uio_pci_generic 2>/dev/null; echo uio_pci_generic > %s/driver_override; '
+              'echo %s > %s/unbind; echo %s > /sys/bus/pci/drivers_probe' % (
+                  device, address, DRIVER, address))
+        t.ok(g.call('ls /dev/portal0')[0] != 0 and
+             'portal_ivshmem' not in g.run('readlink %s/driver || true' % device),
+             'driver_override keeps the device from us')
+        g.run('[ ! -e %s/driver ] || echo %s > %s/driver/unbind; '
+              'echo > %s/driver_override; echo %s > /sys/bus/pci/drivers_probe' % (
+                  device, address, device, device, address))
+        t.equal(identity(g), address, 'and without it the device is ours again')
+        g.tap(t, 'ioctls', name='after the other driver')
+        g.finish(t)
+
+
+def main(t):
+    k = suite.kernel()
+    rd = suite.initrd(k, programs=True, names=['uio_pci_generic'])
+    pair(t, k, rd)
+    memory_types(t, k, rd)
+    pauses(t, k, rd)
+    misfits(t, k, rd)
+
+
+if __name__ == '__main__':
+    with Tap() as tap:
+        main(tap)
