@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Portals for guests: regions, ivshmem devices, the guard, our user space."""
+import hashlib
 import os
 import subprocess
 
@@ -80,9 +81,11 @@ def guard(t, guests, device='/dev/portal0', path=None, offset=None, size=None,
 
 
 def userspace(flags=()):
-    """The directory of our user space, built outside the tree."""
-    out = cache_dir('user')
-    with lock('user'):
+    """The directory of our user space, built outside the tree; one for each tree,
+    because make compares times, not contents."""
+    name = 'user-' + hashlib.sha256(ROOT.encode()).hexdigest()[:8]
+    out = cache_dir(name)
+    with lock(name):
         run(['make', '-s', '-j2', '-C', os.path.join(ROOT, 'userspace'),
              'O=' + out, 'all'] + list(flags), timeout=600)
     return out
