@@ -54,8 +54,10 @@ def make_vars():
 
 def userspace(targets=('all', 'portalctl-static')):
     """(directory, make's output) of our user space for arm64."""
-    out = cache_dir('user-arm64')
-    with lock('user-arm64'):
+    # One for each tree: make compares times, not contents.
+    name = 'user-arm64-' + hashlib.sha256(ROOT.encode()).hexdigest()[:8]
+    out = cache_dir(name)
+    with lock(name):
         say('cross-building user space for arm64')
         p = run(['nice', 'make', '-j2', '-C', os.path.join(ROOT, 'userspace'),
                  'O=' + out] + make_vars() + list(targets), timeout=600)
