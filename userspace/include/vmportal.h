@@ -150,7 +150,7 @@ struct vmp_info {
 	uint32_t generation;
 	uint32_t reserved;
 	char transport[16];
-	char identity[108];
+	char identity[112];
 };
 
 /**

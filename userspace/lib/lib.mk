@@ -6,7 +6,9 @@ lib_src := attach channel dev efd errmsg handshake message pair portal shm unix 
 lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
 lib_so  := libvmportal.so.$(SOVERSION)
 
-ALL     += $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
+examples := $(patsubst $(top)/userspace/examples/%.c,$(O)/examples/%,$(wildcard $(top)/userspace/examples/*.c))
+
+ALL     += $(examples) $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 INSTALL += install-lib
 
 # Position-independent for both: the archive may end up in a shared object.
@@ -35,7 +37,15 @@ $(O)/lib/vmportal.pc: $(top)/userspace/lib/vmportal.pc.in $(top)/userspace/Makef
 	$(Q)mkdir -p $(@D)
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@VERSION@|$(VERSION)|' $< > $@
 
-.PHONY: install-lib
+# As a program of somebody else's: the public header and the shared library alone.
+$(O)/examples/%: $(top)/userspace/examples/%.c $(O)/lib/libvmportal.so
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -Wall -Wextra $(WERROR) -Wno-unused-parameter -I$(top)/userspace/include \
+		$(CFLAGS) $(LDFLAGS) -o $@ $< -L$(O)/lib -lvmportal -Wl,-rpath,'$$ORIGIN/../lib'
+
+.PHONY: install-lib examples
+examples: $(examples)
 install-lib: $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 	$(call say,INSTALL,$(DESTDIR)$(LIBDIR)/$(lib_so))
 	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include/linux

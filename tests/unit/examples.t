@@ -1,0 +1,56 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# examples.t - the examples do what they say, over a file shared by two processes.
+set -u
+top=$(cd "$(dirname "$0")/../.." && pwd)
+out=${VMPORTAL_UNIT_OUT:-$top/build/user}
+make -s -C "$top/userspace" O="$out" examples >&2 || { echo "1..1"; echo "not ok 1 - examples build"; exit 1; }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+bin=$out/examples
+n=0 bad=0
+
+check() { # NAME WANTED: $dir/got is what came
+	n=$((n + 1))
+	if [ "$(cat "$dir/got")" = "$2" ]; then
+		echo "ok $n - $1"
+	else
+		bad=1
+		echo "not ok $n - $1"
+		sed 's/^/# got: /' "$dir/got"
+	fi
+}
+
+pair() { # RECEIVER SENDER ARGUMENTS...
+	rx=$1 tx=$2
+	shift 2
+	rm -f "$dir/region" "$dir/got"
+	timeout 20 "$bin/$rx" "file:$dir/region?size=1M" > "$dir/got" 2>&1 &
+	timeout 20 "$bin/$tx" "file:$dir/region?size=1M" "$@" || echo "# $tx: $?"
+	wait $! || echo "# $rx: $?"
+}
+
+echo "1..5"
+pair recv send hello 'from the other side' ''
+check "send, recv" "hello
+from the other side"
+pair peek send a b c
+check "peek and release" "a
+b
+c"
+pair poll send one two
+check "poll from a loop" "one
+two"
+pair recv reserve 3
+check "reserve and commit, in a batch" "message 0
+message 1
+message 2"
+long=
+for f in "$top"/userspace/examples/*.c; do
+	# Without the two lines of licence and purpose.
+	[ "$(wc -l < "$f")" -le 31 ] || long="$long ${f##*/}"
+done
+echo "$long" | tr -d ' ' > "$dir/got"
+check "each is short enough to read" ""
+exit $bad
