@@ -345,8 +345,9 @@ static struct memattr ask(const volatile void *va)
 		die("memattr");
 	close(fd);
 	printf("# %p %s", va, text);
-	if (sscanf(text, "level=%7s desc=%llx attrindx=%llu mair=%llx attr=%llx fault=%llu cpu_attr=%llx sh=%llu",
-		   m.level, &m.desc, &m.index, &m.mair, &m.attr, &m.fault, &m.cpu, &m.share) != 8)
+	if (sscanf(text, "level=%7s desc=%llx attrindx=%llu mair=%llx attr=%llx "
+		   "fault=%llu cpu_attr=%llx sh=%llu", m.level, &m.desc, &m.index, &m.mair,
+		   &m.attr, &m.fault, &m.cpu, &m.share) != 8)
 		die("memattr says \"%s\"", text);
 	return m;
 }

@@ -27,8 +27,11 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 stty -F /dev/ttyS1 raw -echo
-# By a pipe: on a terminal the shell would prompt and edit lines.
-exec setsid sh -c 'echo "~ready~"; dd bs=4096 2>/dev/null | sh' </dev/ttyS1 >/dev/ttyS1 2>&1
+# By a pipe: on a terminal the shell would prompt and edit lines. Not by cat,
+# which waits for a whole buffer.
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
+echo "~ready~"
+exec setsid sh -c 'dd bs=4096 2>/dev/null | sh'
 '''
 
 
@@ -102,7 +105,8 @@ class L2:
     def start(self, script):
         """Begin a command: a job as a Guest's, one at a time."""
         self.count += 1
-        self.job.send('( %s\n) </dev/null 2>&1; echo "~%d $?~"\n' % (script, self.count))
+        self.job.send('( %s\n) </dev/null 2>&1; echo "~%d $?~"\n' % (
+            script, self.count))
         return L2Job(self, self.count, script)
 
     def call(self, script, timeout=60):
