@@ -31,6 +31,29 @@ static void reset_bulk(struct bench *b)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
+#define BULK_STRETCH	8	/* messages timed together: twice round the ring */
+
+/*
+ * As with small messages: the window's figure is the median stretch. @t: time of
+ * the last mark.
+ */
+static void bulk_mark(struct bench *b, uint64_t n, uint64_t now, uint64_t *t, size_t *marks)
+{
+	if (n % BULK_STRETCH)
+		return;
+	if (n && *marks < MAX_LATENCIES)
+		b->batch[(*marks)++] = (double)(now - *t) / BULK_STRETCH;
+	*t = now;
+}
+
+static double bulk_median(struct bench *b, size_t marks)
+{
+	if (marks < 3)
+		return 0;
+	sort_double(b->batch, marks);
+	return b->batch[rank(marks, 50)];
+}
+
 /* Reads what a user of a message would: something of every line. */
 static uint64_t touch(const char *p, size_t len)
 {
@@ -51,14 +74,17 @@ static volatile uint64_t sink;
 static int lead_bare_bulk(struct bench *b, struct sample *s)
 {
 	struct bare_bulk *f = (struct bare_bulk *)b->scratch;
-	uint64_t start = now_ns();
+	uint64_t start = now_ns(), t = start, now;
 	uint32_t spins = 0;
 	bool last = false;
+	size_t marks = 0;
 
 	for (uint64_t n = 0; !last; n++) {
 		unsigned int i = n % BULK_SLOTS;
 
-		last = now_ns() - start >= b->window_ns;
+		now = now_ns();
+		bulk_mark(b, n, now, &t, &marks);
+		last = now - start >= b->window_ns;
 		while (atomic_load_explicit(&f->empty[i].n, memory_order_acquire) != n / BULK_SLOTS)
 			if (bench_stuck(b, &spins))
 				return -ETIMEDOUT;
@@ -67,6 +93,7 @@ static int lead_bare_bulk(struct bench *b, struct sample *s)
 		atomic_store_explicit(&f->full[i].n, n / BULK_SLOTS + 1, memory_order_release);
 		s->ops = n + 1;
 	}
+	s->ns = bulk_median(b, marks);
 	return 0;
 }
 
@@ -107,26 +134,35 @@ static int follow_bare_touch(struct bench *b)
 /* One process alone: what memcpy() does when nobody else wants the lines. */
 static int lead_alone(struct bench *b, struct sample *s)
 {
-	uint64_t start = now_ns();
+	uint64_t start = now_ns(), t = start, now = start;
+	size_t marks = 0;
 
-	for (s->ops = 0; now_ns() - start < b->window_ns; s->ops++)
+	for (s->ops = 0; now - start < b->window_ns; s->ops++) {
 		memcpy(slot_data(b, s->ops % BULK_SLOTS), b->src, BULK_MSG);
+		now = now_ns();
+		bulk_mark(b, s->ops, now, &t, &marks);
+	}
+	s->ns = bulk_median(b, marks);
 	return 0;
 }
 
 static int lead_copy(struct bench *b, struct sample *s)
 {
-	uint64_t start = now_ns();
+	uint64_t start = now_ns(), t = start, now;
 	bool last = false;
+	size_t marks = 0;
 	int err;
 
 	for (s->ops = 0; !last; s->ops++) {
-		last = now_ns() - start >= b->window_ns;
+		now = now_ns();
+		bulk_mark(b, s->ops, now, &t, &marks);
+		last = now - start >= b->window_ns;
 		*MARK(b->src) = last ? STOP : 0;
 		err = vmp_send(b->ch, b->src, BULK_MSG, 0, STEP_MS);
 		if (err)
 			return err;
 	}
+	s->ns = bulk_median(b, marks);
 	return 0;
 }
 
@@ -144,13 +180,16 @@ static int follow_copy(struct bench *b)
 
 static int lead_place(struct bench *b, struct sample *s)
 {
-	uint64_t start = now_ns();
+	uint64_t start = now_ns(), t = start, now;
 	bool last = false;
+	size_t marks = 0;
 	void *p;
 	int err;
 
 	for (s->ops = 0; !last; s->ops++) {
-		last = now_ns() - start >= b->window_ns;
+		now = now_ns();
+		bulk_mark(b, s->ops, now, &t, &marks);
+		last = now - start >= b->window_ns;
 		err = vmp_reserve(b->ch, &p, BULK_MSG, STEP_MS);
 		if (err)
 			return err;
@@ -160,6 +199,7 @@ static int lead_place(struct bench *b, struct sample *s)
 		if (err)
 			return err;
 	}
+	s->ns = bulk_median(b, marks);
 	return 0;
 }
 

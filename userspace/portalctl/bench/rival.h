@@ -15,16 +15,23 @@ extern "C" {
 #endif
 
 #define RIVAL_SLOTS	1024
+#define RATE_STRETCH	4096	/* messages timed together: several times round the ring */
+#define RATE_MARKS	65536	/* stretches in a window at most */
 
 struct msg64 {
 	uint64_t w[8];
 };
 
-/* What a loop needs to know: no struct bench in C++. */
+/*
+ * What a loop needs to know: no struct bench in C++. @marks: the time at each
+ * stretch's end, RATE_MARKS of them at most; @n_marks: how many there are.
+ */
 struct rival_run {
 	uint64_t window_ns, deadline_ns;
 	const uint32_t *flag;	/* the sleeper's flag, on a line of its own */
 	uint64_t (*now)(void);
+	uint64_t *marks;
+	size_t n_marks;
 };
 
 /**
@@ -39,8 +46,8 @@ struct rival {
 	const char *name;
 	size_t bytes;
 	void (*init)(void *mem);
-	int64_t (*produce)(void *mem, const struct rival_run *run);
-	int64_t (*produce_fenced)(void *mem, const struct rival_run *run);
+	int64_t (*produce)(void *mem, struct rival_run *run);
+	int64_t (*produce_fenced)(void *mem, struct rival_run *run);
 	int64_t (*consume)(void *mem, const struct rival_run *run);
 };
 

@@ -13,7 +13,7 @@ static inline bool rival_stuck(const struct rival_run *run, uint32_t *spins)
 }
 
 static inline __attribute__((always_inline))
-int64_t rival_produce(void *mem, const struct rival_run *run, bool fenced)
+int64_t rival_produce(void *mem, struct rival_run *run, bool fenced)
 {
 	uint64_t start = run->now();
 	struct msg64 m = { { 0, 0, 0, 0, 0, 0, 0, 0 } };
@@ -21,8 +21,13 @@ int64_t rival_produce(void *mem, const struct rival_run *run, bool fenced)
 	bool last = false;
 
 	for (uint64_t n = 0;; n++) {
-		if (n % RIVAL_CLOCK_EVERY == 0 && run->now() - start >= run->window_ns)
-			last = true;
+		if (n % RIVAL_CLOCK_EVERY == 0) {
+			uint64_t now = run->now();
+
+			if (n % RATE_STRETCH == 0 && run->n_marks < RATE_MARKS)
+				run->marks[run->n_marks++] = now;
+			last = now - start >= run->window_ns;
+		}
 		m.w[0] = last ? UINT64_MAX : n;
 		m.w[7] = n;
 		while (!RIVAL_PUSH(mem, &m))
@@ -39,12 +44,12 @@ int64_t rival_produce(void *mem, const struct rival_run *run, bool fenced)
 	}
 }
 
-static int64_t rival_produce_plain(void *mem, const struct rival_run *run)
+static int64_t rival_produce_plain(void *mem, struct rival_run *run)
 {
 	return rival_produce(mem, run, false);
 }
 
-static int64_t rival_produce_fenced(void *mem, const struct rival_run *run)
+static int64_t rival_produce_fenced(void *mem, struct rival_run *run)
 {
 	return rival_produce(mem, run, true);
 }
