@@ -19,6 +19,9 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 	$(Q)$(CC) $(BASE) -Wno-missing-prototypes $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) \
 		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread
 
+# It talks to the real daemon.
+$(O)/tests/unit/backends: | $(O)/bin/portald
+
 check-unit-lib: $(unit_bin)
 	$(Q)for t in $(unit_bin); do \
 		CMOCKA_MESSAGE_OUTPUT=TAP timeout 60 $$t || exit 1; done

@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Each way to open a portal but the device (that is tests/guest), and what is said
+ * when it cannot be: the real portald, a hostile server, files, memory.
+ */
+#include "test.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <vmportal.h>
+
+#include "portald/proto.h"
+
+static char dir[] = "/tmp/vmportal-backends-XXXXXX";
+static char portald[4096];
+
+/* @text with our directory in place of DIR. */
+static const char *in_dir(const char *text)
+{
+	static char buf[8][512];
+	static int k;
+	char *s = buf[k++ % 8];
+	const char *at = strstr(text, "DIR");
+
+	snprintf(s, 512, "%.*s%s%s", (int)(at - text), text, dir, at + 3);
+	return s;
+}
+
+/* Opening @uri fails with @err, and the text has @word. */
+static void refused(const char *uri, unsigned int flags, int err, const char *word)
+{
+	struct vmp *p = (void *)1;
+	int r = vmp_open(&p, uri, flags);
+
+	if (r != err || !strstr(vmp_errmsg(), word))
+		fail_msg("%s: %d '%s', not %d with '%s'", uri, r, vmp_errmsg(), err, word);
+	assert_null(p);
+	assert_null(strchr(vmp_errmsg(), '\n'));
+}
+
+static int fd_count(void)
+{
+	int n = 0, fd;
+
+	for (fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+static void bad_uris(void **state)
+{
+	refused("", 0, -EINVAL, "/dev/portalN");
+	refused("portal0", 0, -EINVAL, "names no portal");
+	refused("http://x", 0, -EINVAL, "names no portal");
+	refused("memfd:size=1M", 1U << 30, -EINVAL, "undefined flags");
+	refused("memfd:", 0, -EINVAL, "size=BYTES");
+	refused("memfd:size=", 0, -EINVAL, "number of bytes");
+	refused("memfd:size=-1", 0, -EINVAL, "number of bytes");
+	refused("memfd:size=1Q", 0, -EINVAL, "K, M or G");
+	refused("memfd:size=99999999999G", 0, -EINVAL, "K, M or G");
+	refused("memfd:size=0", 0, -EINVAL, "at least one page");
+	refused("memfd:fd=999", 0, -EBADF, "no such open descriptor");
+	refused("memfd:fd=x", 0, -EINVAL, "fd=");
+	refused("file:", 0, -EINVAL, "path");
+	assert_int_equal(vmp_open(NULL, "memfd:size=1M", 0), -EINVAL);
+}
+
+static void what_is_no_device(void **state)
+{
+	int fd;
+
+	refused("/dev/portal77", 0, -ENOENT, "portal");
+	refused("/dev/null", 0, -ENOTTY, "not a portal");
+	refused("/", VMP_RDONLY, -ENOTTY, "not a portal");
+	refused(in_dir("DIR/nothing"), 0, -ENOENT, "nothing");
+	fd = open(in_dir("DIR/regular"), O_CREAT | O_RDWR, 0600);
+	close(fd);
+	refused(in_dir("DIR/regular"), 0, -ENOTTY, "file:");
+	/* The classic: something made a file where the device should be. */
+	fd = open("/dev/portal9", O_CREAT | O_EXCL | O_RDWR, 0600);
+	if (fd < 0) {
+		print_message("# /dev/portal9 cannot be made here: %s\n", strerror(errno));
+		return;
+	}
+	close(fd);
+	refused("/dev/portal9", 0, -ENOTTY, "regular file, not a device");
+	unlink("/dev/portal9");
+}
+
+/* Two portals over the same bytes exchange a message. */
+static void exchange(struct vmp *a, struct vmp *b)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o) };
+	struct vmp_channel *ch[2];
+	char buf[8];
+	int i;
+
+	assert_int_equal(vmp_channel_open(&ch[0], a, &o), 0);
+	o.side = 1;
+	assert_int_equal(vmp_channel_open(&ch[1], b, &o), 0);
+	for (i = 0; i < 6; i++) {
+		vmp_channel_connect(ch[0], 0);
+		vmp_channel_connect(ch[1], 0);
+	}
+	assert_int_equal(vmp_send(ch[0], "hi", 3, 0, 1000), 0);
+	assert_int_equal(vmp_recv(ch[1], buf, sizeof(buf), 1000), 3);
+	vmp_channel_close(ch[0]);
+	vmp_channel_close(ch[1]);
+}
+
+static void files(void **state)
+{
+	const char *uri = in_dir("file:DIR/region?size=256K");
+	struct vmp_channel *ch;
+	struct vmp_info info;
+	struct vmp *a, *b, *ro;
+	int before = fd_count();
+	void *base;
+
+	refused(in_dir("file:DIR/region"), 0, -ENOENT, "size=");
+	refused(in_dir("file:DIR/region?size=1M"), VMP_RDONLY, -ENOENT, "region");
+	assert_int_equal(vmp_open(&a, uri, 0), 0);
+	assert_int_equal(vmp_open(&b, in_dir("file:DIR/region"), 0), 0);
+	exchange(a, b);
+	assert_int_equal(vmp_get_info(a, &info, sizeof(info)), 0);
+	assert_int_equal(info.size, 256 << 10);
+	assert_string_equal(info.transport, "file");
+	assert_int_equal(info.vectors, 0);
+	assert_int_equal(vmp_ring(a, 0, 0), -EOPNOTSUPP);
+	assert_int_equal(vmp_eventfd(a, 0), -EOPNOTSUPP);
+	assert_int_equal(vmp_open(&ro, in_dir("file:DIR/region"), VMP_RDONLY), 0);
+	assert_int_equal(vmp_map(ro, &base, NULL), 0);
+	assert_int_equal(vmp_channel_open(&ch, ro, NULL), -EACCES);
+	assert_int_equal(mprotect(base, 4096, PROT_READ | PROT_WRITE), -1);
+	vmp_close(ro);
+	vmp_close(a);
+	vmp_close(b);
+	assert_int_equal(truncate(in_dir("DIR/region"), 100), 0);
+	refused(in_dir("file:DIR/region"), 0, -EINVAL, "smaller than a page");
+	refused(in_dir("file:DIR"), VMP_RDONLY, -EINVAL, "not a regular file");
+	refused("file:/dev/null", 0, -EINVAL, "not a regular file");
+	assert_int_equal(fd_count(), before);
+}
+
+static void memfds(void **state)
+{
+	int before = fd_count(), fd = memfd_create("x", 0);
+	struct vmp *a, *b;
+	char uri[40];
+
+	snprintf(uri, sizeof(uri), "memfd:fd=%d", fd);
+	refused(uri, 0, -EINVAL, "smaller than a page");
+	assert_int_equal(ftruncate(fd, 1 << 20), 0);
+	assert_int_equal(vmp_open(&a, uri, 0), 0);
+	assert_int_equal(vmp_open(&b, uri, 0), 0);
+	close(fd);
+	exchange(a, b);
+	vmp_close(a);
+	vmp_close(b);
+	assert_int_equal(vmp_open(&a, "memfd:size=64K", 0), 0);
+	vmp_close(a);
+	assert_int_equal(fd_count(), before);
+}
+
+/* ---- attach ---------------------------------------------------------------- */
+
+static int my_fd[2], my_rings;
+
+static int my_ring(void *arg, uint32_t peer, uint32_t vector)
+{
+	uint64_t one = 1;
+
+	assert_ptr_equal(arg, &my_rings);
+	my_rings++;
+	return write(my_fd[peer & 1], &one, sizeof(one)) == sizeof(one) ? 0 : -EIO;
+}
+
+static int my_eventfd0(void *arg, uint32_t vector)
+{
+	return my_fd[0];
+}
+
+static int my_eventfd1(void *arg, uint32_t vector)
+{
+	return my_fd[1];
+}
+
+static void attached(void **state)
+{
+	struct vmp_notify_ops ops[2] = { { my_ring, my_eventfd0 }, { my_ring, my_eventfd1 } };
+	struct vmp *p[2], *q;
+	void *m;
+	int i;
+
+	m = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_int_equal(vmp_attach(&q, (char *)m + 8, 4096, NULL, NULL, 0, 0), -EINVAL);
+	assert_int_equal(vmp_attach(&q, m, 0, NULL, NULL, 0, 0), -EINVAL);
+	assert_int_equal(vmp_attach(&q, m, 4096, NULL, NULL, 1, 0), -EINVAL);
+	for (i = 0; i < 2; i++) {
+		my_fd[i] = eventfd(0, EFD_NONBLOCK);
+		assert_int_equal(vmp_attach(&p[i], m, 1 << 20, &ops[i], &my_rings, 1, i), 0);
+	}
+	exchange(p[0], p[1]);
+	assert_true(my_rings > 0);
+	for (i = 0; i < 2; i++) {
+		vmp_close(p[i]);
+		assert_true(fcntl(my_fd[i], F_GETFD) >= 0);	/* still ours */
+		close(my_fd[i]);
+	}
+	/* Without any: it polls. */
+	assert_int_equal(vmp_attach(&p[0], m, 1 << 20, NULL, NULL, 0, VMP_PEER_NONE), 0);
+	assert_int_equal(vmp_attach(&p[1], m, 1 << 20, NULL, NULL, 0, VMP_PEER_NONE), 0);
+	exchange(p[0], p[1]);
+	vmp_close(p[0]);
+	vmp_close(p[1]);
+	munmap(m, 1 << 20);
+}
+
+static void pairs(void **state)
+{
+	int before = fd_count(), fd;
+	struct vmp *p[2];
+	uint64_t n;
+
+	assert_int_equal(vmp_pair(p, 0, 1), -EINVAL);
+	assert_int_equal(vmp_pair(p, 4096, 65), -EINVAL);
+	assert_int_equal(vmp_pair(p, 100000, 3), 0);
+	fd = vmp_eventfd(p[1], 2);
+	assert_int_equal(read(fd, &n, 8), -1);
+	assert_int_equal(vmp_ring(p[0], 1, 2), 0);
+	assert_int_equal(vmp_ring(p[0], 1, 2), 0);
+	assert_int_equal(read(fd, &n, 8), 8);
+	assert_int_equal(n, 2);
+	assert_int_equal(vmp_ring(p[0], 2, 0), -ENXIO);
+	assert_int_equal(vmp_ring(p[0], 1, 3), -EINVAL);
+	assert_int_equal(vmp_eventfd(p[0], 3), -EINVAL);
+	/* A full counter neither blocks nor fails. */
+	n = UINT64_MAX - 1;
+	assert_int_equal(write(fd, &n, 8), 8);
+	assert_int_equal(vmp_ring(p[0], 1, 2), 0);
+	vmp_close(p[0]);
+	exchange(p[1], p[1]);
+	vmp_close(p[1]);
+	assert_int_equal(fd_count(), before);
+}
+
+/* ---- portald ---------------------------------------------------------------- */
+
+static pid_t start_portald(void)
+{
+	const char *sock = in_dir("DIR/t.sock");
+	pid_t pid = fork();
+	int i;
+
+	if (!pid) {
+		int null = open("/dev/null", O_RDWR);
+
+		dup2(null, 2);
+		execl(portald, portald, "--name=t", "--size=1M", "--vectors=2",
+		      in_dir("--socket-dir=DIR"), (char *)NULL);
+		_exit(127);
+	}
+	for (i = 0; i < 500 && access(sock, F_OK); i++)
+		usleep(20000);
+	return pid;
+}
+
+static void end(pid_t pid, int sig)
+{
+	int status;
+
+	kill(pid, sig);
+	waitpid(pid, &status, 0);
+}
+
+static void through_portald(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock");
+	struct vmp *a, *b, *ro;
+	struct vmp_info ia, ib;
+	int before = fd_count();
+	pid_t pid = start_portald();
+	uint64_t n;
+	struct pollfd f;
+
+	assert_int_equal(vmp_open(&a, uri, 0), 0);
+	assert_int_equal(vmp_open(&b, uri, 0), 0);
+	assert_int_equal(vmp_get_info(a, &ia, sizeof(ia)), 0);
+	assert_int_equal(vmp_get_info(b, &ib, sizeof(ib)), 0);
+	assert_string_equal(ia.transport, "portald");
+	assert_int_equal(ia.size, 1 << 20);
+	assert_int_equal(ia.vectors, 2);
+	assert_true(ia.peer_id != ib.peer_id);
+	/* a was told of b after its own greeting; the ring finds out. */
+	assert_int_equal(vmp_ring(a, ib.peer_id, 1), 0);
+	f = (struct pollfd){ vmp_eventfd(b, 1), POLLIN, 0 };
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	assert_int_equal(read(f.fd, &n, 8), 8);
+	assert_int_equal(vmp_ring(b, ia.peer_id, 0), 0);
+	assert_int_equal(vmp_ring(b, 500, 0), -ENXIO);
+	exchange(a, b);
+	assert_int_equal(vmp_open(&ro, uri, VMP_RDONLY), 0);
+	assert_true(vmp_ring(ro, ia.peer_id, 0) < 0);
+	vmp_close(ro);
+	/* SIGKILL of the server: what was connected goes on. */
+	end(pid, SIGKILL);
+	exchange(a, b);
+	assert_int_equal(vmp_ring(a, ib.peer_id, 1), 0);
+	vmp_close(a);
+	vmp_close(b);
+	refused(uri, 0, -ECONNREFUSED, "start portald");
+	unlink(in_dir("DIR/t.sock"));
+	refused(uri, 0, -ENOENT, "no such socket");
+	assert_int_equal(fd_count(), before);
+}
+
+/* A process that dies: the sleeper hears it from portald, after all that it had sent. */
+static void death_of_a_process(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock");
+	struct vmp_channel_opts o = { .size = sizeof(o) };
+	struct vmp_channel *ch;
+	pid_t server = start_portald(), pid;
+	struct vmp *p;
+	char buf[20];
+	int i;
+
+	pid = fork();
+	if (!pid) {
+		o.side = 1;
+		if (vmp_open(&p, uri, 0) || vmp_channel_open(&ch, p, &o) ||
+		    vmp_channel_connect(ch, PATIENCE_MS))
+			_exit(1);
+		for (i = 0; i < 10; i++)
+			vmp_send(ch, "last words", 10, 0, -1);
+		kill(getpid(), SIGKILL);
+	}
+	assert_int_equal(vmp_open(&p, uri, 0), 0);
+	assert_int_equal(vmp_channel_open(&ch, p, &o), 0);
+	for (i = 0; i < 10; i++)
+		assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), 10);
+	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), -ECONNRESET);
+	assert_non_null(strstr(vmp_errmsg(), "died"));
+	assert_int_equal(vmp_send(ch, buf, 1, 0, PATIENCE_MS), -ECONNRESET);
+	waitpid(pid, NULL, 0);
+	vmp_channel_close(ch);
+	vmp_close(p);
+	end(server, SIGTERM);
+}
+
+/* ---- a server that is none, or a bad one ------------------------------------- */
+
+struct act {
+	const char *word;
+	int err;
+	void (*play)(int sock);
+};
+
+static void send_msg(int sock, struct pd_msg m, size_t len, const int *fds, unsigned int n)
+{
+	union { char buf[CMSG_SPACE(sizeof(int) * 80)]; struct cmsghdr align; } u = { { 0 } };
+	struct iovec v = { &m, len };
+	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (n) {
+		h.msg_control = u.buf;
+		h.msg_controllen = CMSG_SPACE(sizeof(int) * n);
+		c = CMSG_FIRSTHDR(&h);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int) * n);
+		memcpy(CMSG_DATA(c), fds, sizeof(int) * n);
+	}
+	sendmsg(sock, &h, MSG_NOSIGNAL);
+}
+
+static int region(size_t size, bool seal)
+{
+	int fd = memfd_create("r", MFD_ALLOW_SEALING);
+
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	if (seal)
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK);
+	return fd;
+}
+
+static void welcome(int sock, size_t announced, size_t real, bool seal)
+{
+	int fd = region(real, seal);
+
+	send_msg(sock, (struct pd_msg){ .type = PD_WELCOME, .id = 1, .arg = 2, .value = announced },
+		 sizeof(struct pd_msg), &fd, 1);
+	close(fd);
+}
+
+static void play_silence(int sock) { }
+static void play_hangup(int sock) { shutdown(sock, SHUT_RDWR); }
+static void play_short(int sock) { send_msg(sock, (struct pd_msg){ .type = PD_WELCOME }, 20, NULL, 0); }
+static void play_no_region(int sock)
+{
+	send_msg(sock, (struct pd_msg){ .type = PD_WELCOME, .value = 4096 }, sizeof(struct pd_msg), NULL, 0);
+}
+static void play_refuse(int sock)
+{
+	send_msg(sock, (struct pd_msg){ .type = PD_REFUSE, .arg = EBUSY, .text = "all taken\n\033[31m" },
+		 sizeof(struct pd_msg), NULL, 0);
+}
+static void play_too_short(int sock) { welcome(sock, 1 << 20, 4096, true); }
+static void play_shrinkable(int sock) { welcome(sock, 4096, 4096, false); }
+static void play_no_eventfd(int sock)
+{
+	int fd = open("/dev/zero", O_RDONLY);
+
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1 }, sizeof(struct pd_msg), &fd, 1);
+	close(fd);
+}
+static void play_vectors(int sock)
+{
+	int fd = eventfd(0, 0);
+
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1, .arg = 7 }, sizeof(struct pd_msg), &fd, 1);
+	close(fd);
+}
+static void play_high_id(int sock)
+{
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1U << 31 }, sizeof(struct pd_msg), NULL, 0);
+}
+static void play_unknown(int sock)
+{
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = 77 }, sizeof(struct pd_msg), NULL, 0);
+}
+static void play_twice(int sock)
+{
+	int fd = eventfd(0, 0), i;
+
+	welcome(sock, 4096, 4096, true);
+	for (i = 0; i < 2; i++)
+		send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 5 }, sizeof(struct pd_msg), &fd, 1);
+	close(fd);
+}
+
+static void *perform(void *arg)
+{
+	int *a = arg, sock;
+	struct pd_msg hello;
+	extern const struct act acts[];
+
+	sock = accept(a[0], NULL, NULL);
+	if (recv(sock, &hello, sizeof(hello), 0) == sizeof(hello))
+		acts[a[1]].play(sock);
+	/* The client must end it, or be out of patience. */
+	while (recv(sock, &hello, sizeof(hello), 0) > 0)
+		;
+	close(sock);
+	return NULL;
+}
+
+extern const struct act acts[];
+const struct act acts[] = {
+	{ "hung up", -EPROTO, play_hangup },
+	{ "not portald's protocol", -EPROTO, play_short },
+	{ "not portald's", -EPROTO, play_no_region },
+	{ "all taken??[31m", -EBUSY, play_refuse },
+	{ "not as many", -EPROTO, play_too_short },
+	{ "not sealed", -EPROTO, play_shrinkable },
+	{ "broke the protocol", -EPROTO, play_no_eventfd },
+	{ "broke the protocol", -EPROTO, play_vectors },
+	{ "broke the protocol", -EPROTO, play_high_id },
+	{ "broke the protocol", -EPROTO, play_unknown },
+	{ "broke the protocol", -EPROTO, play_twice },
+	{ "does not answer", -ETIMEDOUT, play_silence },
+};
+
+static void hostile_servers(void **state)
+{
+	const char *path = in_dir("DIR/bad.sock");
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int before = fd_count(), arg[2];
+	pthread_t t;
+
+	strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
+	arg[0] = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	assert_int_equal(bind(arg[0], (struct sockaddr *)&a, sizeof(a)), 0);
+	listen(arg[0], 5);
+	for (arg[1] = 0; arg[1] < (int)(sizeof(acts) / sizeof(acts[0])); arg[1]++) {
+		pthread_create(&t, NULL, perform, arg);
+		refused(in_dir("unix:DIR/bad.sock"), 0, acts[arg[1]].err, acts[arg[1]].word);
+		pthread_join(t, NULL);
+	}
+	close(arg[0]);
+	refused(in_dir("unix:DIR/bad.sock"), 0, -ECONNREFUSED, "nobody serves");
+	unlink(a.sun_path);
+	arg[0] = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(bind(arg[0], (struct sockaddr *)&a, sizeof(a)), 0);
+	listen(arg[0], 5);
+	refused(in_dir("unix:DIR/bad.sock"), 0, -EPROTO, "ivshmem");
+	close(arg[0]);
+	assert_int_equal(fd_count(), before);
+}
+
+static int set_up(void **state)
+{
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+	char cmd[100];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
+	return system(cmd);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bad_uris),
+		cmocka_unit_test(what_is_no_device),
+		cmocka_unit_test(files),
+		cmocka_unit_test(memfds),
+		cmocka_unit_test(attached),
+		cmocka_unit_test(pairs),
+		cmocka_unit_test(through_portald),
+		cmocka_unit_test(death_of_a_process),
+		cmocka_unit_test(hostile_servers),
+	};
+	char *slash = strrchr(argv[0], '/');
+
+	alarm(120);
+	snprintf(portald, sizeof(portald), "%.*s/../../bin/portald",
+		 slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
+	return cmocka_run_group_tests_name("backends", tests, set_up, tear_down);
+}
