@@ -73,9 +73,10 @@ struct counts {
  * @bells: this end can be rung and may sleep
  * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for; @timer_on: it will fire
  *
- * Under @lock: @peer_inc, @nonce, @told_ready, @told_live, @generation.
+ * Under @lock until @stage is STAGE_LIVE, constant from then on: @peer_inc, @nonce,
+ * @told_ready, @told_live, @peer_id, @gone_before.
  *
- * Atomic: @stage; @dead (final error of the channel); @peer_bells (the other end may
+ * Atomic: @stage; @generation (of the device, when the address was published); @dead (final error of the channel); @peer_bells (the other end may
  * arm); @peer_gone (portald said so); @trusted (a doorbell of the peer has come
  * through); @introduced (we rang the peer once so that it may trust); @owe (sent with
  * VMP_MORE, nobody rung yet); @rung (last epoch of the peer rung for, per direction);

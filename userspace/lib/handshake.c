@@ -37,7 +37,7 @@ void chan_set_address(struct vmp_channel *ch)
 
 	pthread_mutex_lock(&ch->p->lock);
 	a = (uint64_t)ch->p->info.peer_id << PORTAL_CHAN_PEER_SHIFT;
-	ch->generation = ch->p->info.generation;
+	store_relaxed(&ch->generation, ch->p->info.generation);
 	pthread_mutex_unlock(&ch->p->lock);
 	a |= (uint64_t)ch->vector << PORTAL_CHAN_VECTOR_SHIFT;
 	if (ch->bells)

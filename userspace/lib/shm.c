@@ -44,11 +44,11 @@ static int check_coherent(int fd, const char *path)
 	size_t i;
 
 	if (fstatfs(fd, &fs))
-		return vmp_fail(-errno, "file:%s: statfs: %s", path, strerror(errno));
+		return vmp_fail(-errno, "%s: statfs: %s", path, strerror(errno));
 	for (i = 0; i < sizeof(incoherent) / sizeof(incoherent[0]); i++)
 		if ((uint32_t)fs.f_type == incoherent[i].magic)
 			return vmp_fail(-EOPNOTSUPP,
-					"file:%s is on %s, where mappings are not coherent between machines: it would read stale and lose writes; use a file in /dev/shm, or a portal device",
+					"%s is on %s, where mappings are not coherent between machines: it would read stale and lose writes; use a file in /dev/shm, or a portal device",
 					path, incoherent[i].name);
 	return 0;
 }
@@ -167,6 +167,8 @@ int vmp_open_memfd(struct vmp **out, const char *rest, unsigned int flags)
 	if (fcntl((int)n, F_GETFD) < 0)
 		return vmp_fail(-EBADF, "memfd:fd=%ld: no such open descriptor in this process", n);
 	snprintf(what, sizeof(what), "memfd:fd=%ld", n);
-	r = fit((int)n, 0, flags, what, &size);
+	r = check_coherent((int)n, what);
+	if (!r)
+		r = fit((int)n, 0, flags, what, &size);
 	return r ? r : map_shm(out, &memfd_ops, (int)n, size, flags, what);
 }

@@ -210,10 +210,14 @@ static int state_changed(struct vmp_channel *ch)
 static int unexplained(struct vmp_channel *ch)
 {
 	int r = vmp_refresh(ch->p);
+	uint32_t now;
 
 	if (r || !ch->p->ops->refresh)
 		return r;
-	if (load_relaxed(&ch->p->info.generation) != load_relaxed(&ch->generation)) {
+	pthread_mutex_lock(&ch->p->lock);
+	now = ch->p->info.generation;
+	pthread_mutex_unlock(&ch->p->lock);
+	if (now != load_relaxed(&ch->generation)) {
 		store_relaxed(&ch->trusted, 0);
 		store_relaxed(&ch->introduced, 0);
 		chan_set_address(ch);

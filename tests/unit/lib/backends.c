@@ -6,11 +6,13 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -171,6 +173,83 @@ static void memfds(void **state)
 	assert_int_equal(vmp_open(&a, "memfd:size=64K", 0), 0);
 	vmp_close(a);
 	assert_int_equal(fd_count(), before);
+}
+
+/*
+ * A real FUSE mount, just real enough to open one file of it: this process is its
+ * server. FUSE stands for all file systems whose mappings are not coherent.
+ */
+static void serve_fuse(int fd)
+{
+	static char in[1 << 17];
+	struct { struct fuse_out_header h; char body[256]; } out;
+	struct fuse_in_header *q = (void *)in;
+	struct fuse_init_out *init = (void *)out.body;
+	struct fuse_entry_out *entry = (void *)out.body;
+	struct fuse_attr_out *attr = (void *)out.body;
+	size_t len;
+
+	while (read(fd, in, sizeof(in)) > 0) {
+		memset(&out, 0, sizeof(out));
+		len = 0;
+		switch (q->opcode) {
+		case FUSE_INIT:
+			*init = (struct fuse_init_out){ .major = 7, .minor = 31, .max_write = 4096 };
+			len = sizeof(*init);
+			break;
+		case FUSE_LOOKUP:
+			entry->nodeid = 2;
+			entry->attr = (struct fuse_attr){ .ino = 2, .size = 65536, .nlink = 1, .mode = S_IFREG | 0666 };
+			len = sizeof(*entry);
+			break;
+		case FUSE_GETATTR:
+			attr->attr = (struct fuse_attr){ .ino = q->nodeid, .size = 65536, .nlink = 1,
+				.mode = q->nodeid == 1 ? S_IFDIR | 0777 : S_IFREG | 0666 };
+			len = sizeof(*attr);
+			break;
+		case FUSE_OPEN:
+			len = sizeof(struct fuse_open_out);
+			break;
+		case FUSE_STATFS:
+			len = sizeof(struct fuse_statfs_out);
+			break;
+		case FUSE_RELEASE:
+		case FUSE_FLUSH:
+			break;
+		case FUSE_FORGET:
+			continue;
+		default:
+			out.h.error = -ENOSYS;
+		}
+		out.h.unique = q->unique;
+		out.h.len = (uint32_t)(sizeof(out.h) + len);
+		(void)!write(fd, &out, out.h.len);
+	}
+}
+
+static void incoherent_files(void **state)
+{
+	int fd = open("/dev/fuse", O_RDWR);
+	char opts[100];
+	pid_t pid;
+
+	snprintf(opts, sizeof(opts), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	mkdir(in_dir("DIR/fuse"), 0700);
+	if (fd < 0 || mount("test", in_dir("DIR/fuse"), "fuse", MS_NOSUID | MS_NODEV, opts)) {
+		print_message("# no FUSE mount here (%s): needs root and /dev/fuse\n", strerror(errno));
+		skip();
+	}
+	pid = fork();
+	if (!pid) {
+		serve_fuse(fd);
+		_exit(0);
+	}
+	close(fd);
+	refused(in_dir("file:DIR/fuse/region"), 0, -EOPNOTSUPP, "not coherent");
+	refused(in_dir("file:DIR/fuse/region?size=1M"), 0, -EOPNOTSUPP, "is on FUSE");
+	umount2(in_dir("DIR/fuse"), MNT_DETACH);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
 }
 
 /* ---- attach ---------------------------------------------------------------- */
@@ -533,6 +612,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bad_uris),
 		cmocka_unit_test(what_is_no_device),
 		cmocka_unit_test(files),
+		cmocka_unit_test(incoherent_files),
 		cmocka_unit_test(memfds),
 		cmocka_unit_test(attached),
 		cmocka_unit_test(pairs),
