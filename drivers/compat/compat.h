@@ -63,7 +63,6 @@ static inline void portal_vm_flags_clear(struct vm_area_struct *vma, unsigned lo
 #define PORTAL_COMPAT_PMD	1
 
 #define PORTAL_COMPAT_VM_OPS	.huge_fault = portal_huge_fault,
-#define PORTAL_COMPAT_FOPS	.get_unmapped_area = portal_get_unmapped_area,
 
 /* pfn_t went in 6.17. */
 #ifdef PORTAL_HAVE_INSERT_PFN_ULONG
@@ -78,38 +77,32 @@ static inline vm_fault_t portal_compat_insert_pmd(struct vm_fault *vmf, unsigned
 	return vmf_insert_pfn_pmd(vmf, portal_to_pfn(pfn), vmf->flags & FAULT_FLAG_WRITE);
 }
 
-/* The mm argument went in 6.19. */
-static inline unsigned long portal_compat_unmapped_area(struct file *file, unsigned long addr,
-							unsigned long len, unsigned long pgoff,
-							unsigned long flags)
-{
-#ifdef PORTAL_HAVE_MM_GET_UNMAPPED_AREA_5
-	return mm_get_unmapped_area(file, addr, len, pgoff, flags);
-#else
-	return mm_get_unmapped_area(current->mm, file, addr, len, pgoff, flags);
-#endif
-}
-
 #else /* !CONFIG_ARCH_SUPPORTS_PMD_PFNMAP */
 
 #define PORTAL_COMPAT_PMD	0
 
 #define PORTAL_COMPAT_VM_OPS
-#define PORTAL_COMPAT_FOPS
 
 static inline vm_fault_t portal_compat_insert_pmd(struct vm_fault *vmf, unsigned long pfn)
 {
 	return VM_FAULT_FALLBACK;
 }
 
+#endif /* CONFIG_ARCH_SUPPORTS_PMD_PFNMAP */
+
+/* A method of the mm until 6.9; a function since, whose mm argument went in 6.19. */
 static inline unsigned long portal_compat_unmapped_area(struct file *file, unsigned long addr,
 							unsigned long len, unsigned long pgoff,
 							unsigned long flags)
 {
-	return -ENOMEM;
+#if defined(PORTAL_HAVE_MM_GET_UNMAPPED_AREA_5)
+	return mm_get_unmapped_area(file, addr, len, pgoff, flags);
+#elif defined(PORTAL_HAVE_MM_GET_UNMAPPED_AREA_6)
+	return mm_get_unmapped_area(current->mm, file, addr, len, pgoff, flags);
+#else
+	return current->mm->get_unmapped_area(file, addr, len, pgoff, flags);
+#endif
 }
-
-#endif /* CONFIG_ARCH_SUPPORTS_PMD_PFNMAP */
 
 /*
  * How a mapping made by memremap(MEMREMAP_WB) is cached: x86 may grant less than

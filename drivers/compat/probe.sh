@@ -64,7 +64,13 @@ probe INSERT_PFN_ULONG << 'EOF'
 vm_fault_t f(struct vm_fault *vmf, unsigned long pfn) { return vmf_insert_pfn_pmd(vmf, pfn, false); }
 EOF
 
-# 6.19: no struct mm_struct argument any more (6.10 to 6.18 have one)
+# 6.10: a function; before, a method of struct mm_struct
+probe MM_GET_UNMAPPED_AREA_6 << 'EOF'
+#include <linux/sched/mm.h>
+unsigned long f(struct mm_struct *mm) { return mm_get_unmapped_area(mm, NULL, 0, 1, 2, 3); }
+EOF
+
+# 6.19: no struct mm_struct argument any more
 probe MM_GET_UNMAPPED_AREA_5 << 'EOF'
 #include <linux/sched/mm.h>
 unsigned long f(struct file *file) { return mm_get_unmapped_area(file, 0, 1, 2, 3); }

@@ -76,5 +76,5 @@ const struct file_operations portal_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = portal_mmap,
 	.fsync = portal_fsync,
-	PORTAL_COMPAT_FOPS
+	.get_unmapped_area = portal_get_unmapped_area,
 };

@@ -264,19 +264,16 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 }
 
 /*
- * An address that agrees with the region's physical address modulo PMD_SIZE, so
- * that portal_huge_fault() can do its work. Only where the caller leaves the choice
- * to us.
+ * An address that agrees with the offset modulo PMD_SIZE: where large entries can be
+ * had, so that portal_huge_fault() can do its work, and elsewhere so that no fault's
+ * block is cut in two. Only where the caller leaves the choice to us.
  */
-unsigned long __maybe_unused
-portal_get_unmapped_area(struct file *file, unsigned long addr, unsigned long len,
-			 unsigned long pgoff, unsigned long flags)
+unsigned long portal_get_unmapped_area(struct file *file, unsigned long addr, unsigned long len,
+				       unsigned long pgoff, unsigned long flags)
 {
-	struct portal_handle *h = file->private_data;
 	unsigned long area;
 
-	if (!addr && !(flags & MAP_FIXED) && (h->portal->caps & PORTAL_CAP_LARGE_PAGES) &&
-	    len >= PMD_SIZE && len <= ULONG_MAX - PMD_SIZE) {
+	if (!addr && !(flags & MAP_FIXED) && len >= PMD_SIZE && len <= ULONG_MAX - PMD_SIZE) {
 		area = portal_compat_unmapped_area(file, 0, len + PMD_SIZE, pgoff, flags);
 		if (!IS_ERR_VALUE(area))
 			return area + (((pgoff << PAGE_SHIFT) - area) & ~PMD_MASK);

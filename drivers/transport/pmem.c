@@ -36,9 +36,10 @@
  *
  * A reset should make the device forget its requests. QEMU (10.0) does not: it answers
  * them when its disk is done, writes into their memory, and puts them on the queue of
- * whichever driver came next, which breaks it. So before a reset the request under way
- * gets a few seconds to come back, when its callers have their answer already and the
- * portal is gone; and if it does not come back its memory is never used again.
+ * whichever driver came next, which breaks it; where there is none, its interrupt line is
+ * nobody's. So before a reset the request under way gets some seconds to come back, when
+ * its callers have their answer already and the portal is gone; and if it does not come
+ * back its memory is never used again.
  */
 #include <linux/completion.h>
 #include <linux/device.h>
@@ -67,7 +68,7 @@
 #define PMP_NAME		"portal_pmem"
 
 /* How long a reset waits for a request to come back, see above. */
-#define PMP_GRACE		(3 * HZ)
+#define PMP_GRACE		(10 * HZ)
 
 /* Feature bit, and the id of the shared memory region; in linux/virtio_pmem.h since 6.9. */
 #define PMP_F_SHMEM_REGION	0

@@ -76,7 +76,7 @@
 #define PORTAL_CAP_DOORBELL		0x1ULL /* PORTAL_RING works */
 #define PORTAL_CAP_DOORBELL_PAGE	0x2ULL /* doorbell_offset is valid */
 #define PORTAL_CAP_EVENTS		0x4ULL /* vectors > 0: PORTAL_EVENTFD, poll, read */
-#define PORTAL_CAP_LARGE_PAGES		0x8ULL /* region mappings use PMD entries (2 MiB on most machines) */
+#define PORTAL_CAP_LARGE_PAGES		0x8ULL /* mappings use PMD entries (mostly 2 MiB) */
 #define PORTAL_CAP_FLUSH		0x10ULL /* fsync(), fdatasync(), msync() reach a disk */
 
 /* portal_info.mode: fixed at probe. */

@@ -24,6 +24,9 @@
 
 #include "use.h"
 
+#define RETRIES		20
+#define RETRY_US	100000
+
 /**
  * struct node - a device node that sysfs knows
  * @path: its place in sysfs, where its attribute "dev" is
@@ -231,30 +234,44 @@ static bool explain(struct use *u, const struct node *node)
 	return mounted(u, node) || swapped(u, node) || held(u, node);
 }
 
-static int claim_disk(struct use *u, const struct node *node)
+/* The disk, exclusively; -ESTALE: another disk has its name. */
+static int open_disk(const struct node *node)
 {
 	int fd = open(node->dev, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
-	int err;
 
-	if (fd < 0) {
-		err = errno;
-		if (explain(u, node))
-			return -EBUSY;
-		if (err == EBUSY)
-			return because(u, -EBUSY, "%s is in use: one of its partitions, or a file system of another namespace",
-				       node->dev);
-		return because(u, -err, "%s: %s: cannot make sure that nobody uses it", node->dev,
-			       strerror(err));
+	if (fd < 0)
+		return -errno;
+	if (!fstat(fd, &st) && S_ISBLK(st.st_mode) && st.st_rdev == node->rdev)
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+static int claim_disk(struct use *u, const struct node *node)
+{
+	int fd = open_disk(node);
+
+	/* A disk that has just come may have to wait for its node, or an old one's end. */
+	for (int i = 0; i < RETRIES && (fd == -ESTALE || fd == -ENOENT || fd == -ENXIO); i++) {
+		usleep(RETRY_US);
+		fd = open_disk(node);
 	}
-	if (u->n == USE_MAX_NODES || fstat(fd, &st) || !S_ISBLK(st.st_mode) ||
-	    st.st_rdev != node->rdev) {
+	if (fd >= 0 && u->n < USE_MAX_NODES) {
+		u->fd[u->n++] = fd;
+		return 0;
+	}
+	if (fd >= 0) {
 		close(fd);
-		return because(u, -ENODEV, "%s is not the disk that %.200s is: cannot make sure that nobody uses it",
-			       node->dev, node->path);
+		return because(u, -EBUSY, "%s: too many disks on one device", node->dev);
 	}
-	u->fd[u->n++] = fd;
-	return 0;
+	if (explain(u, node))
+		return -EBUSY;
+	if (fd == -EBUSY)
+		return because(u, fd, "%s is in use: one of its partitions, or a file system of another namespace",
+			       node->dev);
+	return because(u, fd, "%s: %s: cannot make sure that nobody uses it", node->dev,
+		       fd == -ESTALE ? "another disk's node" : strerror(-fd));
 }
 
 /* Persistent memory that was added to the system's own. */
