@@ -9,6 +9,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@ struct party {
 	struct vmp *p;
 	unsigned int side, rounds;
 	size_t len;
-	bool by_fd;
+	bool by_fd, tight;
 	uint64_t seed;
 	int result;
 };
@@ -64,11 +65,36 @@ static ssize_t recv_one(const struct party *a, struct vmp_channel *ch, void *buf
 	return r;
 }
 
-/* Now and then take a break, so that the other end goes to sleep. */
-static void dawdle(struct rng *g)
+/*
+ * Take a break: now and then so long that the other end goes to sleep; or, in a tight
+ * game, always about as long as it takes the other end to arm, so that its arming and
+ * our publishing meet. (There the full fences are missed within seconds.)
+ */
+static void dawdle(const struct party *a, struct rng *g)
 {
-	if (!below(g, 50))
-		usleep((useconds_t)below(g, 300));
+	struct timespec t;
+	int64_t end;
+
+	if (!a->tight) {
+		if (!below(g, 50))
+			usleep((useconds_t)below(g, 300));
+		return;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	end = t.tv_nsec + (int64_t)below(g, 6000);
+	do {
+		clock_gettime(CLOCK_MONOTONIC, &t);
+	} while (t.tv_nsec < end && end - t.tv_nsec < 6001);
+}
+
+/* One CPU for each end, where there are two. */
+static void pin(unsigned int side)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(side, &set);
+	sched_setaffinity(0, sizeof(set), &set);
 }
 
 static struct vmp_channel *join(struct party *a, int *r)
@@ -92,11 +118,13 @@ static int ping_pong(struct party *a)
 	unsigned int i;
 	int r;
 
+	if (a->tight)
+		pin(a->side);
 	ch = join(a, &r);
 	for (i = 0; !r && i < a->rounds; i++) {
 		if (a->side == (i & 1)) {
 			pattern(buf, sizeof(buf), i);
-			dawdle(&g);
+			dawdle(a, &g);
 			r = send_one(a, ch, buf, sizeof(buf));
 		} else {
 			r = (int)recv_one(a, ch, buf, sizeof(buf));
@@ -121,7 +149,7 @@ static int stream(struct party *a)
 	ch = join(a, &r);
 	for (i = 0; !r && i < a->rounds; i++) {
 		len = below(&lens, a->len + 1);
-		dawdle(&g);
+		dawdle(a, &g);
 		if (a->side == 0) {
 			pattern(buf, len, i);
 			r = send_one(a, ch, buf, len);
@@ -219,6 +247,15 @@ static void threads_ping_pong_by_fd(void **state)
 static void processes_ping_pong_by_fd(void **state)
 {
 	in_processes(ping_pong, (struct party){ .rounds = 20000, .seed = 4, .by_fd = true }, 1);
+}
+
+static void processes_tight(void **state)
+{
+	cpu_set_t all;
+
+	sched_getaffinity(0, sizeof(all), &all);
+	in_processes(ping_pong, (struct party){ .rounds = 100000, .seed = 20, .tight = true }, 1);
+	sched_setaffinity(0, sizeof(all), &all);
 }
 
 static void threads_stream(void **state)
@@ -378,6 +415,7 @@ int main(void)
 		cmocka_unit_test(processes_ping_pong),
 		cmocka_unit_test(threads_ping_pong_by_fd),
 		cmocka_unit_test(processes_ping_pong_by_fd),
+		cmocka_unit_test(processes_tight),
 		cmocka_unit_test(threads_stream),
 		cmocka_unit_test(processes_stream),
 		cmocka_unit_test(processes_stream_by_fd),
