@@ -65,14 +65,16 @@ extern "C" {
  * The producer keeps the header words of this many lines ahead of it zero. It
  * writes them right after it has published a record, while nobody waits for it;
  * the line that the consumer polls is then never written twice, and the store
- * that publishes finds no cache miss before it in the store buffer.
+ * that publishes finds no cache miss before it in the store buffer. It asks for as
+ * many lines again beyond those. The numbers are measured: fewer lines are too late,
+ * more are taken from a consumer that still reads near them.
  */
 #ifndef VMPR_AHEAD
-#define VMPR_AHEAD	16U
+#define VMPR_AHEAD	10U
 #endif
 /* Top up when fewer lines than this are left. */
 #ifndef VMPR_AHEAD_LOW
-#define VMPR_AHEAD_LOW	4U
+#define VMPR_AHEAD_LOW	2U
 #endif
 
 /* A compiler without these builtins defines its own four before including this. */
@@ -100,13 +102,18 @@ extern "C" {
 #else
 #define vmpr_prefetch_read(p)	((void)(p))
 #endif
-/* No more lines than this for one record: long copies are streams to the hardware. */
-#define VMPR_PREFETCH_MAX	(4 * VMPR_LINE)
-
+/*
+ * A message costs some hundred instructions in all: what every one needs is inlined,
+ * what one in many needs is kept out of its way.
+ */
 #if defined(__GNUC__)
 #define VMPR_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define VMPR_HOT	static inline __attribute__((always_inline))
+#define VMPR_COLD	static __attribute__((noinline, unused))
 #else
 #define VMPR_UNLIKELY(x) (x)
+#define VMPR_HOT	static inline
+#define VMPR_COLD	static inline
 #endif
 
 /**
@@ -134,7 +141,7 @@ static inline void vmpr_full_fence(void)
 }
 
 /* Bytes that a record with @len payload bytes takes. */
-static inline uint64_t vmpr_record(uint64_t len)
+VMPR_HOT uint64_t vmpr_record(uint64_t len)
 {
 	return (len + VMPR_HEADER + VMPR_LINE - 1) & ~(uint64_t)(VMPR_LINE - 1);
 }
@@ -145,7 +152,7 @@ static inline uint64_t vmpr_record(uint64_t len)
  * given back; pad and record of 7/16 fit beside that, so that a producer never
  * waits for a consumer that has read everything.
  */
-static inline uint64_t vmpr_max(uint64_t cap)
+VMPR_HOT uint64_t vmpr_max(uint64_t cap)
 {
 	return ((cap / 16 * 7) & ~(uint64_t)(VMPR_LINE - 1)) - VMPR_HEADER;
 }
@@ -187,7 +194,7 @@ struct vmpr_tx {
 	int err;
 };
 
-static inline uint64_t *vmpr_tx_header(const struct vmpr_tx *t, uint64_t pos)
+VMPR_HOT uint64_t *vmpr_tx_header(const struct vmpr_tx *t, uint64_t pos)
 {
 	return (uint64_t *)(void *)(t->data + (pos & (t->cap - 1)));
 }
@@ -220,7 +227,7 @@ static inline int vmpr_tx_init(struct vmpr_tx *t, void *data, uint64_t cap,
 	return 0;
 }
 
-static inline uint64_t vmpr_header(uint64_t pos, uint32_t nonce, uint64_t bits)
+VMPR_HOT uint64_t vmpr_header(uint64_t pos, uint32_t nonce, uint64_t bits)
 {
 	return ((uint64_t)((uint32_t)(pos / VMPR_LINE) ^ nonce) << 32) |
 		VMPR_VALID | bits;
@@ -235,7 +242,7 @@ static inline void vmpr_clear(struct vmpr_tx *t, uint64_t from, uint64_t to)
 }
 
 /* Publish the record [pos, end): the next header is 0 before this one is seen. */
-static inline void vmpr_publish_record(struct vmpr_tx *t, uint64_t end, uint64_t bits)
+VMPR_HOT void vmpr_publish_record(struct vmpr_tx *t, uint64_t end, uint64_t bits)
 {
 	/* What a reservation wrote beyond the end may look like a header. */
 	if (VMPR_UNLIKELY(end < t->dirty))
@@ -288,7 +295,7 @@ static inline void vmpr_ask(struct vmpr_tx *t, uint64_t need)
  * A later reservation replaces it. VMPR_AGAIN: no room yet (the consumer has been
  * asked for it); VMPR_MSGSIZE; VMPR_PROTO.
  */
-static inline int vmpr_reserve(struct vmpr_tx *t, uint64_t len, void **ptr)
+VMPR_HOT int vmpr_reserve(struct vmpr_tx *t, uint64_t len, void **ptr)
 {
 	uint64_t rec, rest, need;
 
@@ -318,37 +325,33 @@ static inline int vmpr_reserve(struct vmpr_tx *t, uint64_t len, void **ptr)
 }
 
 /*
- * Ask for as many lines as a record took, VMPR_AHEAD lines on: messages of one size
- * find theirs at hand. Not beyond the limit, where the consumer still reads.
+ * Clear headers up to VMPR_AHEAD lines on, and ask for the lines behind those, which
+ * the next turn clears. Not beyond the limit, where the consumer still reads.
  */
-static inline void vmpr_prefetch_ahead(const struct vmpr_tx *t, uint64_t rec)
+VMPR_COLD void vmpr_run_ahead(struct vmpr_tx *t)
 {
-	uint64_t at = t->pos + VMPR_AHEAD * VMPR_LINE;
-	uint64_t end = at + (rec < VMPR_PREFETCH_MAX ? rec : VMPR_PREFETCH_MAX);
+	uint64_t to = t->pos + VMPR_AHEAD * VMPR_LINE;
+	uint64_t more = to + VMPR_AHEAD * VMPR_LINE;
 
-	if (end > t->limit)
-		return;
-	for (; at < end; at += VMPR_LINE)
-		vmpr_prefetch_write(vmpr_tx_header(t, at));
+	if (to > t->limit)
+		to = t->limit;
+	if (t->cleared < to)
+		vmpr_clear(t, t->cleared, to);
+	if (more > t->limit)
+		more = t->limit;
+	for (; to < more; to += VMPR_LINE)
+		vmpr_prefetch_write(vmpr_tx_header(t, to));
 }
 
 /* Publish the reserved message with @len bytes. VMPR_INVAL: more than reserved. */
-static inline int vmpr_commit(struct vmpr_tx *t, uint64_t len)
+VMPR_HOT int vmpr_commit(struct vmpr_tx *t, uint64_t len)
 {
-	uint64_t to;
-
 	if (VMPR_UNLIKELY(len >= t->resv))
 		return VMPR_INVAL;
 	t->resv = 0;
 	vmpr_publish_record(t, t->pos + vmpr_record(len), len);
-	vmpr_prefetch_ahead(t, vmpr_record(len));
-	if (t->cleared < t->pos + VMPR_AHEAD_LOW * VMPR_LINE) {
-		to = t->pos + VMPR_AHEAD * VMPR_LINE;
-		if (to > t->limit)
-			to = t->limit;
-		if (t->cleared < to)
-			vmpr_clear(t, t->cleared, to);
-	}
+	if (VMPR_UNLIKELY(t->cleared < t->pos + VMPR_AHEAD_LOW * VMPR_LINE))
+		vmpr_run_ahead(t);
 	return 0;
 }
 
@@ -403,7 +406,7 @@ static inline int vmpr_rx_init(struct vmpr_rx *r, const void *data, uint64_t cap
 }
 
 /* Give back all that was released: the producer may write there. */
-static inline void vmpr_publish(struct vmpr_rx *r)
+VMPR_HOT void vmpr_publish(struct vmpr_rx *r)
 {
 	r->published = r->pos;
 	/* Pairs with the load in vmpr_tx_refresh(): the reads are before it. */
@@ -414,7 +417,7 @@ static inline void vmpr_publish(struct vmpr_rx *r)
  * Has the producer asked for what was released? Then give it back: 1, else 0. To be
  * called now and then by who finds the ring empty and does not call vmpr_publish().
  */
-static inline int vmpr_answer(struct vmpr_rx *r)
+VMPR_HOT int vmpr_answer(struct vmpr_rx *r)
 {
 	uint64_t ask = vmpr_load_relaxed(r->ask);
 
@@ -427,7 +430,7 @@ static inline int vmpr_answer(struct vmpr_rx *r)
 }
 
 /* The header @h at the consumer's position: is it what must be there? */
-static inline int vmpr_header_ok(const struct vmpr_rx *r, uint64_t h)
+VMPR_HOT int vmpr_header_ok(const struct vmpr_rx *r, uint64_t h)
 {
 	uint64_t rest = r->cap - (r->pos & (r->cap - 1));
 	uint64_t rec = vmpr_record(h & VMPR_LEN);
@@ -446,7 +449,7 @@ static inline int vmpr_header_ok(const struct vmpr_rx *r, uint64_t h)
  * Its length; the same message until vmpr_release(). VMPR_AGAIN: none yet.
  * VMPR_PROTO: what stands there is no header of this ring.
  */
-static inline int64_t vmpr_peek(struct vmpr_rx *r, const void **ptr)
+VMPR_HOT int64_t vmpr_peek(struct vmpr_rx *r, const void **ptr)
 {
 	uint64_t h;
 
@@ -483,7 +486,7 @@ static inline int64_t vmpr_peek(struct vmpr_rx *r, const void **ptr)
  * Done with the peeked message. 1 if the position was published (the producer may be
  * waiting for it), 0 if not yet; VMPR_INVAL: none was peeked.
  */
-static inline int vmpr_release(struct vmpr_rx *r)
+VMPR_HOT int vmpr_release(struct vmpr_rx *r)
 {
 	if (VMPR_UNLIKELY(r->end == r->pos))
 		return VMPR_INVAL;
