@@ -69,7 +69,8 @@ struct vmp_channel;
  *					9p, FUSE, NFS, SMB
  *	"memfd:fd=N" or "memfd:size=BYTES" anonymous memory, inherited or fresh (no
  *					doorbells)
- *	BYTES may end in K, M or G (powers of 1024).
+ *	BYTES may end in K, M or G (powers of 1024). Who may shorten the file or memfd
+ *	can end its users by SIGBUS; portald's memory is sealed against it.
  * @flags: VMP_*
  *
  * -EINVAL: a URI that is none of these, or undefined flags. -ENOTTY: a file that
