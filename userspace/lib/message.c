@@ -75,7 +75,8 @@ static inline bool peer_is_well(const struct vmp_channel *ch)
 	       !(load_relaxed(&ch->peer_gone) | load_relaxed(&ch->dead));
 }
 
-static inline int reserve(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
+static inline __attribute__((always_inline))
+int reserve(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
 {
 	if (likely(peer_is_well(ch) && !vmpr_reserve(&ch->tx.ring, len, ptr)))
 		return 0;
@@ -188,7 +189,8 @@ ssize_t peek_slowly(struct vmp_channel *ch, const void **ptr, int timeout_ms)
 	}
 }
 
-static inline ssize_t peek(struct vmp_channel *ch, const void **ptr, int timeout_ms)
+static inline __attribute__((always_inline))
+ssize_t peek(struct vmp_channel *ch, const void **ptr, int timeout_ms)
 {
 	int64_t n;
 
