@@ -190,7 +190,8 @@ static int explain(const struct bench *b, int err)
 		return fail(EX_PEER, "the other end of the bench ended early");
 	case -ETIMEDOUT:
 		if (!b->remote)
-			return fail(EX_PEER, "the other process of the bench was silent");
+			return fail(EX_PEER, "the two processes of the bench lost each other (%s)",
+				    vmp_errmsg());
 		return fail(EX_PEER, "nobody on side %u; start \"portalctl bench --side %u\" on "
 			    "the other machine", !b->side, !b->side);
 	}
