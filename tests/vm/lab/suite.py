@@ -34,10 +34,10 @@ def guest_programs():
                   if os.access(p, os.X_OK) and '-o %s ' % p in listed + ' ')
 
 
-def initrd(k, programs=False, user=(), names=()):
+def initrd(k, programs=False, user=(), names=(), extra=()):
     """Path of an initramfs with our modules, the hand and the guard, and by
-    wish tests/guest's programs, programs of our user space, and modules of
-    the kernel."""
+    wish tests/guest's programs, programs of our user space, modules of
+    the kernel, and extra (source, path) pairs."""
     fs = Initramfs(k)
     fs.modules(build.modules(k), names=names)
     fs.copy(hand.program(k.arch), '/bin/hand', 0o755)
@@ -50,6 +50,8 @@ def initrd(k, programs=False, user=(), names=()):
         for name in user:
             fs.program(os.path.join(out, 'bin', name),
                        libraries=[os.path.join(out, 'lib')])
+    for source, to in extra:
+        fs.copy(source, to, 0o755)
     path = os.path.join(qemu.workdir(), 'initrd-%s-%d' % (
         k.release, len(os.listdir(qemu.workdir()))))
     fs.write(path)
