@@ -29,6 +29,7 @@
 #define SPIN_FIRST	(20 * US)
 #define SPIN_LEAST	(1 * US)
 #define SPIN_MOST	(50 * US)
+#define COPY_MOST	(500 * US)
 
 #define CW(x)	((const uint64_t *)&(x))
 
@@ -303,9 +304,20 @@ static void hail_again(struct vmp_channel *ch, const struct waiter *w)
 		chan_hail(ch);
 }
 
-static void adapt(struct waiter *w, int64_t slept)
+/*
+ * What a wait takes at least when the other end is just copying a long message, as
+ * long as the last one or as the room that we need: at 8 bytes a nanosecond.
+ */
+static int64_t copy_ns(const struct vmp_channel *ch, enum dir d, uint64_t need)
 {
-	if (slept < 2 * SPIN_MOST)
+	int64_t ns = (int64_t)((d == TX ? need : ch->rx.ring.len) / 8);
+
+	return ns < COPY_MOST ? ns : COPY_MOST;
+}
+
+static void adapt(struct waiter *w, int64_t slept, int64_t copy)
+{
+	if (slept < 2 * (SPIN_MOST + copy))
 		w->spin_ns = w->spin_ns * 2 < SPIN_MOST ? w->spin_ns * 2 : SPIN_MOST;
 	else
 		w->spin_ns = w->spin_ns / 2 > SPIN_LEAST ? w->spin_ns / 2 : SPIN_LEAST;
@@ -338,7 +350,7 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 	if (ch->bells)
 		chan_disarm(w);
 	if (ns == FOR_EVER)
-		adapt(w, now_ns() - t);
+		adapt(w, now_ns() - t, copy_ns(ch, d, need));
 	if (bits < 0)
 		return bits == -EINTR ? vmp_fail(bits, "interrupted by a signal") :
 			vmp_fail(bits, "epoll_wait: %s", strerror(-bits));
@@ -503,6 +515,16 @@ static int poll_state(struct vmp_channel *ch, enum dir d)
 	return bits > 0 ? woken(ch, d, bits) : 0;
 }
 
+/* Not long, where sleeps have been long of late. */
+static int64_t spin_limit(const struct vmp_channel *ch, enum dir d, uint64_t need)
+{
+	int64_t ns = d == RX ? ch->rx.w.spin_ns : ch->tx.w.spin_ns;
+
+	if (ch->spin_fixed)
+		return ch->spin_fixed;
+	return ns < SPIN_FIRST ? ns : ns + 2 * copy_ns(ch, d, need);
+}
+
 int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience *pt)
 {
 	struct waiter *w = chan_waiter(ch, d);
@@ -519,7 +541,7 @@ int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience
 	if (!pt->spun) {
 		pt->spun = true;
 		w->nap_ns = 0;
-		if (spin(ch, d, need, ch->spin_fixed ? ch->spin_fixed : w->spin_ns))
+		if (spin(ch, d, need, spin_limit(ch, d, need)))
 			return 0;
 	}
 	if (pt->timeout_ms > 0) {
