@@ -16,6 +16,9 @@
 #include "internal.h"
 #include "vmportal_ring.h"
 
+/* portal_chan_side.hello of this version of the layout. */
+#define CHAN_HELLO	((uint64_t)PORTAL_CHAN_MAGIC | (uint64_t)PORTAL_CHAN_VERSION << 32)
+
 #define load_acquire	vmpr_load_acquire
 #define load_relaxed	vmpr_load_relaxed
 #define store_release	vmpr_store_release

@@ -5,7 +5,8 @@
 
 #include "internal.h"
 
-static __thread char text[512] = "no error";
+static __thread char text[512];
+static __thread const char *last = "no error";
 
 int vmp_fail(int err, const char *fmt, ...)
 {
@@ -19,12 +20,19 @@ int vmp_fail(int err, const char *fmt, ...)
 	for (c = text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
+	last = text;
+	return err;
+}
+
+int vmp_fail_quickly(int err, const char *literal)
+{
+	last = literal;
 	return err;
 }
 
 VMP_API const char *vmp_errmsg(void)
 {
-	return text;
+	return last;
 }
 
 VMP_API const char *vmp_version(void)

@@ -5,8 +5,6 @@
  */
 #include "channel.h"
 
-#define HELLO	((uint64_t)PORTAL_CHAN_MAGIC | (uint64_t)PORTAL_CHAN_VERSION << 32)
-
 /* __aligned_u64 is unsigned long long, uint64_t unsigned long: same bytes. */
 #define W(x)	((uint64_t *)&(x))
 #define CW(x)	((const uint64_t *)&(x))
@@ -64,7 +62,7 @@ void chan_announce(struct vmp_channel *ch)
 	store_release(W(me->ask), 0);
 	store_release(W(me->rx_rung), 0);
 	store_release(W(me->tx_rung), 0);
-	store_release(W(me->hello), HELLO);
+	store_release(W(me->hello), CHAN_HELLO);
 	store_release(W(me->capacity), ch->cap);
 	chan_set_address(ch);
 	/* Pairs with the loads in chan_step(): what is above is seen with it. */
@@ -115,7 +113,7 @@ static uint64_t suitor(struct vmp_channel *ch)
 {
 	uint64_t y = load_acquire(CW(ch->peer->incarnation));
 
-	if (!y || load_acquire(CW(ch->peer->hello)) != HELLO ||
+	if (!y || load_acquire(CW(ch->peer->hello)) != CHAN_HELLO ||
 	    load_acquire(CW(ch->peer->capacity)) != ch->cap)
 		return 0;
 	/* Closed: only worth it if it may have sent to us before. */

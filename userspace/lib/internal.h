@@ -69,6 +69,9 @@ struct vmp {
 /* Take down the text for vmp_errmsg() and return @err, which is negative. */
 int vmp_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same for what is no failure to a program that polls: @literal is kept as it is. */
+int vmp_fail_quickly(int err, const char *literal);
+
 /* Allocate a portal with nothing open, or NULL. vmp_free() undoes all of it. */
 struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags);
 void vmp_free(struct vmp *p);

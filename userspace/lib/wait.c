@@ -70,7 +70,9 @@ static void ring_at(struct vmp_channel *ch, uint64_t address)
 
 void chan_hail(struct vmp_channel *ch)
 {
-	ring_at(ch, load_acquire(CW(ch->peer->address)));
+	/* Old memory names nobody whom we should disturb. */
+	if (load_acquire(CW(ch->peer->hello)) == CHAN_HELLO)
+		ring_at(ch, load_acquire(CW(ch->peer->address)));
 }
 
 void chan_ring(struct vmp_channel *ch, enum dir d, uint64_t epoch)
@@ -359,6 +361,12 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 	return woken(ch, d, bits);
 }
 
+static int nothing_now(enum dir d)
+{
+	return vmp_fail_quickly(-EAGAIN, d == RX ? "no message now" :
+				"no room, or no other end, to send to now");
+}
+
 /* ---- The descriptor for other people's loops ------------------------------- */
 
 static void set_timer(struct vmp_channel *ch, enum dir d, int64_t ns)
@@ -413,7 +421,7 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 	} else if (load_relaxed(&ch->timer_on)) {
 		set_timer(ch, d, 0);
 	}
-	return vmp_fail(-EAGAIN, "nothing to %s now", d == RX ? "receive" : "send into");
+	return nothing_now(d);
 }
 
 static int watch(int ep, int fd, uint32_t events, uint32_t bit)
@@ -536,7 +544,7 @@ int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience
 			return arm_fd(ch, d, need);
 		if (d == RX && load_relaxed(&ch->stage) != STAGE_OPEN && vmpr_answer(&ch->rx.ring))
 			chan_notify(ch, TX);
-		return vmp_fail(-EAGAIN, "nothing to %s now", d == RX ? "receive" : "send into");
+		return nothing_now(d);
 	}
 	if (!pt->spun) {
 		pt->spun = true;
