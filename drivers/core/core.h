@@ -24,7 +24,11 @@ struct file;
 struct inode;
 struct poll_table_struct;
 
-/* Eventfds on one vector: all are signalled with interrupts off, in some 100 us. */
+/*
+ * Eventfds on one vector: all are signalled with interrupts off, in some 100 us if
+ * each has a waiter. How many wait for one eventfd, or in p->wait, is the kernel's
+ * ordinary business with wait queues: every opener is in the portal's group.
+ */
 #define PORTAL_MAX_BINDINGS	1024
 
 /* Minor numbers, thus portals at one time. */
@@ -69,8 +73,8 @@ struct portal_vector {
 
 struct portal {
 	struct device dev;
-	const struct portal_ops *ops;
-	void *priv;
+	const struct portal_ops *ops;	/* the transport's, as is priv: */
+	void *priv;			/* only inside portal_enter() */
 	struct inode *inode;		/* its i_mapping is every file's f_mapping */
 
 	struct rw_semaphore lock;	/* state; read-held in callbacks and PTE inserts */

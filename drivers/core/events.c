@@ -95,8 +95,10 @@ void portal_vectors_signal(struct portal *p, bool last)
 {
 	u32 i;
 
-	for (i = 0; i < p->nr_vectors; i++)
+	for (i = 0; i < p->nr_vectors; i++) {
 		portal_vector_fire(&p->vectors[i], last);
+		cond_resched();
+	}
 }
 
 /* What was before the open is none of this file's business. */
@@ -223,7 +225,10 @@ int portal_collect(struct portal_handle *h, struct portal_event *ev, int max)
 	return n;
 }
 
-/* Undoes portal_collect() for events that could not be copied to the reader. */
+/*
+ * Undoes portal_collect() for events that could not be copied to the reader. Who
+ * looked in between saw nothing and sleeps: it must look again.
+ */
 void portal_give_back(struct portal_handle *h, const struct portal_event *ev, int n)
 {
 	for (; n; n--, ev++) {
@@ -238,6 +243,7 @@ void portal_give_back(struct portal_handle *h, const struct portal_event *ev, in
 			portal_eventfd_signal(fv->ctx);
 		spin_unlock_irqrestore(&vec->lock, flags);
 	}
+	wake_up_interruptible_poll(&h->portal->wait, EPOLLIN | EPOLLRDNORM);
 }
 
 __poll_t portal_poll(struct file *file, struct poll_table_struct *wait)

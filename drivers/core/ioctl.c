@@ -74,7 +74,8 @@ static int portal_ioctl_ring(struct file *file, union portal_args *args)
 		return -EOPNOTSUPP;
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EACCES;
-	if (!p->ops->ring)
+	/* Not p->ops: that is the transport's, which may be gone before portal_enter(). */
+	if (!(p->caps & PORTAL_CAP_DOORBELL))
 		return -EOPNOTSUPP;
 
 	ret = portal_enter(p);
@@ -231,7 +232,8 @@ ssize_t portal_read(struct file *file, char __user *buf, size_t len, loff_t *pos
 {
 	struct portal_handle *h = file->private_data;
 	struct portal_event ev[PORTAL_READ_BATCH];
-	size_t room = len / sizeof(ev[0]);
+	/* One record per vector: no more, or rings as fast as we read would keep us here. */
+	size_t room = min_t(size_t, len / sizeof(ev[0]), h->portal->nr_vectors);
 	size_t done = 0;
 
 	if (!h->portal->nr_vectors)

@@ -39,9 +39,12 @@
 #define IVP_DOORBELL		12
 #define IVP_REGS_LEN		16
 
-/* Peer and vector are 16 bits each in the Doorbell register. */
+/*
+ * Peer and vector are 16 bits each in the Doorbell register. But of the vector QEMU
+ * looks at 8 bits only (hw/misc/ivshmem-pci.c, ivshmem_io_write()): 258 would ring 2.
+ */
 #define IVP_MAX_PEERS		0x10000
-#define IVP_MAX_VECTORS		0x10000
+#define IVP_MAX_VECTORS		0x100
 
 static bool relocate = true;
 module_param(relocate, bool, 0444);
@@ -87,12 +90,13 @@ static int ivp_ring(void *priv, u32 peer, u32 vector)
 	return 0;
 }
 
-/* A device that was pulled out reads as all ones, which is PORTAL_PEER_NONE too. */
+/* A device that was pulled out reads as all ones, and nobody knows what a bad one says. */
 static u32 ivp_peer_id(void *priv)
 {
 	struct ivp *ivp = priv;
+	u32 id = readl(ivp->regs + IVP_POSITION);
 
-	return readl(ivp->regs + IVP_POSITION);
+	return id < IVP_MAX_PEERS ? id : PORTAL_PEER_NONE;
 }
 
 static const struct portal_ops ivp_doorbell_ops = {
@@ -110,33 +114,63 @@ static irqreturn_t ivp_interrupt(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
+/* Stores @decode as the device's "answers in memory space"; what it was before. */
+static bool ivp_decode_memory(struct pci_dev *pdev, bool decode)
+{
+	u16 before, command;
+
+	pci_read_config_word(pdev, PCI_COMMAND, &before);
+	command = decode ? before | PCI_COMMAND_MEMORY : before & ~PCI_COMMAND_MEMORY;
+	if (command != before)
+		pci_write_config_word(pdev, PCI_COMMAND, command);
+	return before & PCI_COMMAND_MEMORY;
+}
+
 /*
  * PC firmware likes to put BAR2 below 4 GiB, where an MTRR makes all device memory
- * uncached: right for registers, ruin for a region. Nobody uses the BAR yet (no
- * driver is bound, and decoding is off while it changes), so it may move; the PCI
- * core prefers an address above 4 GiB for a 64-bit BAR if the bus leads there. If
- * not, it stays where it was, and the core of portals says what that means.
+ * uncached: right for registers, ruin for a region. So it moves; the PCI core
+ * prefers an address above 4 GiB for a 64-bit BAR if the bus leads there. If not,
+ * it stays where it was, and the core of portals says what that means.
+ *
+ * May it? No driver is bound but ours, and BARs are Linux's to assign. A process
+ * may have mapped it by sysfs (resource2): requesting the region revokes that, as
+ * it would a moment later in any case (CONFIG_IO_STRICT_DEVMEM, 5.12); so it faults
+ * and is not left on an address that is no longer this device's. Somebody else's
+ * request refuses ours, and then nothing moves. While the old range is free and the
+ * new one is not yet had, the device answers at neither.
+ *
+ * Not under pci_lock_rescan_remove(): a hot-plug's probe has it already. So a
+ * device plugged in at this moment may be given the old range; if there is then no
+ * other one either, this device is left without memory, and probe fails.
  */
 static void ivp_move_memory(struct pci_dev *pdev)
 {
 	struct resource *res = &pdev->resource[IVP_BAR_MEMORY];
 	struct resource old = *res;
+	bool decoded;
 
 	if (!relocate || !(res->flags & IORESOURCE_MEM_64) || !res->parent ||
 	    upper_32_bits(res->end) || !PAGE_ALIGNED(res->start) ||
 	    portal_is_write_back(res->start))
 		return;
 
-	pci_release_resource(pdev, IVP_BAR_MEMORY);
-	if (!pci_assign_resource(pdev, IVP_BAR_MEMORY))
+	if (pci_request_region(pdev, IVP_BAR_MEMORY, IVP_NAME))
 		return;
+	pci_release_region(pdev, IVP_BAR_MEMORY);
 
-	/* The register was not touched: what it says is still right. */
-	res->start = old.start;
-	res->end = old.end;
-	res->flags = old.flags;
-	if (pci_claim_resource(pdev, IVP_BAR_MEMORY))
-		dev_err(&pdev->dev, "BAR2 could not be had back: %pR\n", &old);
+	decoded = ivp_decode_memory(pdev, false);
+	pci_release_resource(pdev, IVP_BAR_MEMORY);
+	if (pci_assign_resource(pdev, IVP_BAR_MEMORY)) {
+		/* The register was not touched: what it says is still right. */
+		res->start = old.start;
+		res->end = old.end;
+		res->flags = old.flags;
+		if (pci_claim_resource(pdev, IVP_BAR_MEMORY)) {
+			dev_err(&pdev->dev, "BAR2 could not be had back: %pR\n", &old);
+			return;
+		}
+	}
+	ivp_decode_memory(pdev, decoded);
 }
 
 /* BAR2's place, or a word on what is wrong with it. */
@@ -189,8 +223,8 @@ static void ivp_alloc_vectors(struct ivp *ivp)
 		return;
 	ivp->doorbell = true;
 
-	/* Kept only by the array's limit: MSI-X has at most PORTAL_MAX_VECTORS. */
-	got = pci_alloc_irq_vectors(pdev, 1, min(have, PORTAL_MAX_VECTORS), PCI_IRQ_MSIX);
+	/* Those behind IVP_MAX_VECTORS nobody could ring. */
+	got = pci_alloc_irq_vectors(pdev, 1, min(have, IVP_MAX_VECTORS), PCI_IRQ_MSIX);
 	if (got < 0) {
 		dev_warn(&pdev->dev, "no interrupt vector (%d): can ring, but not be rung\n", got);
 		return;

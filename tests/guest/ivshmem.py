@@ -49,6 +49,7 @@ def pair(t, k, rd):
             a.tap(t, program)
         words = cycle(identity(a))
         a.tap(t, 'revoke /dev/portal0 ' + words, timeout=120)
+        a.tap(t, 'amid /dev/portal0 ' + words, timeout=120)
         a.tap(t, 'churn 8 %s /dev/portal0' % words, timeout=120)
         a.finish(t)
         b.finish(t)

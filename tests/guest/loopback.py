@@ -69,6 +69,7 @@ def main(t):
         g.run('%s; %s' % (UNLOAD, LOAD))    # rings wants a region of zeroes
         g.tap(t, 'rings both /dev/portal0 /dev/portal1', timeout=120)
         g.tap(t, "revoke /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
+        g.tap(t, "amid /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
         tracepoints(t, g)
         g.tap(t, "churn 10 '%s' '%s' /dev/portal0 /dev/portal1" % (
             UNLOAD, LOAD), timeout=120)

@@ -91,7 +91,8 @@
 #define PORTAL_DOORBELL_NONE	0
 /*
  * One 32-bit store of (peer << 16 | vector) at byte doorbell_register of the
- * page; ivshmem's Doorbell register (QEMU, docs/specs/ivshmem-spec.rst).
+ * page; ivshmem's Doorbell register (QEMU, docs/specs/ivshmem-spec.rst). The vector
+ * must be below 256: QEMU looks at 8 bits of it.
  */
 #define PORTAL_DOORBELL_IVSHMEM	1
 
