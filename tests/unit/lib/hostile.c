@@ -17,7 +17,7 @@
 #include <vmportal_ring.h>
 
 #define SIZE (64 << 10)
-#define RUN_US 1500000
+#define RUN_US (SANITIZED ? 700000 : 1500000)
 
 struct scene {
 	struct vmp *p[2];

@@ -19,6 +19,13 @@
 /* Nothing here needs longer; a hang is a failure, and says where. */
 #define PATIENCE_MS 10000
 
+/* Sanitizers slow everything down; what they look for shows in fewer rounds. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 /* xorshift64*: the same numbers at every run. */
 struct rng { uint64_t s; };
 

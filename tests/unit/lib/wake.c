@@ -26,7 +26,7 @@ struct party {
 	int result;
 };
 
-static unsigned int scale = 1;
+static const unsigned int scale = SANITIZED ? 10 : 1;
 
 /* What a test may take, sanitizers included. */
 static void limit(void)
@@ -254,7 +254,7 @@ static void processes_tight(void **state)
 	cpu_set_t all;
 
 	sched_getaffinity(0, sizeof(all), &all);
-	in_processes(ping_pong, (struct party){ .rounds = 100000, .seed = 20, .tight = true }, 1);
+	in_processes(ping_pong, (struct party){ .rounds = 60000, .seed = 20, .tight = true }, 1);
 	sched_setaffinity(0, sizeof(all), &all);
 }
 
@@ -425,8 +425,5 @@ int main(void)
 		cmocka_unit_test(idle_is_cheap),
 	};
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-	scale = 10;
-#endif
 	return cmocka_run_group_tests_name("wake", tests, NULL, NULL);
 }
