@@ -47,7 +47,7 @@ enum stage {
  * @ep: epoll set of its own: doorbell and state descriptor, both edge-triggered, so
  *	that nobody reads the eventfd and no thread takes another's event away
  * @armed: the shared word that says "ring me"
- * @epoch: number of the last arm
+ * @epoch: number of the last arm; begins where no number was used before
  * @kicked: last arm for which the other direction has passed on an event
  * @nap_ns: next timed sleep
  * @spin_ns: how long to spin before a sleep

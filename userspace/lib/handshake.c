@@ -52,7 +52,7 @@ void chan_announce(struct vmp_channel *ch)
 	 * the first values below (acquire) must also see that the incarnation changed,
 	 * lest it takes a position that went back for a broken rule.
 	 */
-	store_relaxed(W(me->incarnation), 0);
+	store_release(W(me->incarnation), 0);
 	store_release(W(me->ready), 0);
 	store_release(W(me->live), 0);
 	store_release(W(me->ack), 0);
@@ -75,6 +75,13 @@ static void court(struct vmp_channel *ch, uint64_t y)
 	uint64_t a;
 
 	store_release(W(ch->me->ready), 0);
+	/* Its sleeps are not its predecessor's, and our doorbell has to prove itself anew. */
+	store_release(W(ch->me->rx_rung), 0);
+	store_release(W(ch->me->tx_rung), 0);
+	store_relaxed(&ch->rung[RX], 0);
+	store_relaxed(&ch->rung[TX], 0);
+	store_relaxed(&ch->introduced, 0);
+	store_relaxed(&ch->trusted, 0);
 	ch->told_ready = false;
 	ch->peer_inc = y;
 	ch->nonce = ch->side ? pair_nonce(y, ch->inc) : pair_nonce(ch->inc, y);

@@ -92,11 +92,15 @@ static bool look(struct vmp_channel *ch, enum dir d, uint64_t need)
 {
 	int stage = load_acquire(&ch->stage);
 
-	if (d == RX ? stage == STAGE_OPEN : stage != STAGE_SEND) {
+	/* A receiver too goes all the way: only then does it trust its doorbell. */
+	if (stage != STAGE_SEND) {
 		if (chan_step(ch))
 			return true;
 		stage = load_acquire(&ch->stage);
-		return d == RX ? stage != STAGE_OPEN : stage == STAGE_SEND || chan_peer_state(ch);
+		if (d == TX)
+			return stage == STAGE_SEND || chan_peer_state(ch);
+		if (stage == STAGE_OPEN)
+			return false;
 	}
 	if (d == RX) {
 		struct vmpr_rx *r = &ch->rx.ring;
@@ -492,6 +496,8 @@ int chan_waiters_init(struct vmp_channel *ch)
 	ch->rx.w.armed = (uint64_t *)&ch->me->rx_armed;
 	ch->tx.w.armed = (uint64_t *)&ch->me->tx_armed;
 	ch->rx.w.spin_ns = ch->tx.w.spin_ns = SPIN_FIRST;
+	/* Random: the other end may have rung for a number of our predecessor's. */
+	ch->rx.w.epoch = ch->tx.w.epoch = ch->inc;
 	ch->rx.w.ep = new_set(ch);
 	if (ch->rx.w.ep < 0)
 		return ch->rx.w.ep;

@@ -579,6 +579,40 @@ static void batches(void **state)
 	done(&e);
 }
 
+/*
+ * An end that died after it had been rung: what it armed last must not keep the other
+ * end from ringing its successor.
+ */
+static void successor_is_rung(void **state)
+{
+	struct vmp_stats before, after;
+	struct ends e;
+	int i, n;
+
+	for (n = 1; n < 20; n++) {
+		portals(&e, 1);
+		open_side(&e, 0, 0);
+		open_side(&e, 1, 0);
+		/* Waits in its event loop; the other end rings it, to introduce itself. */
+		assert_true(vmp_channel_fd(e.ch[1]) >= 0);
+		for (i = 0; i < 10; i++)
+			assert_int_equal(nothing(e.ch[1]), -EAGAIN);
+		vmp_channel_connect(e.ch[0], 5);
+		crash(&e, 1);
+		open_side(&e, 1, 0);
+		assert_int_equal(meet(&e), 0);
+		assert_true(vmp_channel_fd(e.ch[1]) >= 0);
+		for (i = 0; i < n; i++)
+			assert_int_equal(nothing(e.ch[1]), -EAGAIN);
+		vmp_channel_stats(e.ch[0], &before, sizeof(before));
+		say(e.ch[0], "!");
+		vmp_channel_stats(e.ch[0], &after, sizeof(after));
+		assert_int_equal(after.doorbells, before.doorbells + 1);
+		hear(e.ch[1], "!");
+		done(&e);
+	}
+}
+
 /* Two ends that never sleep ring nobody and make no system call. */
 static void no_sleep(void **state)
 {
@@ -623,6 +657,7 @@ int main(void)
 		cmocka_unit_test(descriptor),
 		cmocka_unit_test(descriptor_for_room),
 		cmocka_unit_test(batches),
+		cmocka_unit_test(successor_is_rung),
 		cmocka_unit_test(no_sleep),
 	};
 

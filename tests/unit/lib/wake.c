@@ -408,6 +408,57 @@ static void idle_is_cheap(void **state)
 	}
 }
 
+/*
+ * Connected, and only one end ever sends: between messages neither sleeps twice nor
+ * rings, whichever was there first.
+ */
+static void idle_one_way_is_cheap(void **state)
+{
+	struct vmp_stats st[2][2];
+	struct vmp_channel *ch[2];
+	struct half h;
+	struct vmp *p[2];
+	unsigned int first;
+	pthread_t t;
+	int i, k;
+
+	limit();
+	for (first = 0; first < 2; first++) {
+		assert_int_equal(vmp_pair(p, SIZE, 1), 0);
+		for (i = 0; i < 2; i++) {
+			struct vmp_channel_opts o = { .size = sizeof(o), .side = i ^ first };
+
+			assert_int_equal(vmp_channel_open(&ch[i ^ first], p[i ^ first], &o), 0);
+		}
+		h = (struct half){ ch[1], 60, 0 };
+		pthread_create(&t, NULL, half_recv, &h);
+		assert_int_equal(vmp_channel_connect(ch[0], PATIENCE_MS), 0);
+		for (i = 0; i < 60; i++) {
+			char buf[100];
+
+			pattern(buf, sizeof(buf), i);
+			if (i == 59) {
+				/* By now each has heard the other's doorbell. */
+				for (k = 0; k < 2; k++)
+					vmp_channel_stats(ch[k], &st[0][k], sizeof(st[0][k]));
+				usleep(1000000);
+				for (k = 0; k < 2; k++)
+					vmp_channel_stats(ch[k], &st[1][k], sizeof(st[1][k]));
+			}
+			usleep(5000);
+			assert_int_equal(vmp_send(ch[0], buf, i, 0, PATIENCE_MS), 0);
+		}
+		pthread_join(t, NULL);
+		assert_int_equal(h.result, 0);
+		for (k = 0; k < 2; k++) {
+			assert_true(st[1][k].sleeps - st[0][k].sleeps <= 1);
+			assert_int_equal(st[1][k].doorbells, st[0][k].doorbells);
+			vmp_channel_close(ch[k]);
+			vmp_close(p[k]);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,6 +474,7 @@ int main(void)
 		cmocka_unit_test(two_threads_on_each_end),
 		cmocka_unit_test(ends_wake_sleepers),
 		cmocka_unit_test(idle_is_cheap),
+		cmocka_unit_test(idle_one_way_is_cheap),
 	};
 
 	return cmocka_run_group_tests_name("wake", tests, NULL, NULL);
