@@ -26,6 +26,7 @@
 #define STOCK		"virtio_pmem"
 #define PMEM_ID		0x1b
 #define NAME_LEN	32
+#define TRIES		3
 
 extern char **environ;
 
@@ -220,32 +221,48 @@ static int hand_over(const char *name)
 	return err;
 }
 
-static int do_bind(const char *name)
+/* Away from virtio_pmem, if nobody uses it. An exit code with the text printed. */
+static int take_from_stock(const char *name)
 {
-	const char *driver = driver_of(name);
 	struct use use;
-	int err = 0;
+	int err;
 
-	if (!strcmp(driver, OURS))
-		return print_portal(name);
-	if (*driver && strcmp(driver, STOCK))
-		return fail(EX_LOCAL, "%s belongs to the driver %s; unbind it from there first",
-			    name, driver);
-	if (load_driver())
-		return EX_OPEN;
-
-	if (use_claim(&use, name))
+	if (use_claim(&use, name)) {
+		use_release(&use);
 		return fail(EX_LOCAL, "%s; nothing was changed", use.why);
-	if (*driver)
-		err = tell_driver(STOCK, "unbind", name);
+	}
+	err = tell_driver(STOCK, "unbind", name);
 	use_release(&use);
 	if (err)
 		return fail(EX_LOCAL, "%s: cannot unbind it from " STOCK ": %s", name,
 			    strerror(-err));
+	return EX_DONE;
+}
 
-	err = hand_over(name);
-	if (!err)
-		return print_portal(name);
+static int do_bind(const char *name)
+{
+	const char *driver;
+	int code, err = 0;
+
+	if (load_driver())
+		return EX_OPEN;
+	for (int i = 0; i < TRIES; i++) {
+		driver = driver_of(name);
+		if (!strcmp(driver, OURS))
+			return print_portal(name);
+		if (*driver && strcmp(driver, STOCK))
+			return fail(EX_LOCAL, "%s belongs to the driver %s; unbind it from there first",
+				    name, driver);
+		code = *driver ? take_from_stock(name) : EX_DONE;
+		if (code)
+			return code;
+		err = hand_over(name);
+		if (!err)
+			return print_portal(name);
+		/* Who loads virtio_pmem at this moment is quicker: once more. */
+		if (strcmp(driver_of(name), STOCK))
+			break;
+	}
 	if (driver_there(STOCK))
 		tell_driver(STOCK, "bind", name);
 	return fail(EX_LOCAL, "%s: " OURS " does not take it: %s (dmesg says why); it is %s's again",

@@ -118,7 +118,13 @@ static bool process_has(const struct dirent *pid, const char *sub, dev_t rdev, b
 	return found;
 }
 
-static int open_by_process(struct use *u, const struct node *node)
+/* udev looks at each disk that appears, and is done soon. */
+static bool is_udev(const char *comm)
+{
+	return !strcmp(comm, "(udev-worker)") || !strcmp(comm, "systemd-udevd");
+}
+
+static int find_opener(struct use *u, const struct node *node, bool *passes)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *e;
@@ -142,10 +148,24 @@ static int open_by_process(struct use *u, const struct node *node)
 			comm[strcspn(comm, "\n")] = '\0';
 		if (f)
 			fclose(f);
+		*passes = is_udev(comm);
 		err = because(u, -EBUSY, "%s is open in process %s (%s); end it first", node->dev,
 			      e->d_name, comm);
 	}
 	closedir(d);
+	return err;
+}
+
+static int open_by_process(struct use *u, const struct node *node)
+{
+	bool passes = false;
+	int err = find_opener(u, node, &passes);
+
+	for (int i = 0; i < RETRIES && err && passes; i++) {
+		usleep(RETRY_US);
+		passes = false;
+		err = find_opener(u, node, &passes);
+	}
 	return err;
 }
 
