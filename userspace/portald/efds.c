@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "efds.h"
@@ -44,13 +45,20 @@ void efds_put(struct efds *e)
 	free(e);
 }
 
+/*
+ * A holder shares the open file description, so he may have made it blocking, or
+ * may empty it between a look and a read; O_NONBLOCK and poll() thus promise
+ * nothing, RWF_NOWAIT does (eventfds have it since Linux 5.7). Where it fails, the
+ * rings stay: the next holder is woken once for nothing, as proto.h allows.
+ */
 void efds_drain(struct efds *e)
 {
 	unsigned int i;
 	uint64_t v;
+	struct iovec iov = { &v, sizeof(v) };
 
 	/* One read takes all there is; a peer that rings on cannot hold us here. */
 	for (i = 0; i < e->n; i++)
-		while (read(e->fd[i], &v, sizeof(v)) < 0 && errno == EINTR)
+		while (preadv2(e->fd[i], &iov, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR)
 			;
 }

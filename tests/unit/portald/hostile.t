@@ -38,6 +38,18 @@ def _(stack):
     check(slow.ended(), 'still connected')
 
 
+@point('a process that makes its eventfds blocking does not stop portald at the next lease')
+def _(stack):
+    d = Daemon(stack, '--host-peers', '1')
+    bad = d.process()
+    for fd in bad.peers[bad.id]:
+        os.set_blocking(fd, True)
+    bad.close()
+    began = time.monotonic()
+    equal(d.process().id, 0, 'the next one has its id')
+    check(time.monotonic() - began < 2, 'it had to wait')
+
+
 @point('a process that never reads stalls nobody, is told no more, keeps its id till it ends')
 def _(stack):
     d = Daemon(stack, '--connect-rate', '0', '--stall-timeout', '2', '--vectors', '16')
