@@ -10,6 +10,7 @@ examples := $(patsubst $(top)/userspace/examples/%.c,$(O)/examples/%,$(wildcard 
 
 ALL     += $(examples) $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 INSTALL += install-lib
+MANDIR  ?= $(PREFIX)/share/man
 
 # Position-independent for both: the archive may end up in a shared object.
 # Its own calls of its public functions need no symbol look-up.
@@ -57,3 +58,7 @@ install-lib: $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 		$(top)/userspace/include/vmportal_ring.h $(DESTDIR)$(PREFIX)/include/
 	$(Q)install -m 644 $(top)/uapi/linux/portal.h $(top)/uapi/linux/portal_layout.h \
 		$(DESTDIR)$(PREFIX)/include/linux/
+	$(Q)for n in 3 4 7; do \
+		install -d $(DESTDIR)$(MANDIR)/man$$n && \
+		install -m 644 $(top)/userspace/man/*.$$n $(DESTDIR)$(MANDIR)/man$$n/ || exit 1; \
+	done

@@ -76,6 +76,4 @@ install-portalctl: $(O)/bin/portalctl
 	$(Q)install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/portalctl
 	$(Q)install -D -m 644 $(top)/userspace/man/portalctl.1 \
 		$(DESTDIR)$(MANDIR)/man1/portalctl.1
-	$(Q)install -D -m 644 $(top)/userspace/man/portal_pmem.4 \
-		$(DESTDIR)$(MANDIR)/man4/portal_pmem.4
 INSTALL += install-portalctl
