@@ -126,7 +126,7 @@ def coming_and_going(t, g, a, b, pci):
     t.ok(True, 'the other disk was left alone')
 
 
-def flushes(t, g, disk, slow, a):
+def flushes(t, g, slow, a):
     pmemlab.take(g, a)
     g.tap(t, 'pmem basic /dev/portal0')
     before = slow.count()
@@ -153,6 +153,10 @@ def gone(t, g, slow, a):
     slow.say('ok')
     status = job.wait(30)
     t.nested(job.text(), 'the disk is slow', status)
+
+
+def successor(t, g, a):
+    """Who has the device next."""
     g.run('echo %s > %sbind' % (a, STOCK))
     g.run('dd if=/dev/zero of=/dev/pmem0 bs=4k count=1 conv=fsync', 30)
     t.ok('not a head' not in g.dmesg(), 'the next driver finds its queue as it should be')
@@ -187,8 +191,9 @@ def main_guest(t, k, rd):
         usage(t, g, a)
         in_use(t, g, b)
         coming_and_going(t, g, a, b, pci)
-        flushes(t, g, disks[0], slow, a)
+        flushes(t, g, slow, a)
         gone(t, g, slow, a)
+        successor(t, g, a)
         revocation(t, g, a, pci)
         g.finish(t, pmemlab.UNLOAD)
 
