@@ -38,7 +38,10 @@ HARMLESS = re.compile(
     r'kmemleak: Automatic memory scanning|Command line:|command line:|'
     r'LSM: |ubsan: enabled', re.I)
 
-CMDLINE = ('panic=-1 panic_on_warn=1 oops=panic softlockup_panic=1 '
+# A busy host starves an emulated CPU for half a minute at times: the watchdogs
+# are given two.
+CMDLINE = ('watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 '
+           'panic=-1 panic_on_warn=1 oops=panic softlockup_panic=1 '
            'hung_task_panic=1 random.trust_cpu=on mitigations=off')
 
 
