@@ -36,7 +36,7 @@ HARMLESS = re.compile(
     r'MAX_LOCKDEP|lockdep: fixing up|clocksource|tsc: |MP-BIOS bug|'
     r'loading out-of-tree module|module verification failed|'
     r'kmemleak: Automatic memory scanning|Command line:|command line:|'
-    r'LSM: |ubsan: enabled', re.I)
+    r'stall warnings timeout|LSM: |ubsan: enabled', re.I)
 
 # A busy host starves an emulated CPU for half a minute at times: the watchdogs
 # are given two.
