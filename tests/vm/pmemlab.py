@@ -132,6 +132,14 @@ def give_back(g, device):
         stock=STOCK, ours=OURS, dev=device))
 
 
+def wait_disks(g, *names):
+    """Until they are there: the kernel makes them in the background, and who writes to
+    /dev/pmem0 before makes a file of that name, which then keeps the node out."""
+    for name in names:
+        g.run('for i in $(seq 100); do test -b /dev/%s && exit 0; sleep 0.1; done; '
+              'ls -l /dev/%s; exit 1' % (name, name))
+
+
 def one(names):
     if len(names) != 1:
         raise LabError('one virtio-pmem device was expected, there are: %r' % names)

@@ -254,7 +254,7 @@ static bool explain(struct use *u, const struct node *node)
 	return mounted(u, node) || swapped(u, node) || held(u, node);
 }
 
-/* The disk, exclusively; -ESTALE: another disk has its name. */
+/* The disk, exclusively; -ESTALE: another disk, or a file, has its name. */
 static int open_disk(const struct node *node)
 {
 	int fd = open(node->dev, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
@@ -291,7 +291,7 @@ static int claim_disk(struct use *u, const struct node *node)
 		return because(u, fd, "%s is in use: one of its partitions, or a file system of another namespace",
 			       node->dev);
 	return because(u, fd, "%s: %s: cannot make sure that nobody uses it", node->dev,
-		       fd == -ESTALE ? "another disk's node" : strerror(-fd));
+		       fd == -ESTALE ? "not the node of this disk, but another or a file" : strerror(-fd));
 }
 
 /* Persistent memory that was added to the system's own. */
