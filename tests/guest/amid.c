@@ -119,7 +119,9 @@ static void call_end(struct call *c)
 
 static void goes_amid(const char *device, const char *go, const char *back, bool events)
 {
-	int efd = eventfd(0, EFD_CLOEXEC), n, i, nr = events ? 5 : 3;
+	int efd = eventfd(0, EFD_CLOEXEC), n, i;
+	/* Without doorbells the first and the last two are refused at once. */
+	int first = events ? 0 : 1, end = events ? 5 : 3;
 	struct portal_eventfd bind = { .size = sizeof(bind), .fd = efd };
 	struct call calls[] = {
 		{ .name = "PORTAL_RING", .cmd = PORTAL_RING, .size = sizeof(struct portal_ring) },
@@ -130,13 +132,13 @@ static void goes_amid(const char *device, const char *go, const char *back, bool
 	};
 
 	memcpy(calls[3].bytes, &bind, sizeof(bind));
-	for (i = 0; i < nr; i++)
+	for (i = first; i < end; i++)
 		call_start(&calls[i], device);
 	ok(system(go) == 0, "it goes: %s", go);
-	for (i = 0; i < nr; i++)
+	for (i = first; i < end; i++)
 		call_end(&calls[i]);
 	ok(!count_of(efd), "an eventfd that came too late is not bound");
-	for (i = 0; i < nr; i++)
+	for (i = first; i < end; i++)
 		close(calls[i].fd);
 	ok(system(back) == 0, "it comes back: %s", back);
 	for (n = 0; n < 100 && access(device, F_OK); n++)

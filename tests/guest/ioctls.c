@@ -172,9 +172,9 @@ static void rings(void)
 	r.flags = 0x80000000;
 	fails(ioctl(fd, PORTAL_RING, &r), EOPNOTSUPP, "PORTAL_RING with flag 1<<31");
 	fails(ring(ro, 0, 0), EACCES, "ringing through a read-only file");
-	close(ro);
 	if (!(info.caps & PORTAL_CAP_DOORBELL)) {
 		fails(ring(fd, 0, 0), EOPNOTSUPP, "ringing where there are no doorbells");
+		close(ro);
 		return;
 	}
 	fails(ring(fd, PORTAL_PEER_NONE, 0), ENXIO, "ringing PORTAL_PEER_NONE");
@@ -182,7 +182,14 @@ static void rings(void)
 	fails(ring(fd, 0x80000000, 0), ENXIO, "ringing peer 1<<31");
 	fails(ring(fd, info.peer_id, 0x10000), ENXIO, "ringing a vector that cannot be");
 	fails(ring(fd, info.peer_id, 0xffffffff), ENXIO, "ringing vector 0xffffffff");
+	/* QEMU looks at 8 bits of a vector: what is beyond must not ring another one. */
+	fails(ring(fd, info.peer_id, 256 + info.vectors), ENXIO, "ringing a vector beyond all");
+	if (!strcmp(info.transport, "ivshmem")) {
+		fails(ring(fd, info.peer_id, 256), ENXIO, "ringing vector 256");
+		ok(!(wait_for(ro, POLLIN, 500) & POLLIN), "and none of it rang vector 0");
+	}
 	ok(!ring(fd, info.peer_id, 0), "ringing oneself");
+	close(ro);
 }
 
 static void eventfds(void)

@@ -1,0 +1,51 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""plain.py [KERNEL]: the programs of tests/guest over an ivshmem-plain device:
+memory without doorbells. (Over loopback: tests/guest/loopback.py.)"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import suite  # noqa: E402
+from lab.portal import Region  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+
+# A debug kernel does a fifth of the work in a second.
+CHURN_S = 40 if sys.argv[1:] == ['debug'] else 8
+SLOT = '0000:00:04.0'
+DRIVER = '/sys/bus/pci/drivers/portal_ivshmem'
+IVP_GO = 'echo %s > %s/unbind' % (SLOT, DRIVER)
+IVP_BACK = 'echo %s > %s/bind' % (SLOT, DRIVER)
+
+PLAIN = [
+    ('ioctls', 'ioctls /dev/portal0'),
+    ('mapping', 'mapping /dev/portal0 -'),
+    ('revoke', "revoke /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
+    ('amid', "amid /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
+    ('churn', "churn %d '%s' '%s' /dev/portal0" % (CHURN_S, IVP_GO, IVP_BACK)),
+]
+
+
+def run_all(t, g, programs):
+    g.run('modprobe portal_ivshmem')
+    for name, command in programs:
+        g.tap(t, command, 150, name)
+        bad = g.bad_lines(g.dmesg())
+        if bad:
+            t.ok(False, '%s: the kernel complains' % name, '\n'.join(bad[:40]))
+            raise SystemExit(1)
+
+
+def main(t):
+    k = suite.kernel()
+    rd = suite.initrd(k, programs=True)
+    region = Region(4 << 20)
+    with suite.guest('one', k, rd, region.plain(addr='4'),
+                     memory='512M') as g:
+        run_all(t, g, PLAIN)
+        g.finish(t)
+
+
+if __name__ == '__main__':
+    with Tap() as tap:
+        main(tap)
