@@ -51,6 +51,8 @@ enum stage {
  * @kicked: last arm for which the other direction has passed on an event
  * @nap_ns: next timed sleep
  * @spin_ns: how long to spin before a sleep
+ * @polls: calls that found nothing and did not wait; @next_look: when the next of
+ *	them looks at the portal's state
  */
 struct waiter {
 	int ep;
@@ -59,6 +61,8 @@ struct waiter {
 	uint64_t kicked;
 	int64_t nap_ns;
 	int64_t spin_ns;
+	unsigned int polls;
+	int64_t next_look;
 };
 
 /* Counted by the thread of the direction, read by any. */

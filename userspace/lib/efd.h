@@ -10,13 +10,13 @@ int vmp_efd_new(void);
 int vmp_efd_dup(int fd);
 
 /*
- * Make it readable; never blocks. The library's sleepers wait for edges and do not
+ * Make it readable; does not block, whoever made it blocking. The library's sleepers wait for edges and do not
  * read; so a counter that is full (about 2^64 rings, or one hostile write) is
  * emptied by the ringer, and written to once more.
  */
 int vmp_efd_signal(int fd);
 
-/* Is @fd, which a stranger sent, really an eventfd? */
+/* Is @fd, which a stranger sent, really an eventfd? 0, or -EPROTO with a text. */
 int vmp_efd_check(int fd);
 
 #endif /* VMP_EFD_H */

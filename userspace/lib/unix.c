@@ -30,21 +30,31 @@
 #define READS_AT_ONCE	256	/* packets read in one go: a flood must not hold us up */
 
 /**
+ * struct bells - eventfds of one peer, -1 where there is none
+ * @refs: the peer's, and those of threads that ring right now, without the lock: a
+ *	number must not become another file's under their hands
+ */
+struct bells {
+	unsigned int refs;
+	int fd[VMP_MAX_VECTORS];
+};
+
+/**
  * struct peer - a machine or process beyond the server
  * @here: between its PEER and its GONE
- * @gone: how often it left
- * @efd: to ring its vectors; @n of them
+ * @gone: how often it left, after it was here
+ * @bells: to ring its vectors; NULL: none yet
  */
 struct peer {
 	bool here;
 	uint32_t gone;
-	uint32_t n;
-	int *efd;
+	struct bells *bells;
 };
 
 /**
  * struct client - the connection
- * @sock: -1 once it is lost
+ * @sock: -1 once it is lost; the descriptor stays open as the portal's state_fd, for
+ *	our id is ours, and others may ring us by it, as long as it is
  * @id: our own
  * @own: eventfds that others ring us by
  * @peers: by id, @npeers entries
@@ -114,8 +124,10 @@ static int receive(int sock, struct packet *k)
 	if (n < 0)
 		return errno == EAGAIN ? -EAGAIN : errno == ECONNRESET ? 0 : -EPROTO;
 	take_fds(&h, k);
-	if (n == 0)
+	if (n == 0) {
+		drop_fds(k);
 		return 0;
+	}
 	if (n == sizeof(k->m) && !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
 		return 1;
 	drop_fds(k);
@@ -147,16 +159,33 @@ static struct peer *make(struct client *c, uint32_t id)
 	return &a[id];
 }
 
-static void forget(struct peer *x)
+static void put_bells(struct bells *b)
 {
 	uint32_t i;
 
-	for (i = 0; i < x->n; i++)
-		if (x->efd[i] >= 0)
-			close(x->efd[i]);
-	free(x->efd);
-	x->efd = NULL;
-	x->n = 0;
+	if (!b || __atomic_sub_fetch(&b->refs, 1, __ATOMIC_ACQ_REL))
+		return;
+	for (i = 0; i < VMP_MAX_VECTORS; i++)
+		if (b->fd[i] >= 0)
+			close(b->fd[i]);
+	free(b);
+}
+
+static struct bells *new_bells(void)
+{
+	struct bells *b = malloc(sizeof(*b));
+
+	if (b) {
+		b->refs = 1;
+		memset(b->fd, 0xff, sizeof(b->fd));
+	}
+	return b;
+}
+
+static void forget(struct peer *x)
+{
+	put_bells(x->bells);
+	x->bells = NULL;
 	x->here = false;
 }
 
@@ -169,7 +198,7 @@ static int take_own(struct client *c, struct packet *k)
 		uint32_t v = k->m.arg + i;
 
 		if (v >= c->vectors || c->own[v] >= 0)
-			return -EPROTO;
+			return vmp_fail(-EPROTO, "vector %u came twice, or was not announced", v);
 		c->own[v] = k->fd[i];
 		k->fd[i] = -1;
 	}
@@ -179,10 +208,10 @@ static int take_own(struct client *c, struct packet *k)
 static int take_peer(struct client *c, struct packet *k)
 {
 	struct peer *x;
-	uint32_t i, end;
+	uint32_t i;
 
 	if (k->m.arg >= VMP_MAX_VECTORS || k->nfd > VMP_MAX_VECTORS - k->m.arg)
-		return -EPROTO;
+		return vmp_fail(-EPROTO, "vectors beyond %u", VMP_MAX_VECTORS);
 	for (i = 0; i < k->nfd; i++)
 		if (vmp_efd_check(k->fd[i]))
 			return -EPROTO;
@@ -190,22 +219,15 @@ static int take_peer(struct client *c, struct packet *k)
 		return take_own(c, k);
 	x = make(c, k->m.id);
 	if (!x)
-		return -EPROTO;
-	end = k->m.arg + k->nfd;
-	if (end > x->n) {
-		int *a = realloc(x->efd, end * sizeof(*a));
-
-		if (!a)
-			return -ENOMEM;
-		for (i = x->n; i < end; i++)
-			a[i] = -1;
-		x->efd = a;
-		x->n = end;
-	}
+		return vmp_fail(-EPROTO, "peer id %u", k->m.id);
+	if (!x->bells)
+		x->bells = new_bells();
+	if (!x->bells)
+		return vmp_fail(-ENOMEM, "out of memory");
 	for (i = 0; i < k->nfd; i++) {
-		if (x->efd[k->m.arg + i] >= 0)
-			return -EPROTO;
-		x->efd[k->m.arg + i] = k->fd[i];
+		if (x->bells->fd[k->m.arg + i] >= 0)
+			return vmp_fail(-EPROTO, "an eventfd of peer %u came twice", k->m.id);
+		x->bells->fd[k->m.arg + i] = k->fd[i];
 		k->fd[i] = -1;
 	}
 	x->here = true;
@@ -217,19 +239,21 @@ static int handle(struct client *c, struct packet *k)
 {
 	struct peer *x;
 	unsigned int i;
-	int r = -EPROTO;
+	int r;
 
 	if (k->m.type == PD_PEER) {
 		r = take_peer(c, k);
 	} else if (k->m.type == PD_GONE && !k->nfd) {
 		x = find(c, k->m.id);
 		if (x) {
+			x->gone += x->here;
 			forget(x);
-			x->gone++;
 		}
 		r = 0;
 	} else if (k->m.type == PD_READY && !k->nfd) {
 		r = 1;
+	} else {
+		r = vmp_fail(-EPROTO, "a packet of type %u with %u descriptors", k->m.type, k->nfd);
 	}
 	for (i = 0; i < k->nfd; i++)
 		if (k->fd[i] >= 0)
@@ -250,14 +274,9 @@ static void catch_up(struct client *c)
 			return;
 		if (r > 0)
 			r = handle(c, &k) < 0 ? -EPROTO : 1;
-		if (r <= 0) {
-			/*
-			 * Lost, or it talks nonsense. The number stays taken, by a
-			 * socket that is at its end: it may be in epoll sets.
-			 */
-			shutdown(c->sock, SHUT_RDWR);
+		/* Lost, or it talks nonsense: nothing is read any more. */
+		if (r <= 0)
 			c->sock = -1;
-		}
 	}
 }
 
@@ -274,25 +293,35 @@ static int unix_service(struct vmp *p)
 static int unix_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 {
 	struct client *c = p->priv;
-	struct peer *x;
-	int fd = -1, r, try;
+	struct bells *b = NULL;
+	int fd = -1, try, r;
+	bool lost;
 
 	pthread_mutex_lock(&c->lock);
-	for (try = 0; try < 2 && fd < 0; try++) {
+	for (try = 0; try < 2 && fd < 0 && vector < VMP_MAX_VECTORS; try++) {
+		struct peer *x;
+
 		if (try)
 			catch_up(c);
 		x = find(c, peer);
-		if (peer == c->id && vector < c->vectors)
+		if (peer == c->id)
 			fd = c->own[vector];
-		else if (x && x->here && vector < x->n)
-			fd = x->efd[vector];
+		else if (x && x->here && x->bells)
+			fd = x->bells->fd[vector];
+		if (fd >= 0 && peer != c->id) {
+			b = x->bells;
+			__atomic_add_fetch(&b->refs, 1, __ATOMIC_RELAXED);
+		}
 	}
+	lost = c->sock < 0;
+	pthread_mutex_unlock(&c->lock);
+	/* Not under the lock: see vmp_efd_signal(). */
 	if (fd >= 0)
 		r = vmp_efd_signal(fd);
 	else
 		r = vmp_fail(-ENXIO, "unix:%s: no peer %u with a vector %u is connected%s", c->path,
-			     peer, vector, c->sock < 0 ? ", and portald is gone" : "");
-	pthread_mutex_unlock(&c->lock);
+			     peer, vector, lost ? ", and portald is gone" : "");
+	put_bells(b);
 	return r;
 }
 
@@ -311,6 +340,11 @@ static uint32_t unix_gone(struct vmp *p, uint32_t peer)
 	uint32_t n;
 
 	pthread_mutex_lock(&c->lock);
+	/*
+	 * Who has this id now got it after the server had told us of its predecessor's
+	 * end: that one must not be counted later, as its own.
+	 */
+	catch_up(c);
 	x = find(c, peer);
 	n = x ? x->gone : 0;
 	pthread_mutex_unlock(&c->lock);
@@ -352,7 +386,7 @@ static int64_t now_ms(void)
 	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
 }
 
-/* Wait for a packet until @until: as receive(), or -ETIMEDOUT, -EINTR. */
+/* Wait for a packet until @until: as receive(), or -EINTR. */
 static int await(int sock, struct packet *k, int64_t until)
 {
 	struct pollfd f = { sock, POLLIN, 0 };
@@ -365,7 +399,7 @@ static int await(int sock, struct packet *k, int64_t until)
 			return r;
 		left = until - now_ms();
 		if (left <= 0)
-			return -ETIMEDOUT;
+			return -EAGAIN;
 		if (poll(&f, 1, (int)left) < 0)
 			return -errno;
 	}
@@ -404,6 +438,15 @@ static int take_welcome(struct vmp *p, struct client *c, struct packet *k)
 	return r ? r : vmp_map_fd(p, k->fd[0], k->m.value, c->path);
 }
 
+/* With the reason, if it is known. */
+static void broken_greeting(const struct client *c, int r)
+{
+	char why[160];
+
+	snprintf(why, sizeof(why), "%s", vmp_errmsg());
+	vmp_fail(r, "unix:%s: the server broke the protocol during the greeting: %s", c->path, why);
+}
+
 /* HELLO, and all that the server tells until READY. */
 static int greet(struct vmp *p, struct client *c)
 {
@@ -422,12 +465,16 @@ static int greet(struct vmp *p, struct client *c)
 		if (r == 0)
 			return vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting; is it portald's socket (QEMU's ends in .ivshmem)?",
 					c->path);
-		if (r == -ETIMEDOUT)
-			return vmp_fail(r, "unix:%s: the server does not answer; is it portald's socket (QEMU's ends in .ivshmem)?",
+		if (r == -EAGAIN)
+			return vmp_fail(-ETIMEDOUT, "unix:%s: the server does not answer; is it portald's socket (QEMU's ends in .ivshmem)?",
 					c->path);
 		if (r < 0)
 			return vmp_fail(r, "unix:%s: %s", c->path, r == -EINTR ? "interrupted" :
 					"what the server sends is not portald's protocol");
+		if (now_ms() > until) {
+			drop_fds(&k);
+			return vmp_fail(-ETIMEDOUT, "unix:%s: the server's greeting does not come to an end", c->path);
+		}
 		if (!welcome) {
 			r = take_welcome(p, c, &k);
 			drop_fds(&k);
@@ -435,7 +482,7 @@ static int greet(struct vmp *p, struct client *c)
 		} else {
 			r = handle(c, &k);
 			if (r < 0)
-				vmp_fail(r, "unix:%s: the server broke the protocol during the greeting", c->path);
+				broken_greeting(c, r);
 		}
 		if (r)
 			return r < 0 ? r : 0;

@@ -539,6 +539,25 @@ static int64_t spin_limit(const struct vmp_channel *ch, enum dir d, uint64_t nee
 	return ns < SPIN_FIRST ? ns : ns + 2 * copy_ns(ch, d, need);
 }
 
+/* Who only polls notices too: now and then, at most every millisecond. */
+static int polled_in_vain(struct vmp_channel *ch, enum dir d)
+{
+	struct waiter *w = chan_waiter(ch, d);
+	int64_t t;
+	int r;
+
+	if (ch->p->state_fd >= 0 && !(++w->polls % 16)) {
+		t = now_ns();
+		if (t >= w->next_look) {
+			w->next_look = t + MS;
+			r = poll_state(ch, d);
+			if (r)
+				return r;
+		}
+	}
+	return nothing_now(d);
+}
+
 int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience *pt)
 {
 	struct waiter *w = chan_waiter(ch, d);
@@ -550,7 +569,7 @@ int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience
 			return arm_fd(ch, d, need);
 		if (d == RX && load_relaxed(&ch->stage) != STAGE_OPEN && vmpr_answer(&ch->rx.ring))
 			chan_notify(ch, TX);
-		return nothing_now(d);
+		return polled_in_vain(ch, d);
 	}
 	if (!pt->spun) {
 		pt->spun = true;

@@ -336,7 +336,7 @@ static void pairs(void **state)
 
 /* ---- portald ---------------------------------------------------------------- */
 
-static pid_t start_portald(void)
+static pid_t start_portald_with(const char *option)
 {
 	const char *sock = in_dir("DIR/t.sock");
 	pid_t pid = fork();
@@ -347,12 +347,17 @@ static pid_t start_portald(void)
 
 		dup2(null, 2);
 		execl(portald, portald, "--name=t", "--size=1M", "--vectors=2",
-		      in_dir("--socket-dir=DIR"), (char *)NULL);
+		      in_dir("--socket-dir=DIR"), option, (char *)NULL);
 		_exit(127);
 	}
 	for (i = 0; i < 500 && access(sock, F_OK); i++)
 		usleep(20000);
 	return pid;
+}
+
+static pid_t start_portald(void)
+{
+	return start_portald_with(NULL);
 }
 
 static void end(pid_t pid, int sig)
@@ -436,6 +441,168 @@ static void death_of_a_process(void **state)
 	vmp_channel_close(ch);
 	vmp_close(p);
 	end(server, SIGTERM);
+}
+
+static struct vmp_channel *side_of(struct vmp *p, unsigned int side)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o), .side = side };
+	struct vmp_channel *ch;
+
+	assert_int_equal(vmp_channel_open(&ch, p, &o), 0);
+	return ch;
+}
+
+static void meet(struct vmp_channel *a, struct vmp_channel *b)
+{
+	int i;
+
+	for (i = 0; i < 6; i++) {
+		vmp_channel_connect(a, 0);
+		vmp_channel_connect(b, 0);
+	}
+	assert_int_equal(vmp_channel_connect(a, 0), 0);
+	assert_int_equal(vmp_channel_connect(b, 0), 0);
+}
+
+/* The death of a process is not that of the next one with its id. */
+static void an_id_comes_back(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock");
+	pid_t server = start_portald_with("--host-peers=2");
+	struct vmp *s, *p1, *p2;
+	struct vmp_channel *ch, *c1, *c2;
+	struct vmp_info info;
+	uint32_t id;
+	char buf[8];
+
+	assert_int_equal(vmp_open(&s, uri, 0), 0);
+	assert_int_equal(vmp_open(&p1, uri, 0), 0);
+	vmp_get_info(p1, &info, sizeof(info));
+	id = info.peer_id;
+	ch = side_of(s, 0);
+	c1 = side_of(p1, 1);
+	meet(ch, c1);
+	/* s knows the first one; it is told of the end, but does not read it yet. */
+	assert_int_equal(vmp_ring(s, id, 0), 0);
+	vmp_close(p1);
+	assert_int_equal(vmp_open(&p2, uri, 0), 0);
+	vmp_get_info(p2, &info, sizeof(info));
+	assert_int_equal(info.peer_id, id);
+	c2 = side_of(p2, 1);
+	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), 0), -ECONNRESET);
+	vmp_channel_close(ch);
+	ch = side_of(s, 0);
+	meet(ch, c2);
+	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), 100), -ETIMEDOUT);
+	assert_int_equal(vmp_send(c2, "alive", 5, 0, 0), 0);
+	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), 100), 5);
+	/* And when it goes, that is heard. */
+	vmp_close(p2);
+	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), -ECONNRESET);
+	vmp_channel_close(ch);
+	vmp_close(s);
+	end(server, SIGTERM);
+	/* c1 and c2: their portals are gone, as their processes would be. */
+}
+
+/* Who polls and never sleeps hears of a death as well. */
+static void death_heard_by_who_polls(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock");
+	pid_t server = start_portald();
+	struct vmp_channel *ch, *c1;
+	struct vmp *s, *p1;
+	int64_t until;
+	char c;
+	int r;
+
+	assert_int_equal(vmp_open(&s, uri, 0), 0);
+	assert_int_equal(vmp_open(&p1, uri, 0), 0);
+	ch = side_of(s, 0);
+	c1 = side_of(p1, 1);
+	meet(ch, c1);
+	vmp_close(p1);
+	until = now_us() + 1000000;
+	do {
+		r = (int)vmp_recv(ch, &c, 1, 0);
+	} while (r == -EAGAIN && now_us() < until);
+	assert_int_equal(r, -ECONNRESET);
+	vmp_channel_close(ch);
+	vmp_close(s);
+	end(server, SIGTERM);
+}
+
+/* A peer makes its eventfd blocking, and fills it: ringing it must not block. */
+static void a_doorbell_that_blocks(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock");
+	pid_t server = start_portald();
+	uint64_t full = UINT64_MAX - 1, n;
+	struct vmp_info info;
+	struct vmp *a, *b;
+	struct pollfd f;
+	int fd;
+
+	assert_int_equal(vmp_open(&a, uri, 0), 0);
+	assert_int_equal(vmp_open(&b, uri, 0), 0);
+	vmp_get_info(b, &info, sizeof(info));
+	fd = vmp_eventfd(b, 0);
+	assert_int_equal(vmp_ring(a, info.peer_id, 0), 0);
+	assert_int_equal(read(fd, &n, 8), 8);
+	assert_int_equal(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
+	assert_int_equal(write(fd, &full, 8), 8);
+	assert_int_equal(vmp_ring(a, info.peer_id, 0), 0);
+	f = (struct pollfd){ fd, POLLIN | POLLOUT, 0 };
+	assert_int_equal(poll(&f, 1, 0), 1);
+	/* It was emptied and rung: an edge, also for who sleeps and does not read. */
+	assert_int_equal(f.revents, POLLIN | POLLOUT);
+	vmp_close(a);
+	vmp_close(b);
+	end(server, SIGTERM);
+}
+
+/*
+ * portald hangs up on a client that it is angry with, and goes on: the client keeps its
+ * socket, and so its id, for as long as it may be rung by it.
+ */
+static void id_is_kept_to_the_end(void **state)
+{
+	const char *uri = in_dir("unix:DIR/bad2.sock");
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	extern void serve_and_hang_up(int sock);
+	struct vmp_channel *ch;
+	int l, s, fl;
+	struct vmp *p;
+	pid_t pid;
+	char c;
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
+	l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
+	listen(l, 5);
+	pid = fork();
+	if (!pid) {
+		alarm(20);
+		s = accept(l, NULL, NULL);
+		serve_and_hang_up(s);
+		/* The client may end its own side only when it closes the portal. */
+		fl = (int)recv(s, &c, 1, MSG_DONTWAIT);
+		if (!(fl < 0 && errno == EAGAIN))
+			_exit(1);
+		usleep(300000);
+		fl = (int)recv(s, &c, 1, MSG_DONTWAIT);
+		if (!(fl < 0 && errno == EAGAIN))
+			_exit(2);
+		_exit(recv(s, &c, 1, 0) == 0 ? 0 : 3);
+	}
+	assert_int_equal(vmp_open(&p, uri, 0), 0);
+	ch = side_of(p, 0);
+	assert_int_equal(vmp_recv(ch, &c, 1, 600), -ETIMEDOUT);
+	vmp_channel_close(ch);
+	vmp_close(p);
+	assert_int_equal(waitpid(pid, &fl, 0), pid);
+	assert_int_equal(fl, 0);
+	close(l);
 }
 
 /* ---- a server that is none, or a bad one ------------------------------------- */
@@ -534,6 +701,44 @@ static void play_twice(int sock)
 	close(fd);
 }
 
+/* Nothing in it but descriptors: the end of the stream, and they are not kept. */
+static void play_empty(int sock)
+{
+	int fd[32], i;
+
+	welcome(sock, 4096, 4096, true);
+	for (i = 0; i < 32; i++)
+		fd[i] = eventfd(0, 0);
+	send_msg(sock, (struct pd_msg){ 0 }, 0, fd, 32);
+	for (i = 0; i < 32; i++)
+		close(fd[i]);
+}
+
+/* Chatter without end in place of READY. */
+static void play_chatter(int sock)
+{
+	int64_t until = now_us() + 13000000;
+	struct pd_msg m = { .type = PD_GONE, .id = 3 };
+
+	welcome(sock, 4096, 4096, true);
+	while (now_us() < until && send(sock, &m, sizeof(m), MSG_NOSIGNAL) == sizeof(m))
+		;
+}
+
+void serve_and_hang_up(int sock)
+{
+	struct pd_msg hello;
+	int fd[2] = { eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_NONBLOCK) };
+
+	(void)!recv(sock, &hello, sizeof(hello), 0);
+	welcome(sock, 65536 + 4096, 65536 + 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1 }, sizeof(struct pd_msg), fd, 2);
+	send_msg(sock, (struct pd_msg){ .type = PD_READY }, sizeof(struct pd_msg), NULL, 0);
+	usleep(100000);
+	shutdown(sock, SHUT_WR);
+	usleep(100000);
+}
+
 static void *perform(void *arg)
 {
 	int *a = arg, sock;
@@ -563,6 +768,8 @@ const struct act acts[] = {
 	{ "broke the protocol", -EPROTO, play_high_id },
 	{ "broke the protocol", -EPROTO, play_unknown },
 	{ "broke the protocol", -EPROTO, play_twice },
+	{ "hung up", -EPROTO, play_empty },
+	{ "the server", -ETIMEDOUT, play_chatter },
 	{ "does not answer", -ETIMEDOUT, play_silence },
 };
 
@@ -619,6 +826,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(pairs),
 		cmocka_unit_test(through_portald),
 		cmocka_unit_test(death_of_a_process),
+		cmocka_unit_test(an_id_comes_back),
+		cmocka_unit_test(death_heard_by_who_polls),
+		cmocka_unit_test(a_doorbell_that_blocks),
+		cmocka_unit_test(id_is_kept_to_the_end),
 		cmocka_unit_test(hostile_servers),
 	};
 	char *slash = strrchr(argv[0], '/');
