@@ -12,6 +12,7 @@
 
 #include <linux/portal_layout.h>
 #include <stdalign.h>
+#include <time.h>
 
 #include "internal.h"
 #include "vmportal_ring.h"
@@ -26,6 +27,14 @@
 
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
+
+static inline int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
 
 /* Directions; also index of what a waiter waits for. */
 enum dir { RX, TX };
@@ -83,6 +92,9 @@ struct counts {
  * Under @lock until @stage is STAGE_LIVE, constant from then on: @peer_inc, @nonce,
  * @told_ready, @told_live, @peer_id, @gone_before.
  *
+ * Under @lock: @hails (that the handshake may still do at once), @hails_at (when it was
+ * given some last).
+ *
  * Atomic: @stage; @generation (of the device, when the address was published); @dead (final error of the channel); @peer_bells (the other end may
  * arm); @peer_gone (portald said so); @trusted (a doorbell of the peer has come
  * through); @introduced (we rang the peer once so that it may trust); @owe (sent with
@@ -113,6 +125,8 @@ struct vmp_channel {
 	uint32_t generation;
 	uint32_t peer_id;
 	uint32_t gone_before;
+	unsigned int hails;
+	int64_t hails_at;
 
 	int stage;
 	int dead;
@@ -168,6 +182,9 @@ int chan_step(struct vmp_channel *ch);
  */
 int chan_peer_state(struct vmp_channel *ch);
 
+/* The channel has ended by @err; who sleeps in its other direction hears of it. */
+void chan_die(struct vmp_channel *ch, int err);
+
 /* The text for a final error, which is returned. */
 int chan_fail(struct vmp_channel *ch, int err);
 
@@ -221,10 +238,9 @@ static inline void chan_notify(struct vmp_channel *ch, enum dir d)
 /* What is owed for VMP_MORE. */
 static inline void chan_flush(struct vmp_channel *ch)
 {
-	if (load_relaxed(&ch->owe)) {
-		store_relaxed(&ch->owe, 0);
+	/* The other thread's debt, perhaps: with it we see, and pass on, its record. */
+	if (load_relaxed(&ch->owe) && __atomic_exchange_n(&ch->owe, 0, __ATOMIC_ACQ_REL))
 		chan_notify(ch, RX);
-	}
 }
 
 #endif /* VMP_CHANNEL_H */

@@ -160,6 +160,29 @@ static bool advance(struct vmp_channel *ch)
 	return said;
 }
 
+/*
+ * Each word of the handshake hails the other end. One that changes its incarnation
+ * without end must not make us ring, whom it names, without end: so many at once, then
+ * one every some milliseconds. Who is not hailed finds out by himself: nobody sleeps for
+ * ever before the handshake is through. Lock held.
+ */
+#define HAILS		8U
+#define HAIL_EVERY_NS	INT64_C(4000000)
+
+static bool may_hail(struct vmp_channel *ch)
+{
+	int64_t now = now_ns(), n = (now - ch->hails_at) / HAIL_EVERY_NS;
+
+	if (n) {
+		ch->hails = n < HAILS - ch->hails ? ch->hails + (unsigned int)n : HAILS;
+		ch->hails_at = now;
+	}
+	if (!ch->hails)
+		return false;
+	ch->hails--;
+	return true;
+}
+
 int chan_step(struct vmp_channel *ch)
 {
 	bool said = false;
@@ -170,7 +193,7 @@ int chan_step(struct vmp_channel *ch)
 	if (!r && load_relaxed(CW(ch->me->incarnation)) != ch->inc)
 		r = -EBUSY;
 	if (!r && ch->stage != STAGE_SEND)
-		said = advance(ch);
+		said = advance(ch) && may_hail(ch);
 	pthread_mutex_unlock(&ch->lock);
 	if (said)
 		chan_hail(ch);
@@ -200,6 +223,12 @@ int chan_peer_state(struct vmp_channel *ch)
 	return 0;
 }
 
+void chan_die(struct vmp_channel *ch, int err)
+{
+	if (!__atomic_exchange_n(&ch->dead, err, __ATOMIC_ACQ_REL))
+		vmp_notice(ch->p);
+}
+
 int chan_fail(struct vmp_channel *ch, int err)
 {
 	const char *who = ch->p->info.identity;
@@ -212,7 +241,7 @@ int chan_fail(struct vmp_channel *ch, int err)
 			err = r;
 	}
 	if (err == -EPROTO || err == -EBUSY || err == -ENODEV)
-		store_relaxed(&ch->dead, err);
+		chan_die(ch, err);
 	switch (err) {
 	case -EPIPE:
 		return vmp_fail(err, "%s: the other end has closed the channel", who);

@@ -51,6 +51,8 @@ struct vmp_ops {
  * @state_fd: a descriptor whose readiness means that the portal changed (device
  *	gone, word from portald), or -1
  * @state_events: which EPOLL events of @state_fd to wait for
+ * @notice: an eventfd of our own, in every channel's sets: something that a sleeper in
+ *	another thread must look at has happened; never read. -1: none could be had
  * @efd: eventfds given out so far, -1 otherwise; written under @lock
  */
 struct vmp {
@@ -62,6 +64,7 @@ struct vmp {
 	struct vmp_info info;
 	int state_fd;
 	uint32_t state_events;
+	int notice;
 	pthread_mutex_t lock;
 	int efd[VMP_MAX_VECTORS];
 };
@@ -84,6 +87,9 @@ int vmp_parse_size(const char *s, uint64_t *size);
 
 /* How often @peer has left; 0 where nobody tells. */
 uint32_t vmp_gone(struct vmp *p, uint32_t peer);
+
+/* Have all sleepers of all channels of this portal look again. */
+void vmp_notice(struct vmp *p);
 
 /* Look again at peer id and generation. 0 or -ENODEV. */
 int vmp_refresh(struct vmp *p);

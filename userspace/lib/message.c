@@ -94,7 +94,8 @@ static inline void committed(struct vmp_channel *ch, size_t len, unsigned int fl
 	count(&ch->tx.n.messages, 1);
 	count(&ch->tx.n.bytes, len);
 	if (flags & VMP_MORE) {
-		store_relaxed(&ch->owe, 1);
+		/* Pairs with the exchange in chan_flush(): not before the record. */
+		store_release(&ch->owe, 1);
 	} else {
 		store_relaxed(&ch->owe, 0);
 		chan_notify(ch, RX);

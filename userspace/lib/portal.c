@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "efd.h"
 #include "internal.h"
 
 struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
@@ -20,6 +21,7 @@ struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
 	p->ops = ops;
 	p->flags = flags;
 	p->state_fd = -1;
+	p->notice = vmp_efd_new();
 	p->info.peer_id = VMP_PEER_NONE;
 	strncpy(p->info.transport, ops->transport, sizeof(p->info.transport) - 1);
 	for (i = 0; i < VMP_MAX_VECTORS; i++)
@@ -38,6 +40,8 @@ void vmp_free(struct vmp *p)
 		for (i = 0; i < VMP_MAX_VECTORS; i++)
 			if (p->efd[i] >= 0)
 				close(p->efd[i]);
+	if (p->notice >= 0)
+		close(p->notice);
 	if (p->ops->close)
 		p->ops->close(p);
 	pthread_mutex_destroy(&p->lock);
@@ -134,6 +138,12 @@ int vmp_refresh(struct vmp *p)
 		pthread_mutex_unlock(&p->lock);
 	}
 	return r;
+}
+
+void vmp_notice(struct vmp *p)
+{
+	if (p->notice >= 0)
+		vmp_efd_signal(p->notice);
 }
 
 uint32_t vmp_gone(struct vmp *p, uint32_t peer)

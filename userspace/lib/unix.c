@@ -60,6 +60,7 @@ struct peer {
  * @peers: by id, @npeers entries
  */
 struct client {
+	struct vmp *p;
 	int sock;
 	char path[108];
 	uint32_t id;
@@ -245,10 +246,13 @@ static int handle(struct client *c, struct packet *k)
 		r = take_peer(c, k);
 	} else if (k->m.type == PD_GONE && !k->nfd) {
 		x = find(c, k->m.id);
-		if (x) {
-			x->gone += x->here;
-			forget(x);
+		if (x && x->here) {
+			x->gone++;
+			/* Whoever reads this may not be whom it concerns. */
+			vmp_notice(c->p);
 		}
+		if (x)
+			forget(x);
 		r = 0;
 	} else if (k->m.type == PD_READY && !k->nfd) {
 		r = 1;
@@ -561,6 +565,7 @@ int vmp_open_unix(struct vmp **out, const char *path, unsigned int flags)
 		c->own[i] = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	p->priv = c;
+	c->p = p;
 	r = client_start(p, c, path);
 	if (r) {
 		vmp_free(p);

@@ -33,14 +33,6 @@
 
 #define CW(x)	((const uint64_t *)&(x))
 
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * (1000 * MS) + t.tv_nsec;
-}
-
 static inline void relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -65,7 +57,7 @@ static void ring_at(struct vmp_channel *ch, uint64_t address)
 		     (uint32_t)(address >> PORTAL_CHAN_VECTOR_SHIFT) & 0xffff);
 	/* A peer that is not there (yet) sleeps with a timeout. */
 	if (r == -ENODEV)
-		store_relaxed(&ch->dead, r);
+		chan_die(ch, r);
 }
 
 void chan_hail(struct vmp_channel *ch)
@@ -305,7 +297,9 @@ static bool publish(struct vmp_channel *ch, enum dir d)
 /* Nobody answers the handshake: perhaps he sleeps, and the first ring was dropped. */
 static void hail_again(struct vmp_channel *ch, const struct waiter *w)
 {
-	if (load_relaxed(&ch->stage) != STAGE_SEND && w->nap_ns >= 8 * MS &&
+	int64_t after = ch->flags & VMP_CH_NO_SLEEP ? NAP_LAST : 8 * MS;
+
+	if (load_relaxed(&ch->stage) != STAGE_SEND && w->nap_ns >= after &&
 	    load_relaxed(CW(ch->peer->incarnation)))
 		chan_hail(ch);
 }
@@ -451,6 +445,8 @@ static int new_set(struct vmp_channel *ch)
 	r = watch(ep, bell, EPOLLIN, WOKE_BELL);
 	if (!r)
 		r = watch(ep, ch->p->state_fd, ch->p->state_events, WOKE_STATE);
+	if (!r)
+		r = watch(ep, ch->p->notice, EPOLLIN, WOKE_STATE);
 	if (r) {
 		close(ep);
 		return r;
@@ -593,6 +589,10 @@ int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience
 	slice = left < MS ? left : MS;
 	if (spin(ch, d, need, slice))
 		return 0;
+	/* It takes no naps, but hails as often as if. */
+	w->nap_ns += slice;
 	hail_again(ch, w);
+	if (w->nap_ns >= NAP_LAST)
+		w->nap_ns = 0;
 	return poll_state(ch, d);
 }

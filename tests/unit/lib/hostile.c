@@ -7,6 +7,7 @@
 #include "test.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -275,6 +276,107 @@ static void a_broken_rule_wakes(void **state)
 	}
 }
 
+/* Who is opened anew without end makes us ring only now and then. */
+static void against_many_incarnations(void **state)
+{
+	static const uint32_t flags[] = { 0, VMP_CH_NO_SLEEP };
+	struct vmp_channel_opts o = { .size = sizeof(o) };
+	struct portal_chan_side *side;
+	struct vmp_channel *ch;
+	struct vmp_stats st;
+	struct vmp *p[2];
+	void *base;
+	pid_t pid;
+	int i;
+
+	alarm(60);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vmp_pair(p, SIZE, 1), 0);
+		vmp_map(p[0], &base, NULL);
+		side = base;
+		o.flags = flags[i];
+		pid = fork();
+		if (!pid) {
+			volatile struct portal_chan_side *me = &side[1];
+
+			me->hello = (uint64_t)PORTAL_CHAN_MAGIC | (uint64_t)PORTAL_CHAN_VERSION << 32;
+			me->capacity = 16384;
+			me->address = 1 | PORTAL_CHAN_DOORBELL;
+			for (;;)
+				me->incarnation += 2;
+		}
+		usleep(20000);
+		assert_int_equal(vmp_channel_open(&ch, p[0], &o), 0);
+		assert_int_equal(vmp_channel_connect(ch, 1000), -ETIMEDOUT);
+		vmp_channel_stats(ch, &st, sizeof(st));
+		fprintf(stderr, "# flags %u: %llu doorbells in a second\n", o.flags,
+			(unsigned long long)st.doorbells);
+		assert_true(st.doorbells > 2 && st.doorbells < 1000);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		vmp_channel_close(ch);
+		vmp_close(p[0]);
+		vmp_close(p[1]);
+	}
+}
+
+static void *receive_for_ever(void *arg)
+{
+	intptr_t r;
+	char c;
+
+	do {
+		r = vmp_recv(arg, &c, 1, -1);
+	} while (r >= 0);
+	return (void *)r;
+}
+
+/* One thread finds the other end lying: the other thread must not sleep on. */
+static void a_broken_rule_wakes_the_other_thread(void **state)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o), .spin_us = 1 };
+	struct portal_chan_side *side;
+	struct vmp_channel *ch[2];
+	static char big[4000];
+	struct timespec until;
+	struct vmp *p[2];
+	pthread_t t;
+	void *base, *r;
+	int i;
+
+	alarm(60);
+	assert_int_equal(vmp_pair(p, SIZE, 1), 0);
+	vmp_map(p[0], &base, NULL);
+	side = base;
+	for (i = 0; i < 2; i++) {
+		o.side = i;
+		assert_int_equal(vmp_channel_open(&ch[i], p[i], &o), 0);
+	}
+	for (i = 0; i < 5; i++) {
+		vmp_channel_connect(ch[0], 0);
+		vmp_channel_connect(ch[1], 0);
+	}
+	pthread_create(&t, NULL, receive_for_ever, ch[0]);
+	/* By a few doorbells it learns to sleep for ever. */
+	for (i = 0; i < 5; i++) {
+		usleep(50000);
+		assert_int_equal(vmp_send(ch[1], "", 1, 0, 0), 0);
+	}
+	usleep(100000);
+	side[1].consumed = 12345;
+	for (i = 0; i < 10 && !vmp_send(ch[0], big, sizeof(big), 0, 0); i++)
+		;
+	assert_int_equal(vmp_send(ch[0], big, sizeof(big), 0, 0), -EPROTO);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 5;
+	assert_int_equal(pthread_timedjoin_np(t, &r, &until), 0);
+	assert_int_equal((intptr_t)r, -EPROTO);
+	for (i = 0; i < 2; i++) {
+		vmp_channel_close(ch[i]);
+		vmp_close(p[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +384,8 @@ int main(void)
 		cmocka_unit_test(against_a_polite_liar),
 		cmocka_unit_test(against_a_forger),
 		cmocka_unit_test(a_broken_rule_wakes),
+		cmocka_unit_test(against_many_incarnations),
+		cmocka_unit_test(a_broken_rule_wakes_the_other_thread),
 	};
 
 	return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
