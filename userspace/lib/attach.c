@@ -46,6 +46,8 @@ VMP_API int vmp_attach(struct vmp **out, void *base, size_t size,
 	struct attach *a;
 	struct vmp *p;
 
+	if (!out)
+		return vmp_fail(-EINVAL, "vmp_attach: p must not be NULL");
 	*out = NULL;
 	if (!base || !size || (uintptr_t)base % (uintptr_t)sysconf(_SC_PAGESIZE))
 		return vmp_fail(-EINVAL, "vmp_attach: base %p must be page-aligned, and size %zu above 0", base, size);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "channel.h"
 
@@ -14,13 +15,18 @@ _Static_assert(offsetof(struct portal_chan_side, rx_armed) == 256, "blocks are 1
 _Static_assert(offsetof(struct portal_chan_side, ask) == 384, "blocks are 128 apart");
 _Static_assert(offsetof(struct portal_chan_side, rx_rung) == 512, "blocks are 128 apart");
 
+/* The options of the first version; no caller has fewer. */
+#define OPTS_SIZE_0	40U
+#define OPTS_SIZE_MOST	4096U
+_Static_assert(sizeof(struct vmp_channel_opts) >= OPTS_SIZE_0, "options only grow");
+
 /* Copy what the caller's version of the options has; the rest is 0. */
 static int read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *from)
 {
 	memset(o, 0, sizeof(*o));
 	if (!from)
 		return 0;
-	if (from->size < sizeof(*o))
+	if (from->size < OPTS_SIZE_0 || from->size > OPTS_SIZE_MOST)
 		return vmp_fail(-EINVAL, "vmp_channel_open: opts.size must be sizeof(struct vmp_channel_opts)");
 	if (from->size > sizeof(*o)) {
 		const char *c = (const char *)from;
@@ -30,9 +36,11 @@ static int read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *
 			if (c[i])
 				return vmp_fail(-EINVAL, "vmp_channel_open: an option that this version of libvmportal does not know");
 	}
-	memcpy(o, from, sizeof(*o));
+	memcpy(o, from, from->size < sizeof(*o) ? from->size : sizeof(*o));
 	if (o->flags & ~VMP_CH_NO_SLEEP || o->reserved)
 		return vmp_fail(-EINVAL, "vmp_channel_open: undefined flags 0x%x, or reserved is not 0", o->flags);
+	if (o->vector > 0xffff)
+		return vmp_fail(-EINVAL, "vmp_channel_open: vector %u: they are below 65536", o->vector);
 	if (o->side > 1)
 		return vmp_fail(-EINVAL, "vmp_channel_open: side %u: one end is side 0, the other side 1", o->side);
 	return 0;
@@ -104,6 +112,8 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	struct vmp_channel *ch;
 	int r;
 
+	if (!out || !p)
+		return vmp_fail(-EINVAL, "vmp_channel_open: ch and p must not be NULL");
 	*out = NULL;
 	r = read_opts(&o, opts);
 	if (!r)
@@ -118,6 +128,8 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	if (!ch)
 		return vmp_fail(-ENOMEM, "vmp_channel_open: out of memory");
 	memset(ch, 0, sizeof(*ch));
+	ch->rx.w.ep = ch->tx.w.ep = ch->ufd = ch->timer = -1;
+	ch->pid = getpid();
 	pthread_mutex_init(&ch->lock, NULL);
 	ch->p = p;
 	ch->flags = o.flags;
@@ -145,8 +157,12 @@ VMP_API void vmp_channel_close(struct vmp_channel *ch)
 {
 	if (!ch)
 		return;
-	/* Ours still? Then say so; a successor's words are not ours to write. */
-	if (load_relaxed((uint64_t *)&ch->me->incarnation) == ch->inc) {
+	/*
+	 * Ours still? Then say so; a successor's words are not ours to write, nor, in a
+	 * child that inherited the channel, those of the process that opened it.
+	 */
+	if (ch->pid == getpid() &&
+	    load_relaxed((uint64_t *)&ch->me->incarnation) == ch->inc) {
 		if (load_relaxed(&ch->stage) != STAGE_OPEN && !ch->rx.ring.err)
 			vmpr_publish(&ch->rx.ring);
 		store_relaxed((uint64_t *)&ch->me->rx_armed, 0);

@@ -86,6 +86,7 @@ struct counts {
  * @lane_out, @lane_in: ring memory
  * @inc: this end's incarnation
  * @spin_fixed: the opener's spin time, 0: adaptive
+ * @pid: of the process that opened it
  * @bells: this end can be rung and may sleep
  * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for; @timer_on: it will fire
  *
@@ -113,6 +114,7 @@ struct vmp_channel {
 	uint32_t vector;
 	uint32_t flags;
 	int64_t spin_fixed;
+	pid_t pid;
 	bool bells;
 	int timer;
 	int timer_on;

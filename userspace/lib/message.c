@@ -250,6 +250,8 @@ VMP_API int vmp_poll(struct vmp_channel *ch, vmp_msg_fn fn, void *arg, unsigned 
 	int64_t n;
 	int stop, r;
 
+	if (!limit)
+		return vmp_fail(-EINVAL, "vmp_poll: a limit of 0 would handle nothing");
 	while (done < limit && done < INT32_MAX) {
 		n = rx_try(ch, &ptr);
 		if (n == -EAGAIN && !done) {

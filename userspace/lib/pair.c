@@ -111,6 +111,8 @@ VMP_API int vmp_pair(struct vmp *p[2], size_t size, unsigned int vectors)
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	int fd, r = -ENOMEM;
 
+	if (!p)
+		return vmp_fail(-EINVAL, "vmp_pair: p must not be NULL");
 	p[0] = p[1] = NULL;
 	if (!size || size > SIZE_MAX / 2 || vectors > VMP_MAX_VECTORS)
 		return vmp_fail(-EINVAL, "vmp_pair: a size above 0 and 0 to %u vectors, please", VMP_MAX_VECTORS);

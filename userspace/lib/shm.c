@@ -80,6 +80,20 @@ static int map_shm(struct vmp **out, const struct vmp_ops *ops, int fd, uint64_t
 	return 0;
 }
 
+/*
+ * Make @fd at least @size bytes. Not by ftruncate(), if it can be helped: between the
+ * look and the call another opener may have made it larger, and mapped it, and would
+ * die of SIGBUS. Only the last page is allocated.
+ */
+static int grow(int fd, uint64_t size)
+{
+	off_t page = (off_t)page_round(1);
+
+	if (!fallocate(fd, 0, (off_t)size - page, page))
+		return 0;
+	return errno == EOPNOTSUPP || errno == ENOSYS ? ftruncate(fd, (off_t)size) : -1;
+}
+
 /* The size of what is there; made larger to @want if that is not 0. */
 static int fit(int fd, uint64_t want, unsigned int flags, const char *what, uint64_t *size)
 {
@@ -90,12 +104,14 @@ static int fit(int fd, uint64_t want, unsigned int flags, const char *what, uint
 	if (!S_ISREG(st.st_mode))
 		return vmp_fail(-EINVAL, "%s is not a regular file; a portal device is opened as /dev/portalN",
 				what);
+	if (want > INT64_MAX - page_round(1))
+		return vmp_fail(-EINVAL, "%s: no file has %" PRIu64 " bytes", what, want);
 	want = page_round(want);
 	if ((uint64_t)st.st_size < want) {
 		if (flags & VMP_RDONLY)
 			return vmp_fail(-EINVAL, "%s has %" PRIu64 " bytes, fewer than the %" PRIu64 " asked for, and read-only cannot grow it",
 					what, (uint64_t)st.st_size, want);
-		if (ftruncate(fd, (off_t)want))
+		if (grow(fd, want))
 			return vmp_fail(-errno, "%s: cannot make it %" PRIu64 " bytes: %s", what,
 					want, strerror(errno));
 		st.st_size = (off_t)want;
@@ -121,6 +137,9 @@ int vmp_open_file(struct vmp **out, const char *rest, unsigned int flags)
 	path[n] = 0;
 	if (q && (r = vmp_parse_size(q + 6, &want)))
 		return r;
+	/* Before an empty file is made for it. */
+	if (want > INT64_MAX - page_round(1))
+		return vmp_fail(-EINVAL, "file:%s: no file has %" PRIu64 " bytes", path, want);
 	fd = open(path, (flags & VMP_RDONLY ? O_RDONLY : O_RDWR | (q ? O_CREAT : 0)) |
 		  O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0)

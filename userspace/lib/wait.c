@@ -167,7 +167,8 @@ static int epoll_ns(int ep, struct epoll_event *ev, int n, int64_t ns)
 
 	if (ns != FOR_EVER && ns && ns % MS && !load_relaxed(&missing)) {
 		r = (int)syscall(SYS_epoll_pwait2, ep, ev, n, &ts, NULL, 0);
-		if (r >= 0 || errno != ENOSYS)
+		/* EPERM: a seccomp filter that is older than the call. */
+		if (r >= 0 || (errno != ENOSYS && errno != EPERM))
 			return r;
 		store_relaxed(&missing, 1);
 	}
@@ -208,20 +209,24 @@ static int state_changed(struct vmp_channel *ch)
 /* A doorbell that nobody says he rang: has the device been reset, has our id changed? */
 static int unexplained(struct vmp_channel *ch)
 {
-	int r = vmp_refresh(ch->p);
 	uint32_t now;
+	int r;
 
-	if (r || !ch->p->ops->refresh)
-		return r;
+	if (!ch->p->ops->refresh)
+		return 0;
+	/* Both threads may come here: the older answer must not be published last. */
+	pthread_mutex_lock(&ch->lock);
+	r = vmp_refresh(ch->p);
 	pthread_mutex_lock(&ch->p->lock);
 	now = ch->p->info.generation;
 	pthread_mutex_unlock(&ch->p->lock);
-	if (now != load_relaxed(&ch->generation)) {
+	if (!r && now != load_relaxed(&ch->generation)) {
 		store_relaxed(&ch->trusted, 0);
 		store_relaxed(&ch->introduced, 0);
 		chan_set_address(ch);
 	}
-	return 0;
+	pthread_mutex_unlock(&ch->lock);
+	return r;
 }
 
 /* What the events mean: 0, or a final error. */
@@ -488,7 +493,6 @@ out:
 
 int chan_waiters_init(struct vmp_channel *ch)
 {
-	ch->ufd = ch->timer = ch->tx.w.ep = -1;
 	ch->rx.w.armed = (uint64_t *)&ch->me->rx_armed;
 	ch->tx.w.armed = (uint64_t *)&ch->me->tx_armed;
 	ch->rx.w.spin_ns = ch->tx.w.spin_ns = SPIN_FIRST;
@@ -568,9 +572,17 @@ int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience
 		return polled_in_vain(ch, d);
 	}
 	if (!pt->spun) {
+		slice = spin_limit(ch, d, need);
+		if (pt->timeout_ms > 0 && slice > pt->timeout_ms * MS)
+			slice = pt->timeout_ms * MS;
 		pt->spun = true;
 		w->nap_ns = 0;
-		if (spin(ch, d, need, spin_limit(ch, d, need)))
+		/* Only a long one can take a part of the timeout that matters. */
+		if (slice >= MS) {
+			pt->started = true;
+			pt->deadline = now_ns() + pt->timeout_ms * MS;
+		}
+		if (spin(ch, d, need, slice))
 			return 0;
 	}
 	if (pt->timeout_ms > 0) {

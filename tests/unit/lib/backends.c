@@ -155,6 +155,42 @@ static void files(void **state)
 	assert_int_equal(fd_count(), before);
 }
 
+static void *grow_file(void *arg)
+{
+	struct vmp *p = NULL;
+
+	vmp_open(&p, arg, 0);
+	return p;
+}
+
+/* Openers who make a file larger never make it smaller for one another. */
+static void files_only_grow(void **state)
+{
+	char small[512], large[512];
+	struct vmp *p[2];
+	struct stat st;
+	pthread_t t;
+	int i;
+
+	snprintf(small, sizeof(small), "%s", in_dir("file:DIR/grown?size=64K"));
+	snprintf(large, sizeof(large), "%s", in_dir("file:DIR/grown?size=1M"));
+	for (i = 0; i < 3000; i++) {
+		unlink(in_dir("DIR/grown"));
+		pthread_create(&t, NULL, grow_file, i & 1 ? small : large);
+		p[0] = grow_file(i & 1 ? large : small);
+		pthread_join(t, (void **)&p[1]);
+		assert_non_null(p[0]);
+		assert_non_null(p[1]);
+		assert_int_equal(stat(in_dir("DIR/grown"), &st), 0);
+		assert_int_equal(st.st_size, 1 << 20);
+		vmp_close(p[0]);
+		vmp_close(p[1]);
+	}
+	refused(in_dir("file:DIR/huge?size=18446744073709551615"), 0, -EINVAL, "no file has");
+	assert_int_equal(access(in_dir("DIR/huge"), F_OK), -1);
+	refused(in_dir("file:DIR/grown?size=18446744073709551615"), 0, -EINVAL, "no file has");
+}
+
 static void memfds(void **state)
 {
 	int before = fd_count(), fd = memfd_create("x", 0);
@@ -820,6 +856,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bad_uris),
 		cmocka_unit_test(what_is_no_device),
 		cmocka_unit_test(files),
+		cmocka_unit_test(files_only_grow),
 		cmocka_unit_test(incoherent_files),
 		cmocka_unit_test(memfds),
 		cmocka_unit_test(attached),

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -294,6 +295,8 @@ static void bad_options(void **state)
 		{ { .length = UINT64_MAX }, -EINVAL },
 		{ { .length = 65535 }, -EINVAL },
 		{ { .vector = 1 }, -EINVAL },
+		{ { .vector = 65536, .flags = VMP_CH_NO_SLEEP }, -EINVAL },
+		{ { .size = 39 }, -EINVAL },
 		{ { .flags = 2 }, -EINVAL },
 		{ { .reserved = 1 }, -EINVAL },
 	};
@@ -463,6 +466,7 @@ static void poll_function(void **state)
 
 	both(&e, 1);
 	assert_int_equal(vmp_poll(e.ch[1], tally, &t, 10), 0);
+	assert_int_equal(vmp_poll(e.ch[1], tally, &t, 0), -EINVAL);
 	for (i = 0; i < 25; i++)
 		say(e.ch[0], "m");
 	assert_int_equal(vmp_poll(e.ch[1], tally, &t, 10), 10);
@@ -613,6 +617,64 @@ static void successor_is_rung(void **state)
 	}
 }
 
+/* The size of the options is a stranger's number as well. */
+static void options_of_any_size(void **state)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	struct vmp_channel_opts *o;
+	struct vmp_channel *ch;
+	struct ends e;
+	char *m;
+
+	portals(&e, 1);
+	m = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_int_equal(mprotect(m + page, page, PROT_NONE), 0);
+	o = (void *)(m + page - sizeof(*o));
+	o->size = 0xfffffff0;
+	assert_int_equal(vmp_channel_open(&ch, e.p[0], o), -EINVAL);
+	assert_null(ch);
+	assert_int_equal(vmp_channel_open(NULL, e.p[0], NULL), -EINVAL);
+	munmap(m, 2 * page);
+	done(&e);
+}
+
+/* A spin that is longer than the timeout does not lengthen it. */
+static void spin_within_timeout(void **state)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o), .spin_us = 2000000 };
+	struct ends e;
+	int64_t t;
+	char c;
+
+	portals(&e, 1);
+	assert_int_equal(vmp_channel_open(&e.ch[0], e.p[0], &o), 0);
+	t = now_us();
+	assert_int_equal(vmp_recv(e.ch[0], &c, 1, 10), -ETIMEDOUT);
+	assert_true(now_us() - t >= 10000 && now_us() - t < 1000000);
+	done(&e);
+}
+
+/* What a child inherited and tidies up is still its parent's. */
+static void a_child_closes(void **state)
+{
+	struct ends e;
+	int status;
+	pid_t pid;
+
+	both(&e, 1);
+	pid = fork();
+	if (!pid) {
+		vmp_channel_close(e.ch[0]);
+		vmp_close(e.p[0]);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(nothing(e.ch[1]), -EAGAIN);
+	say(e.ch[0], "still here");
+	hear(e.ch[1], "still here");
+	done(&e);
+}
+
 /* Two ends that never sleep ring nobody and make no system call. */
 static void no_sleep(void **state)
 {
@@ -658,6 +720,9 @@ int main(void)
 		cmocka_unit_test(descriptor_for_room),
 		cmocka_unit_test(batches),
 		cmocka_unit_test(successor_is_rung),
+		cmocka_unit_test(options_of_any_size),
+		cmocka_unit_test(spin_within_timeout),
+		cmocka_unit_test(a_child_closes),
 		cmocka_unit_test(no_sleep),
 	};
 
