@@ -4,9 +4,10 @@
  * directions: a receiver that sleeps for messages, a sender that sleeps for room.
  *
  * Weak memory: each side has a store buffer, a FIFO that drains whenever it likes
- * (TSO, the order of x86; on weaker machines the release stores of the code give the
- * same order among one side's stores, so that what remains is exactly this: a load
- * that overtakes an earlier store). A full fence waits until the buffer is empty.
+ * (TSO, the order of x86). On weaker machines stores may also pass each other: those
+ * of records, positions and owe are releases; ask and the armed words are relaxed, with
+ * a full fence behind them before anything depends on their order. A full
+ * fence waits until the buffer is empty.
  *
  * Shown: no one sleeps for ever while there is something for him (an invalid end
  * state otherwise); an arm gets at most one ring. Sleeps have no timeout here:
@@ -108,7 +109,7 @@ active proctype sender()
 active proctype receiver()
 {
 	byte got, published, epoch, rung, a;
-	bool now;
+	bool now, again;
 
 	do
 	:: got == N -> break
@@ -131,6 +132,19 @@ active proctype receiver()
 			if
 			:: now -> published = got; rbuf!CONS,got
 			:: else
+			fi;
+			/*
+			 * Perhaps it dies here, and a successor takes its place: its
+			 * numbers must be others (they are random), for the sender
+			 * remembers which it rang for.
+			 */
+			if
+			:: !again && epoch > 0 ->
+				again = true;
+#ifdef MUT_NUMBERS_BEGIN_ANEW
+				epoch = 0
+#endif
+			:: skip
 			fi;
 			epoch++;
 			arms_r++;

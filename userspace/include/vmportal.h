@@ -19,12 +19,15 @@
  * the last failure of this thread is in vmp_errmsg(). Each call's comment names
  * the errors that are its own; any call that touches the portal may also return
  *
- *	-ENODEV	     the portal is gone (unplugged, unbound, server ended it)
+ *	-ENODEV	     the portal is gone: the device was unplugged or unbound (a server
+ *		     that ends leaves memory and doorbells as they are)
  *	-EPROTO	     the other side broke the protocol of this channel; it stays
  *		     broken until both ends have opened it anew
  *	-ECONNRESET  the other side opened the channel anew, or died where that is
  *		     known; what it had sent was delivered first. Close and open
- *	-EBUSY	     another program has opened this side of the channel too
+ *	-EBUSY	     another program has opened this side of the channel too. Noticed
+ *		     by who waits or receives; a sender may have written into what is
+ *		     now the other's: two openers of one side must not be
  *
  * Timeouts are milliseconds: 0 does not wait (-EAGAIN), negative waits for ever,
  * otherwise -ETIMEDOUT. A signal handler that runs while a call sleeps gives -EINTR;
@@ -32,8 +35,15 @@
  *
  * Threads: a struct vmp may be used by any number of threads at once. On a
  * channel one thread may send while another receives; two threads must not use
- * the same direction at once. Nothing here starts threads or installs signal
+ * the same direction at once (vmp_channel_connect() counts as sending). Closing is for
+ * when no other thread is in a call: a sleeper cannot be called off, so give it a
+ * timeout, or a message. Nothing here starts threads or installs signal
  * handlers; send and receive allocate nothing.
+ *
+ * fork(): a channel, and a portal of vmp_open(), belong to the process that opened
+ * them. A child may close what it inherited, which only frees, and should, or exec():
+ * while it holds portald's socket, the parent's death is not told. Both ends of
+ * vmp_pair() may be shared out among parent and child before channels are opened.
  */
 #ifndef VMPORTAL_H
 #define VMPORTAL_H
@@ -70,7 +80,8 @@ struct vmp_channel;
  *	"memfd:fd=N" or "memfd:size=BYTES" anonymous memory, inherited or fresh (no
  *					doorbells)
  *	BYTES may end in K, M or G (powers of 1024). Who may shorten the file or memfd
- *	can end its users by SIGBUS; portald's memory is sealed against it.
+ *	can end its users by SIGBUS, and so can a full file system, for a file made by
+ *	size= has holes; portald's memory is sealed against it.
  * @flags: VMP_*
  *
  * -EINVAL: a URI that is none of these, or undefined flags. -ENOTTY: a file that
@@ -174,7 +185,9 @@ int vmp_map(struct vmp *p, void **base, size_t *size);
  * vmp_ring() - ring @vector of @peer
  *
  * All stores before the call are visible to whoever sees the event. Rings
- * coalesce: n rings arrive as 1 to n events. A peer that is not connected is
+ * coalesce: n rings arrive as 1 to n events. The processes of one portald are one
+ * trust group for this: each holds the eventfds of all, and one that keeps another's
+ * full at the right instants delays who rings there. A peer that is not connected is
  * not reached; -ENXIO where that is known. -EOPNOTSUPP: no doorbells.
  */
 int vmp_ring(struct vmp *p, uint32_t peer, uint32_t vector);
@@ -194,13 +207,14 @@ int vmp_eventfd(struct vmp *p, uint32_t vector);
 
 /**
  * struct vmp_channel_opts - where a channel lies and how it waits
- * @size: sizeof(struct vmp_channel_opts) as the caller was compiled
+ * @size: sizeof(struct vmp_channel_opts) as the caller was compiled; later versions
+ *	take earlier ones' as if the rest were 0
  * @side: 0 or 1: the two ends differ in it; which is which is for the
  *	applications to agree on
  * @offset: bytes from the start of the region, a multiple of 4096
  * @length: bytes, at least 64 KiB; 0: to the end of the region. Both ends must
  *	give the same offset and length
- * @vector: receive vector to sleep on (one channel per vector)
+ * @vector: receive vector to sleep on (one channel per vector), below 65536
  * @flags: VMP_CH_*
  * @spin_us: how long to spin before sleeping, microseconds; 0: adaptive
  */
@@ -232,7 +246,7 @@ int vmp_channel_open(struct vmp_channel **ch, struct vmp *p,
  */
 void vmp_channel_close(struct vmp_channel *ch);
 
-/* Wait until the other end is there: 0, or -ETIMEDOUT, -EAGAIN. */
+/* Wait until the other end is there: 0, or -ETIMEDOUT, -EAGAIN. The sending direction's. */
 int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms);
 
 /* Longest message in bytes that this channel can carry. */
@@ -295,7 +309,8 @@ typedef int (*vmp_msg_fn)(void *arg, const void *msg, size_t len);
  * vmp_poll() - handle up to @limit waiting messages in place, without waiting
  *
  * How many were handled; 0 has armed vmp_channel_fd(). The bytes may change under
- * @fn, as with vmp_peek(). Errors as vmp_recv() but for -EAGAIN.
+ * @fn, as with vmp_peek(). @fn must not close the channel nor receive from it. Errors
+ * as vmp_recv() but for -EAGAIN; -EINVAL: @limit is 0.
  */
 int vmp_poll(struct vmp_channel *ch, vmp_msg_fn fn, void *arg, unsigned int limit);
 
