@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Each way to open a portal but the device (that is tests/guest), and what is said
- * when it cannot be: the real portald, a hostile server, files, memory.
+ * when it cannot be: the real portald, files, memory.
  */
-#include "test.h"
+#include "backends.h"
 
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -22,43 +22,7 @@
 
 #include <vmportal.h>
 
-#include "portald/proto.h"
-
-static char dir[] = "/tmp/vmportal-backends-XXXXXX";
 static char portald[4096];
-
-/* @text with our directory in place of DIR. */
-static const char *in_dir(const char *text)
-{
-	static char buf[8][512];
-	static int k;
-	char *s = buf[k++ % 8];
-	const char *at = strstr(text, "DIR");
-
-	snprintf(s, 512, "%.*s%s%s", (int)(at - text), text, dir, at + 3);
-	return s;
-}
-
-/* Opening @uri fails with @err, and the text has @word. */
-static void refused(const char *uri, unsigned int flags, int err, const char *word)
-{
-	struct vmp *p = (void *)1;
-	int r = vmp_open(&p, uri, flags);
-
-	if (r != err || !strstr(vmp_errmsg(), word))
-		fail_msg("%s: %d '%s', not %d with '%s'", uri, r, vmp_errmsg(), err, word);
-	assert_null(p);
-	assert_null(strchr(vmp_errmsg(), '\n'));
-}
-
-static int fd_count(void)
-{
-	int n = 0, fd;
-
-	for (fd = 0; fd < 1024; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
-}
 
 static void bad_uris(void **state)
 {
@@ -479,15 +443,6 @@ static void death_of_a_process(void **state)
 	end(server, SIGTERM);
 }
 
-static struct vmp_channel *side_of(struct vmp *p, unsigned int side)
-{
-	struct vmp_channel_opts o = { .size = sizeof(o), .side = side };
-	struct vmp_channel *ch;
-
-	assert_int_equal(vmp_channel_open(&ch, p, &o), 0);
-	return ch;
-}
-
 static void meet(struct vmp_channel *a, struct vmp_channel *b)
 {
 	int i;
@@ -597,259 +552,6 @@ static void a_doorbell_that_blocks(void **state)
 	end(server, SIGTERM);
 }
 
-/*
- * portald hangs up on a client that it is angry with, and goes on: the client keeps its
- * socket, and so its id, for as long as it may be rung by it.
- */
-static void id_is_kept_to_the_end(void **state)
-{
-	const char *uri = in_dir("unix:DIR/bad2.sock");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	extern void serve_and_hang_up(int sock);
-	struct vmp_channel *ch;
-	int l, s, fl;
-	struct vmp *p;
-	pid_t pid;
-	char c;
-
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
-	l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(l, 5);
-	pid = fork();
-	if (!pid) {
-		alarm(20);
-		s = accept(l, NULL, NULL);
-		serve_and_hang_up(s);
-		/* The client may end its own side only when it closes the portal. */
-		fl = (int)recv(s, &c, 1, MSG_DONTWAIT);
-		if (!(fl < 0 && errno == EAGAIN))
-			_exit(1);
-		usleep(300000);
-		fl = (int)recv(s, &c, 1, MSG_DONTWAIT);
-		if (!(fl < 0 && errno == EAGAIN))
-			_exit(2);
-		_exit(recv(s, &c, 1, 0) == 0 ? 0 : 3);
-	}
-	assert_int_equal(vmp_open(&p, uri, 0), 0);
-	ch = side_of(p, 0);
-	assert_int_equal(vmp_recv(ch, &c, 1, 600), -ETIMEDOUT);
-	vmp_channel_close(ch);
-	vmp_close(p);
-	assert_int_equal(waitpid(pid, &fl, 0), pid);
-	assert_int_equal(fl, 0);
-	close(l);
-}
-
-/* ---- a server that is none, or a bad one ------------------------------------- */
-
-struct act {
-	const char *word;
-	int err;
-	void (*play)(int sock);
-};
-
-static void send_msg(int sock, struct pd_msg m, size_t len, const int *fds, unsigned int n)
-{
-	union { char buf[CMSG_SPACE(sizeof(int) * 80)]; struct cmsghdr align; } u = { { 0 } };
-	struct iovec v = { &m, len };
-	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
-	struct cmsghdr *c;
-
-	if (n) {
-		h.msg_control = u.buf;
-		h.msg_controllen = CMSG_SPACE(sizeof(int) * n);
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int) * n);
-		memcpy(CMSG_DATA(c), fds, sizeof(int) * n);
-	}
-	sendmsg(sock, &h, MSG_NOSIGNAL);
-}
-
-static int region(size_t size, bool seal)
-{
-	int fd = memfd_create("r", MFD_ALLOW_SEALING);
-
-	assert_int_equal(ftruncate(fd, (off_t)size), 0);
-	if (seal)
-		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK);
-	return fd;
-}
-
-static void welcome(int sock, size_t announced, size_t real, bool seal)
-{
-	int fd = region(real, seal);
-
-	send_msg(sock, (struct pd_msg){ .type = PD_WELCOME, .id = 1, .arg = 2, .value = announced },
-		 sizeof(struct pd_msg), &fd, 1);
-	close(fd);
-}
-
-static void play_silence(int sock) { }
-static void play_hangup(int sock) { shutdown(sock, SHUT_RDWR); }
-static void play_short(int sock) { send_msg(sock, (struct pd_msg){ .type = PD_WELCOME }, 20, NULL, 0); }
-static void play_no_region(int sock)
-{
-	send_msg(sock, (struct pd_msg){ .type = PD_WELCOME, .value = 4096 }, sizeof(struct pd_msg), NULL, 0);
-}
-static void play_refuse(int sock)
-{
-	send_msg(sock, (struct pd_msg){ .type = PD_REFUSE, .arg = EBUSY, .text = "all taken\n\033[31m" },
-		 sizeof(struct pd_msg), NULL, 0);
-}
-static void play_too_short(int sock) { welcome(sock, 1 << 20, 4096, true); }
-static void play_shrinkable(int sock) { welcome(sock, 4096, 4096, false); }
-static void play_no_eventfd(int sock)
-{
-	int fd = open("/dev/zero", O_RDONLY);
-
-	welcome(sock, 4096, 4096, true);
-	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1 }, sizeof(struct pd_msg), &fd, 1);
-	close(fd);
-}
-static void play_vectors(int sock)
-{
-	int fd = eventfd(0, 0);
-
-	welcome(sock, 4096, 4096, true);
-	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1, .arg = 7 }, sizeof(struct pd_msg), &fd, 1);
-	close(fd);
-}
-static void play_high_id(int sock)
-{
-	welcome(sock, 4096, 4096, true);
-	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1U << 31 }, sizeof(struct pd_msg), NULL, 0);
-}
-static void play_unknown(int sock)
-{
-	welcome(sock, 4096, 4096, true);
-	send_msg(sock, (struct pd_msg){ .type = 77 }, sizeof(struct pd_msg), NULL, 0);
-}
-static void play_twice(int sock)
-{
-	int fd = eventfd(0, 0), i;
-
-	welcome(sock, 4096, 4096, true);
-	for (i = 0; i < 2; i++)
-		send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 5 }, sizeof(struct pd_msg), &fd, 1);
-	close(fd);
-}
-
-/* Nothing in it but descriptors: the end of the stream, and they are not kept. */
-static void play_empty(int sock)
-{
-	int fd[32], i;
-
-	welcome(sock, 4096, 4096, true);
-	for (i = 0; i < 32; i++)
-		fd[i] = eventfd(0, 0);
-	send_msg(sock, (struct pd_msg){ 0 }, 0, fd, 32);
-	for (i = 0; i < 32; i++)
-		close(fd[i]);
-}
-
-/* Chatter without end in place of READY. */
-static void play_chatter(int sock)
-{
-	int64_t until = now_us() + 13000000;
-	struct pd_msg m = { .type = PD_GONE, .id = 3 };
-
-	welcome(sock, 4096, 4096, true);
-	while (now_us() < until && send(sock, &m, sizeof(m), MSG_NOSIGNAL) == sizeof(m))
-		;
-}
-
-void serve_and_hang_up(int sock)
-{
-	struct pd_msg hello;
-	int fd[2] = { eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_NONBLOCK) };
-
-	(void)!recv(sock, &hello, sizeof(hello), 0);
-	welcome(sock, 65536 + 4096, 65536 + 4096, true);
-	send_msg(sock, (struct pd_msg){ .type = PD_PEER, .id = 1 }, sizeof(struct pd_msg), fd, 2);
-	send_msg(sock, (struct pd_msg){ .type = PD_READY }, sizeof(struct pd_msg), NULL, 0);
-	usleep(100000);
-	shutdown(sock, SHUT_WR);
-	usleep(100000);
-}
-
-static void *perform(void *arg)
-{
-	int *a = arg, sock;
-	struct pd_msg hello;
-	extern const struct act acts[];
-
-	sock = accept(a[0], NULL, NULL);
-	if (recv(sock, &hello, sizeof(hello), 0) == sizeof(hello))
-		acts[a[1]].play(sock);
-	/* The client must end it, or be out of patience. */
-	while (recv(sock, &hello, sizeof(hello), 0) > 0)
-		;
-	close(sock);
-	return NULL;
-}
-
-extern const struct act acts[];
-const struct act acts[] = {
-	{ "hung up", -EPROTO, play_hangup },
-	{ "not portald's protocol", -EPROTO, play_short },
-	{ "not portald's", -EPROTO, play_no_region },
-	{ "all taken??[31m", -EBUSY, play_refuse },
-	{ "not as many", -EPROTO, play_too_short },
-	{ "not sealed", -EPROTO, play_shrinkable },
-	{ "broke the protocol", -EPROTO, play_no_eventfd },
-	{ "broke the protocol", -EPROTO, play_vectors },
-	{ "broke the protocol", -EPROTO, play_high_id },
-	{ "broke the protocol", -EPROTO, play_unknown },
-	{ "broke the protocol", -EPROTO, play_twice },
-	{ "hung up", -EPROTO, play_empty },
-	{ "the server", -ETIMEDOUT, play_chatter },
-	{ "does not answer", -ETIMEDOUT, play_silence },
-};
-
-static void hostile_servers(void **state)
-{
-	const char *path = in_dir("DIR/bad.sock");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	int before = fd_count(), arg[2];
-	pthread_t t;
-
-	strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
-	arg[0] = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-	assert_int_equal(bind(arg[0], (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(arg[0], 5);
-	/* The last takes all of the client's patience, 10 seconds: once is enough. */
-	for (arg[1] = 0; arg[1] < (int)(sizeof(acts) / sizeof(acts[0])) - SANITIZED; arg[1]++) {
-		pthread_create(&t, NULL, perform, arg);
-		refused(in_dir("unix:DIR/bad.sock"), 0, acts[arg[1]].err, acts[arg[1]].word);
-		pthread_join(t, NULL);
-	}
-	close(arg[0]);
-	refused(in_dir("unix:DIR/bad.sock"), 0, -ECONNREFUSED, "nobody serves");
-	unlink(a.sun_path);
-	arg[0] = socket(AF_UNIX, SOCK_STREAM, 0);
-	assert_int_equal(bind(arg[0], (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(arg[0], 5);
-	refused(in_dir("unix:DIR/bad.sock"), 0, -EPROTO, "ivshmem");
-	close(arg[0]);
-	assert_int_equal(fd_count(), before);
-}
-
-static int set_up(void **state)
-{
-	return mkdtemp(dir) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-	char cmd[100];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
-	return system(cmd);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -866,8 +568,6 @@ int main(int argc, char **argv)
 		cmocka_unit_test(an_id_comes_back),
 		cmocka_unit_test(death_heard_by_who_polls),
 		cmocka_unit_test(a_doorbell_that_blocks),
-		cmocka_unit_test(id_is_kept_to_the_end),
-		cmocka_unit_test(hostile_servers),
 	};
 	char *slash = strrchr(argv[0], '/');
 
