@@ -45,18 +45,18 @@ static int drain(int fd)
 }
 
 /*
- * O_NONBLOCK belongs to the open file, which its other holders share and can change.
+ * @shared: with strangers. O_NONBLOCK belongs to the open file, which its other holders share and can change.
  * So ask each time whether there is room; who fills it just then, again and again, can
  * hold up the one thread that rings him.
  */
-int vmp_efd_signal(int fd)
+int vmp_efd_signal(int fd, bool shared)
 {
 	struct pollfd f = { fd, POLLOUT, 0 };
 	uint64_t one = 1;
 	int tries, r;
 
 	for (tries = 0; tries < 4; tries++) {
-		if (poll(&f, 1, 0) == 1 && f.revents & POLLOUT) {
+		if (!shared || (poll(&f, 1, 0) == 1 && f.revents & POLLOUT)) {
 			if (write(fd, &one, sizeof(one)) == sizeof(one))
 				return 0;
 			if (errno == EINTR)

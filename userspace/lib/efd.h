@@ -3,6 +3,8 @@
 #ifndef VMP_EFD_H
 #define VMP_EFD_H
 
+#include <stdbool.h>
+
 /* A fresh one, non-blocking; or -errno with a text. */
 int vmp_efd_new(void);
 
@@ -10,11 +12,12 @@ int vmp_efd_new(void);
 int vmp_efd_dup(int fd);
 
 /*
- * Make it readable; does not block, whoever made it blocking. The library's sleepers wait for edges and do not
+ * Make it readable; does not block, whoever of those it is @shared with (strangers) made
+ * it blocking; two system calls then. The library's sleepers wait for edges and do not
  * read; so a counter that is full (about 2^64 rings, or one hostile write) is
  * emptied by the ringer, and written to once more.
  */
-int vmp_efd_signal(int fd);
+int vmp_efd_signal(int fd, bool shared);
 
 /* Is @fd, which a stranger sent, really an eventfd? 0, or -EPROTO with a text. */
 int vmp_efd_check(int fd);

@@ -29,6 +29,7 @@
  * @service: the state descriptor is ready (see vmp.state_fd): take notice. 0 or
  *	-ENODEV; does not block; any thread
  * @gone: how often @peer has left so far, as far as known; NULL: nobody tells
+ * @ring_calls: system calls of one ring, if not 1
  * @close: free what the backend holds; the region is unmapped before
  */
 struct vmp_ops {
@@ -40,6 +41,7 @@ struct vmp_ops {
 	uint32_t (*gone)(struct vmp *p, uint32_t peer);
 	void (*close)(struct vmp *p);
 	bool keeps_eventfds;
+	unsigned int ring_calls;
 };
 
 /**

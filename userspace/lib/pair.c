@@ -27,7 +27,7 @@ static int pair_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 		return vmp_fail(-ENXIO, "pair: there are only peers 0 and 1, not %u", peer);
 	if (vector >= d->n)
 		return vmp_fail(-EINVAL, "pair: no vector %u; there are %u", vector, d->n);
-	return vmp_efd_signal(peer == p->info.peer_id ? d->own[vector] : d->other[vector]);
+	return vmp_efd_signal(peer == p->info.peer_id ? d->own[vector] : d->other[vector], false);
 }
 
 static int pair_eventfd(struct vmp *p, uint32_t vector)

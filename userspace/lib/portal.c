@@ -143,7 +143,7 @@ int vmp_refresh(struct vmp *p)
 void vmp_notice(struct vmp *p)
 {
 	if (p->notice >= 0)
-		vmp_efd_signal(p->notice);
+		vmp_efd_signal(p->notice, false);
 }
 
 uint32_t vmp_gone(struct vmp *p, uint32_t peer)

@@ -321,7 +321,7 @@ static int unix_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 	pthread_mutex_unlock(&c->lock);
 	/* Not under the lock: see vmp_efd_signal(). */
 	if (fd >= 0)
-		r = vmp_efd_signal(fd);
+		r = vmp_efd_signal(fd, true);
 	else
 		r = vmp_fail(-ENXIO, "unix:%s: no peer %u with a vector %u is connected%s", c->path,
 			     peer, vector, lost ? ", and portald is gone" : "");
@@ -375,6 +375,7 @@ static void unix_close(struct vmp *p)
 static const struct vmp_ops unix_ops = {
 	.transport = "portald",
 	.ring = unix_ring,
+	.ring_calls = 2,
 	.eventfd = unix_eventfd,
 	.service = unix_service,
 	.gone = unix_gone,

@@ -52,7 +52,8 @@ static void ring_at(struct vmp_channel *ch, uint64_t address)
 		return;
 	__atomic_fetch_add(&ch->doorbells, 1, __ATOMIC_RELAXED);
 	if (!(ch->p->info.caps & VMP_CAP_DOORBELL_PAGE))
-		__atomic_fetch_add(&ch->ring_syscalls, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&ch->ring_syscalls, ch->p->ops->ring_calls ? : 1,
+				   __ATOMIC_RELAXED);
 	r = vmp_ring(ch->p, (uint32_t)(address >> PORTAL_CHAN_PEER_SHIFT),
 		     (uint32_t)(address >> PORTAL_CHAN_VECTOR_SHIFT) & 0xffff);
 	/* A peer that is not there (yet) sleeps with a timeout. */
