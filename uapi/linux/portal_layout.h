@@ -40,8 +40,9 @@
  * loads closed (acquire) and then the header anew: only 0 is the end. It loads
  * incarnation before closed: a side that closed and opened again did close.
  *
- * Sleep. A side that will sleep for messages stores a non-zero number that it never
- * used before, nor a predecessor of its (it counts from a random one), to rx_armed (for room: tx_armed), then a full fence, then looks a last time; it alone
+ * Sleep. A side that will sleep for messages stores a non-zero number to rx_armed
+ * (for room: tx_armed), one that neither it nor a predecessor of its used before (it
+ * counts from a random one), then a full fence, then looks a last time; it alone
  * stores 0 again when it is awake. The other side publishes (a record; consumed),
  * then a full fence, then loads the word: if it is neither 0 nor the number that it
  * rang for last, it stores it to rx_rung (tx_rung) of its own structure and rings
