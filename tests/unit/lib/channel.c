@@ -572,6 +572,8 @@ static void batches(void **state)
 			assert_int_equal(vmp_flush(e.ch[0]), 0);
 		else
 			assert_int_equal(nothing(e.ch[0]), -EAGAIN);
+		vmp_channel_stats(e.ch[0], &after, sizeof(after));
+		assert_int_equal(after.doorbells, before.doorbells + 1);
 		assert_int_equal(vmp_flush(e.ch[0]), 0);
 		vmp_channel_stats(e.ch[0], &after, sizeof(after));
 		assert_int_equal(after.doorbells, before.doorbells + 1);
