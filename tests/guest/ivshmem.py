@@ -89,9 +89,10 @@ def memory_types(t, k, rd):
              'left to itself the driver moves it: write-back (%#x, %s)' % (bar, kind))
         g.tap(t, 'mapping', name='mapping of 64 MiB')
         g.finish(t)
-    if k.release.startswith('5.10.'):
+    # The debug kernel has no IO_STRICT_DEVMEM, which is what revokes.
+    if k.release.startswith('5.10.') or sys.argv[1:] == ['debug']:
         t.skip('who has mapped resource2 when the memory moves gets SIGBUS',
-               'kernels before 5.12 cannot revoke mappings of sysfs')
+               'this kernel cannot revoke mappings of sysfs')
     else:
         with suite.guest('held', k, rd, Region(64 * MiB).plain(addr='4')) as g:
             g.tap(t, "resource /sys/bus/pci/devices/0000:00:04.0/resource2 "

@@ -30,7 +30,8 @@
  *		     now the other's: two openers of one side must not be
  *
  * Timeouts are milliseconds: 0 does not wait (-EAGAIN), negative waits for ever,
- * otherwise -ETIMEDOUT. A signal handler that runs while a call sleeps gives -EINTR;
+ * otherwise -ETIMEDOUT (or -EPROTONOSUPPORT: on the other side stands an end of another
+ * version of the layout, or of another length). A signal handler that runs while a call sleeps gives -EINTR;
  * one that runs before the call has gone to sleep, or while it spins, does not.
  *
  * Threads: a struct vmp may be used by any number of threads at once. On a

@@ -187,6 +187,12 @@ int chan_peer_state(struct vmp_channel *ch);
 /* The channel has ended by @err; who sleeps in its other direction hears of it. */
 void chan_die(struct vmp_channel *ch, int err);
 
+/*
+ * Nobody has paired with us: -EPROTONOSUPPORT, with its text, if what stands on the
+ * other side cannot (perhaps it is long gone), else 0.
+ */
+int chan_mismatch(struct vmp_channel *ch);
+
 /* The text for a final error, which is returned. */
 int chan_fail(struct vmp_channel *ch, int err);
 

@@ -3,6 +3,8 @@
  * How the two ends of a channel find each other; the protocol and why it is right:
  * linux/portal_layout.h, tests/model/handshake.pml.
  */
+#include <inttypes.h>
+
 #include "channel.h"
 
 /* __aligned_u64 is unsigned long long, uint64_t unsigned long: same bytes. */
@@ -227,6 +229,22 @@ void chan_die(struct vmp_channel *ch, int err)
 {
 	if (!__atomic_exchange_n(&ch->dead, err, __ATOMIC_ACQ_REL))
 		vmp_notice(ch->p);
+}
+
+int chan_mismatch(struct vmp_channel *ch)
+{
+	uint64_t hello = load_acquire(CW(ch->peer->hello));
+	uint64_t cap = load_acquire(CW(ch->peer->capacity));
+
+	if (!load_acquire(CW(ch->peer->incarnation)) || (uint32_t)hello != PORTAL_CHAN_MAGIC)
+		return 0;
+	if (hello != CHAN_HELLO)
+		return vmp_fail(-EPROTONOSUPPORT, "%s: the other end speaks version %u of the channel's layout, this one version %u: update the older of the two",
+				ch->p->info.identity, (uint32_t)(hello >> 32), PORTAL_CHAN_VERSION);
+	if (cap != ch->cap)
+		return vmp_fail(-EPROTONOSUPPORT, "%s: the other end has opened lanes of %" PRIu64 " bytes, this one of %" PRIu64 ": give both the same offset and length",
+				ch->p->info.identity, cap, ch->cap);
+	return 0;
 }
 
 int chan_fail(struct vmp_channel *ch, int err)

@@ -559,6 +559,17 @@ static int polled_in_vain(struct vmp_channel *ch, enum dir d)
 	return nothing_now(d);
 }
 
+static int timed_out(struct vmp_channel *ch, int timeout_ms)
+{
+	int r;
+
+	if (load_relaxed(&ch->stage) != STAGE_OPEN)
+		return vmp_fail(-ETIMEDOUT, "%s: nothing within %d ms", ch->p->info.identity, timeout_ms);
+	r = chan_mismatch(ch);
+	return r ? r : vmp_fail(-ETIMEDOUT, "%s: nothing within %d ms: the other end has not opened the channel (same offset, length, and the other side?)",
+				ch->p->info.identity, timeout_ms);
+}
+
 int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience *pt)
 {
 	struct waiter *w = chan_waiter(ch, d);
@@ -593,9 +604,7 @@ int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience
 		}
 		left = pt->deadline - now_ns();
 		if (left <= 0)
-			return vmp_fail(-ETIMEDOUT, "%s: nothing within %d ms%s", ch->p->info.identity,
-					pt->timeout_ms, load_relaxed(&ch->stage) == STAGE_OPEN ?
-					": the other end has not opened the channel (same offset, length, and the other side?)" : "");
+			return timed_out(ch, pt->timeout_ms);
 	}
 	if (!(ch->flags & VMP_CH_NO_SLEEP))
 		return sleep_once(ch, d, need, left);

@@ -92,9 +92,19 @@ void frame_fail(struct vmp_channel *ch, enum frame_kind kind, enum exit_code cod
 
 static volatile sig_atomic_t caught;
 
+/*
+ * A signal ends a call only while it sleeps. One that comes a moment before would be
+ * noticed at the timeout, or never; so from then on an alarm knocks every second.
+ */
 static void on_signal(int sig)
 {
 	caught = sig;
+	alarm(1);
+}
+
+static void on_alarm(int sig)
+{
+	alarm(1);
 }
 
 void catch_signals(void)
@@ -105,6 +115,8 @@ void catch_signals(void)
 	sa.sa_flags = SA_RESETHAND;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
+	sa = (struct sigaction){ .sa_handler = on_alarm };
+	sigaction(SIGALRM, &sa, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 

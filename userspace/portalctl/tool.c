@@ -31,6 +31,7 @@ enum exit_code exit_of(int err)
 	case ENODEV:
 		return EX_PEER;
 	case EPROTO:
+	case EPROTONOSUPPORT:
 	case EBADMSG:
 	case EMSGSIZE:
 		return EX_PROTO;
