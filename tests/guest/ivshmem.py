@@ -170,27 +170,36 @@ def misfits(t, k, rd):
         else:
             t.skip('a BAR without an address', 'this kernel found one for it')
         g.finish(t)
-    with suite.guest('others', k, rd, Region(4 * MiB).plain()) as g:
+    # vfio-pci takes a device only behind an IOMMU.
+    with suite.guest('others', k, rd, ['-device', 'intel-iommu'] + Region(4 * MiB).plain(),
+                     machine='q35', cmdline='intel_iommu=on') as g:
         g.run('modprobe portal_ivshmem')
         address = identity(g)
         device = '/sys/bus/pci/devices/' + address
-        g.run('modprobe uio_pci_generic 2>/dev/null; echo uio_pci_generic > %s/driver_override; '
-              'echo %s > %s/unbind; echo %s > /sys/bus/pci/drivers_probe' % (
-                  device, address, DRIVER, address))
-        t.ok(g.call('ls /dev/portal0')[0] != 0 and
-             'portal_ivshmem' not in g.run('readlink %s/driver || true' % device),
-             'driver_override keeps the device from us')
-        g.run('[ ! -e %s/driver ] || echo %s > %s/driver/unbind; '
-              'echo > %s/driver_override; echo %s > /sys/bus/pci/drivers_probe' % (
-                  device, address, device, device, address))
-        t.equal(identity(g), address, 'and without it the device is ours again')
+        for module, driver in (('uio_pci_generic', 'uio_pci_generic'),
+                               ('vfio_pci', 'vfio-pci')):
+            if g.call('modprobe ' + module)[0]:
+                t.skip('beside ' + driver, 'this kernel has none')
+                continue
+            g.run('echo %s > %s/driver_override; echo %s > %s/unbind; '
+                  'echo %s > /sys/bus/pci/drivers_probe || true' % (
+                      driver, device, address, DRIVER, address))
+            bound = g.run('readlink %s/driver || true' % device)
+            t.ok(g.call('ls /dev/portal0')[0] != 0 and driver in bound,
+                 'driver_override gives the device to %s' % driver,
+                 'now bound to: %s' % (bound.strip() or 'nobody'))
+            g.run('[ ! -e %s/driver ] || echo %s > %s/driver/unbind; '
+                  'echo > %s/driver_override; '
+                  'echo %s > /sys/bus/pci/drivers_probe' % (
+                      device, address, device, device, address))
+            t.equal(identity(g), address, 'and afterwards it is ours again')
         g.tap(t, 'ioctls', name='after the other driver')
         g.finish(t)
 
 
 def main(t):
     k = suite.kernel()
-    rd = suite.initrd(k, programs=True, names=['uio_pci_generic'])
+    rd = suite.initrd(k, programs=True, names=['uio_pci_generic', 'vfio_pci'])
     pair(t, k, rd)
     memory_types(t, k, rd)
     pauses(t, k, rd)
