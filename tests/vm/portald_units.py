@@ -19,7 +19,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import debroot, qemu  # noqa: E402
+from lab import debroot, portal, qemu  # noqa: E402
 from lab.cache import LabError, ROOT, run, say  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
@@ -97,9 +97,8 @@ def prepare(c):
     make = ['make', '-s', '-C', ROOT + '/userspace', 'DESTDIR=' + c.root]
     run(make + ['install-portald'], timeout=300)
     # the library is tried from a program that needs no shared one
-    out = os.path.join(ROOT, 'build', 'user', 'bin', 'portalctl.static')
-    run(['make', '-s', '-C', ROOT + '/userspace'], timeout=300)
-    shutil.copy(out, c.path('/usr/local/bin/portalctl'))
+    out = portal.userspace(['portalctl-static'])
+    shutil.copy(out + '/bin/portalctl.static', c.path('/usr/local/bin/portalctl'))
     for name in LIBRARIES:
         if not glob.glob(c.path('/usr/lib/x86_64-linux-gnu/' + name)) and \
            not glob.glob(c.path('/lib/x86_64-linux-gnu/' + name)):

@@ -283,34 +283,6 @@ static void same_side_twice(void **state)
 	done(&e);
 }
 
-/* Who waits in vain for an end that can never pair is told why. */
-static void ends_that_do_not_fit(void **state)
-{
-	struct vmp_channel_opts o = { .size = sizeof(o), .side = 1, .length = 65536 };
-	struct portal_chan_side *side;
-	struct vmp_channel *ch;
-	struct ends e;
-	void *base;
-	char c;
-
-	portals(&e, 1);
-	open_side(&e, 0, 0);
-	assert_int_equal(vmp_channel_open(&ch, e.p[1], &o), 0);
-	assert_int_equal(vmp_channel_connect(e.ch[0], 20), -EPROTONOSUPPORT);
-	assert_non_null(strstr(vmp_errmsg(), "same offset and length"));
-	assert_int_equal(vmp_recv(e.ch[0], &c, 1, 20), -EPROTONOSUPPORT);
-	vmp_channel_close(ch);
-
-	assert_int_equal(vmp_map(e.p[1], &base, NULL), 0);
-	side = (struct portal_chan_side *)base + 1;
-	side->hello = PORTAL_CHAN_MAGIC | (uint64_t)(PORTAL_CHAN_VERSION + 1) << 32;
-	assert_int_equal(vmp_channel_connect(e.ch[0], 20), -EPROTONOSUPPORT);
-	assert_non_null(strstr(vmp_errmsg(), "version 2"));
-	side->hello = 4711;
-	assert_int_equal(vmp_channel_connect(e.ch[0], 20), -ETIMEDOUT);
-	done(&e);
-}
-
 static void bad_options(void **state)
 {
 	static const struct { struct vmp_channel_opts o; int err; } bad[] = {
@@ -739,7 +711,6 @@ int main(void)
 		cmocka_unit_test(close_open_then_drain),
 		cmocka_unit_test(send_and_leave),
 		cmocka_unit_test(same_side_twice),
-		cmocka_unit_test(ends_that_do_not_fit),
 		cmocka_unit_test(bad_options),
 		cmocka_unit_test(areas),
 		cmocka_unit_test(timeouts),

@@ -377,6 +377,36 @@ static void a_broken_rule_wakes_the_other_thread(void **state)
 	}
 }
 
+/* Who waits in vain for an end that can never pair is told why. */
+static void against_ends_that_do_not_fit(void **state)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o), .side = 1, .length = 65536 };
+	struct vmp_channel *ch, *other;
+	struct portal_chan_side *side;
+	struct vmp *p[2];
+	void *base;
+	char c;
+
+	assert_int_equal(vmp_pair(p, 256 << 10, 1), 0);
+	assert_int_equal(vmp_channel_open(&ch, p[0], NULL), 0);
+	assert_int_equal(vmp_channel_open(&other, p[1], &o), 0);
+	assert_int_equal(vmp_channel_connect(ch, 20), -EPROTONOSUPPORT);
+	assert_non_null(strstr(vmp_errmsg(), "same offset and length"));
+	assert_int_equal(vmp_recv(ch, &c, 1, 20), -EPROTONOSUPPORT);
+	vmp_channel_close(other);
+
+	assert_int_equal(vmp_map(p[1], &base, NULL), 0);
+	side = (struct portal_chan_side *)base + 1;
+	side->hello = PORTAL_CHAN_MAGIC | (uint64_t)(PORTAL_CHAN_VERSION + 1) << 32;
+	assert_int_equal(vmp_channel_connect(ch, 20), -EPROTONOSUPPORT);
+	assert_non_null(strstr(vmp_errmsg(), "version 2"));
+	side->hello = 4711;
+	assert_int_equal(vmp_channel_connect(ch, 20), -ETIMEDOUT);
+	vmp_channel_close(ch);
+	vmp_close(p[0]);
+	vmp_close(p[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -384,6 +414,7 @@ int main(void)
 		cmocka_unit_test(against_a_polite_liar),
 		cmocka_unit_test(against_a_forger),
 		cmocka_unit_test(a_broken_rule_wakes),
+		cmocka_unit_test(against_ends_that_do_not_fit),
 		cmocka_unit_test(against_many_incarnations),
 		cmocka_unit_test(a_broken_rule_wakes_the_other_thread),
 	};

@@ -96,7 +96,7 @@ class Portald:
 
     def __init__(self, size='16M', vectors=4, name='lab', more=()):
         self.name = name
-        self.out = userspace()
+        self.out = userspace(['portalctl-static'])
         self.dir = os.path.join(qemu.workdir(), 'portald-%s-%d' % (
             name, len(os.listdir(qemu.workdir()))))
         os.mkdir(self.dir)
