@@ -55,11 +55,87 @@ static void shared(void)
 	V(vmpr_max(65536));
 }
 
+static void managed(void)
+{
+	S(portal_area);
+	M(portal_area, offset); M(portal_area, length); M(portal_area, stride); M(portal_area, count);
+	S(portal_super);
+	M(portal_super, magic); M(portal_super, checksum); M(portal_super, version);
+	M(portal_super, incompat); M(portal_super, compat); M(portal_super, size);
+	M(portal_super, protected_size); M(portal_super, incarnation); M(portal_super, created);
+	M(portal_super, uuid); M(portal_super, name); M(portal_super, creator);
+	M(portal_super, peers); M(portal_super, sessions); M(portal_super, reserved0);
+	M(portal_super, area); M(portal_super, reserved1);
+	S(portal_peer);
+	M(portal_peer, claim); M(portal_peer, dead); M(portal_peer, suspect);
+	M(portal_peer, reason); M(portal_peer, reserved0); M(portal_peer, life);
+	M(portal_peer, incarnation); M(portal_peer, kind); M(portal_peer, vectors);
+	M(portal_peer, notice); M(portal_peer, heartbeat_ms); M(portal_peer, joined);
+	M(portal_peer, features); M(portal_peer, machine); M(portal_peer, name);
+	M(portal_peer, heartbeat); M(portal_peer, changes); M(portal_peer, reserved1);
+	S(portal_session);
+	M(portal_session, life); M(portal_session, claim); M(portal_session, address);
+	M(portal_session, vector); M(portal_session, pid); M(portal_session, uid);
+	M(portal_session, started); M(portal_session, features); M(portal_session, name);
+	M(portal_session, reserved);
+	V(PORTAL_MAGIC); V(PORTAL_MAGIC_FORMATTING); V(PORTAL_LAYOUT_VERSION);
+	V(PORTAL_SUPER_SIZE); V(PORTAL_AREA_ALIGN); V(PORTAL_UNIT); V(PORTAL_LAYOUT_MIN);
+	V(PORTAL_MAX_PEERS); V(PORTAL_MAX_SESSIONS); V(PORTAL_MAX_OBJECTS); V(PORTAL_MAX_USES);
+	V(PORTAL_SLOT_BITS); V(PORTAL_SEQUENCE_MAX); V(PORTAL_AREAS); V(PORTAL_AREA_SLOTS);
+	V(PORTAL_LIFE_NONE); V(PORTAL_LIFE_JOINING); V(PORTAL_LIFE_ALIVE);
+	V(PORTAL_LIFE_ASLEEP); V(PORTAL_LIFE_DEAD);
+}
+
+static void directory(void)
+{
+	S(portal_lock);
+	M(portal_lock, owner); M(portal_lock, previous); M(portal_lock, count);
+	M(portal_lock, flags); M(portal_lock, waiter); M(portal_lock, reserved1);
+	S(portal_redo_store);
+	S(portal_redo);
+	M(portal_redo, state); M(portal_redo, checksum); M(portal_redo, count);
+	M(portal_redo, reserved); M(portal_redo, store);
+	S(portal_directory);
+	M(portal_directory, lock); M(portal_directory, generation); M(portal_directory, watcher);
+	M(portal_directory, reserved1); M(portal_directory, redo); M(portal_directory, reserved2);
+	S(portal_object);
+	M(portal_object, life); M(portal_object, kind); M(portal_object, format);
+	M(portal_object, offset); M(portal_object, length); M(portal_object, size);
+	M(portal_object, mode); M(portal_object, flags); M(portal_object, creator);
+	M(portal_object, created); M(portal_object, param); M(portal_object, name);
+	M(portal_object, reserved);
+	S(portal_use);
+	M(portal_use, object); M(portal_use, token); M(portal_use, flags);
+	V(PORTAL_REDO_STORES); V(PORTAL_LOCK_BROKEN); V(PORTAL_OBJECT_EPHEMERAL);
+	V(PORTAL_OBJECT_NONE); V(PORTAL_OBJECT_NAMED); V(PORTAL_OBJECT_UNLINKED);
+	V(PORTAL_OBJECT_FREE); V(PORTAL_KIND_RAW); V(PORTAL_KIND_CHANNEL);
+}
+
+static void looking(void)
+{
+	S(vmp_format_opts);
+	M(vmp_format_opts, uuid); M(vmp_format_opts, name);
+	S(vmp_layout);
+	M(vmp_layout, size); M(vmp_layout, peers); M(vmp_layout, generation);
+	M(vmp_layout, lock_flags); M(vmp_layout, uuid); M(vmp_layout, name);
+	M(vmp_layout, creator); M(vmp_layout, area);
+	S(vmp_peer);
+	M(vmp_peer, vectors); M(vmp_peer, sequence); M(vmp_peer, changes); M(vmp_peer, name);
+	S(vmp_session);
+	M(vmp_session, vector); M(vmp_session, token); M(vmp_session, name);
+	S(vmp_object);
+	M(vmp_object, mode); M(vmp_object, id); M(vmp_object, created); M(vmp_object, name);
+	S(vmp_use);
+	V(offsetof(struct vmp_damage, index) - 3 * sizeof(void *));
+	V(VMP_FORMAT_FORCE); V(VMP_FORMAT_IN_USE); V(VMP_AREAS); V(VMP_LAYOUT_DAMAGED);
+	V(VMP_MODE_RAW); V(VMP_MODE_MANAGED); V(VMP_STATE_SUSPECT);
+}
+
 static void library(void)
 {
 	S(vmp_info);
 	M(vmp_info, size); M(vmp_info, peer_id); M(vmp_info, max_peers); M(vmp_info, vectors);
-	M(vmp_info, caps); M(vmp_info, generation); M(vmp_info, reserved);
+	M(vmp_info, caps); M(vmp_info, generation); M(vmp_info, mode);
 	M(vmp_info, transport); M(vmp_info, identity);
 	S(vmp_channel_opts);
 	M(vmp_channel_opts, size); M(vmp_channel_opts, side); M(vmp_channel_opts, offset);
@@ -78,6 +154,9 @@ int main(void)
 {
 	kernel();
 	shared();
+	managed();
+	directory();
 	library();
+	looking();
 	return 0;
 }

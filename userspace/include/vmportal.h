@@ -143,6 +143,10 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
 #define VMP_CAP_LARGE_PAGES	(1U << 3) /* mapped by large pages */
 #define VMP_CAP_WRITE_BACK	(1U << 4) /* memory known to be write-back cached */
 
+/* vmp_info.mode */
+#define VMP_MODE_RAW		0 /* the whole region is the applications' */
+#define VMP_MODE_MANAGED	1 /* it begins with a superblock and tables: see below */
+
 /**
  * struct vmp_info - what a portal is
  * @size: region size in bytes
@@ -151,6 +155,8 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
  * @vectors: receive vectors
  * @caps: VMP_CAP_*
  * @generation: counts resumes and resets of the device
+ * @mode: VMP_MODE_*: as it was when the portal was opened; bytes that change later do
+ *	not change it
  * @transport: "ivshmem", "loopback", "portald", "file", "memfd", "pair", "attach"
  * @identity: which one of them, e.g. "pci-0000:00:04.0" or a path
  */
@@ -161,7 +167,7 @@ struct vmp_info {
 	uint32_t vectors;
 	uint32_t caps;
 	uint32_t generation;
-	uint32_t reserved;
+	uint32_t mode;
 	char transport[16];
 	char identity[112];
 };
@@ -212,9 +218,10 @@ int vmp_eventfd(struct vmp *p, uint32_t vector);
  *	take earlier ones' as if the rest were 0
  * @side: 0 or 1: the two ends differ in it; which is which is for the
  *	applications to agree on
- * @offset: bytes from the start of the region, a multiple of 4096
- * @length: bytes, at least 64 KiB; 0: to the end of the region. Both ends must
- *	give the same offset and length
+ * @offset: bytes from the start of the region, a multiple of 4096. On a managed portal
+ *	within the data; 0 stands for where they begin
+ * @length: bytes, at least 64 KiB; 0: to the end of the region (of the data). Both ends
+ *	must give the same offset and length
  * @vector: receive vector to sleep on (one channel per vector), below 65536
  * @flags: VMP_CH_*
  * @spin_us: how long to spin before sleeping, microseconds; 0: adaptive
@@ -236,7 +243,9 @@ struct vmp_channel_opts {
  *
  * Returns at once; the two ends find each other in either order, and whatever the
  * memory held before. Calls below wait for the other end as for anything else.
- * -EINVAL: options that do not fit; -EACCES: portal opened VMP_RDONLY.
+ * -EINVAL: options that do not fit; -EACCES: portal opened VMP_RDONLY, or the channel
+ * would lie over a managed portal's tables; -EUCLEAN: a managed portal that is damaged;
+ * -EPROTONOSUPPORT: one with features that this library does not know.
  */
 int vmp_channel_open(struct vmp_channel **ch, struct vmp *p,
 		     const struct vmp_channel_opts *o);
@@ -342,6 +351,188 @@ struct vmp_stats {
 
 void vmp_channel_stats(const struct vmp_channel *ch, struct vmp_stats *st,
 		       size_t st_size);
+
+/* ---- Managed portals ------------------------------------------------------ */
+
+/*
+ * A managed portal's region begins with a superblock, tables of peers and sessions, and
+ * a directory of objects: portal-layout(5). What follows lays it out and looks at it.
+ * Everything there is other machines' word: it is checked for form, not for truth, and
+ * texts are valid UTF-8 without control characters ('?' in place of what was not).
+ *
+ * All of these: -ENODATA: not a managed portal; -EUCLEAN: its superblock is so damaged
+ * that nothing can be found; -EPROTONOSUPPORT: it has features that this library does
+ * not know. Sizes of structures as with vmp_get_info().
+ */
+
+/* vmp_format_opts.flags */
+#define VMP_FORMAT_FORCE	(1U << 0) /* even if something is there */
+#define VMP_FORMAT_IN_USE	(1U << 1) /* even if peers are there that are not dead */
+
+/**
+ * struct vmp_format_opts - how to lay a region out
+ * @size: sizeof(struct vmp_format_opts)
+ * @flags: VMP_FORMAT_*
+ * @peers: machines, 1 .. 4096, the host's slot included; 0: 16
+ * @sessions: of each peer, peers * sessions <= 65536; 0: 64, or what fits
+ * @objects: named objects, 1 .. 65536; 0: what fits
+ * @uuid: all 0: random
+ * @name: UTF-8, may be empty
+ */
+struct vmp_format_opts {
+	uint32_t size;
+	uint32_t flags;
+	uint32_t peers;
+	uint32_t sessions;
+	uint32_t objects;
+	uint32_t reserved;
+	uint8_t uuid[16];
+	char name[64];
+};
+
+/**
+ * vmp_format() - make the portal a managed one
+ * @o: NULL: all defaults
+ *
+ * Close its channels first. All before the data is overwritten; the data are left as
+ * they are. Whoever has the region open goes on as before, and takes it for what it was.
+ * -EEXIST: formatted already; -ENOTEMPTY: raw, with something in it; -EBUSY: peers are
+ * there, or somebody else writes at this moment; -EFBIG: the region is too small;
+ * -EINVAL: numbers, or a name, that cannot be; -EACCES: opened VMP_RDONLY.
+ */
+int vmp_format(struct vmp *p, const struct vmp_format_opts *o);
+
+#define VMP_AREAS	7	/* peers, sessions, directory, objects, uses, pending, data */
+
+/* vmp_layout.flags */
+#define VMP_LAYOUT_DAMAGED	(1U << 0) /* the superblock is; vmp_check() says how */
+
+/**
+ * struct vmp_layout - where everything is, and the state of the directory
+ * @version: of the layout
+ * @size, @protected_size: bytes laid out; bytes that are mapped read-only
+ * @incarnation: which formatting this is: tokens are relative to it
+ * @created: nanoseconds since 1970
+ * @peers, @sessions, @objects, @uses: rows: of the peer table, of each peer's block of
+ *	sessions, of objects, of uses
+ * @generation: of the directory; odd while a change is being stored
+ * @lock_owner, @lock_previous: tokens, 0: none
+ * @redo: the generation that the change under way leads to, 0: none
+ * @area: in the order given at VMP_AREAS
+ */
+struct vmp_layout {
+	uint32_t version;
+	uint32_t flags;
+	uint64_t size, protected_size;
+	uint64_t incarnation, created;
+	uint64_t incompat, compat;
+	uint32_t peers, sessions, objects, uses;
+	uint64_t generation;
+	uint64_t lock_owner, lock_previous, lock_count;
+	uint64_t redo;
+	uint32_t lock_flags, redo_count;
+	uint8_t uuid[16];
+	char name[64];
+	char creator[32];
+	struct {
+		uint64_t offset, length;
+		uint32_t stride, count;
+	} area[VMP_AREAS];
+};
+
+int vmp_get_layout(struct vmp *p, struct vmp_layout *l, size_t l_size);
+
+/* States of peers and sessions. */
+#define VMP_STATE_NONE		0 /* the row was never used */
+#define VMP_STATE_JOINING	1
+#define VMP_STATE_ALIVE		2
+#define VMP_STATE_ASLEEP	3 /* a peer that said it is suspended */
+#define VMP_STATE_DEAD		4 /* left, or proven dead */
+#define VMP_STATE_SUSPECT	5 /* a peer whose connection was lost: nobody knows */
+
+/**
+ * struct vmp_peer - a machine's row
+ * @state: VMP_STATE_*; whether its heart beats is for who looks twice
+ * @kind: 1 a guest, 2 the host
+ * @address: peer id for vmp_ring(), or VMP_PEER_NONE
+ * @notice: the vector that it is rung by when a table changes; all ones: none
+ * @reason: of the last verdict: 1 process ended, 2 cut, 3 rescinded, 4 fenced
+ * @sequence: counts who had this row
+ * @joined: nanoseconds since 1970, by its clock
+ * @heartbeat: counts; @heartbeat_ms: how often it says it does, 0: not
+ */
+struct vmp_peer {
+	uint32_t slot, state, kind, address;
+	uint32_t vectors, notice, heartbeat_ms, reason;
+	uint64_t sequence, incarnation, joined, heartbeat, changes;
+	uint8_t machine[16];
+	char name[64];
+};
+
+/* Row @slot. -EINVAL: there are fewer. */
+int vmp_get_peer(struct vmp *p, uint32_t slot, struct vmp_peer *peer, size_t peer_size);
+
+/**
+ * struct vmp_session - a process's row
+ * @slot: its number; @peer: its machine's
+ * @token: which session for ever, or 0: none yet
+ * @state: VMP_STATE_*; dead too if its machine is
+ */
+struct vmp_session {
+	uint32_t slot, peer, state, address;
+	uint32_t vector, pid, uid, reserved;
+	uint64_t token, started;
+	char name[32];
+};
+
+int vmp_get_session(struct vmp *p, uint32_t slot, struct vmp_session *s, size_t s_size);
+
+#define VMP_OBJECT_NAMED	2
+#define VMP_OBJECT_UNLINKED	3
+
+/**
+ * struct vmp_object - a row of the directory
+ * @state: VMP_OBJECT_*; any other: free
+ * @id: which object, for ever; what vmp_use.object says
+ * @kind: 1 raw, 2 channel; @format: version of the kind's bytes
+ * @bytes: asked for, at most @length
+ */
+struct vmp_object {
+	uint32_t row, state, kind, format;
+	uint32_t mode, flags;
+	uint64_t id, offset, length, bytes, creator, created;
+	char name[64];
+};
+
+int vmp_get_object(struct vmp *p, uint32_t row, struct vmp_object *o, size_t o_size);
+
+/* One session has one object open; @object 0: the row is free. */
+struct vmp_use {
+	uint64_t object, token;
+};
+
+int vmp_get_use(struct vmp *p, uint32_t row, struct vmp_use *u, size_t u_size);
+
+/**
+ * struct vmp_damage - something that vmp_check() found
+ * @name: which kind, one of portal-layout(5)'s; @text: a sentence about it
+ * @where: "superblock", "peer" ...; @index: which, UINT32_MAX: there is one only
+ * @note: non-zero: no damage, but what a dead one left and the next user clears away
+ * @offset: byte of the region; @value: what stands there
+ */
+struct vmp_damage {
+	const char *name, *text, *where;
+	uint32_t index, note;
+	uint64_t offset, value;
+};
+
+typedef void (*vmp_damage_fn)(void *arg, const struct vmp_damage *d);
+
+/*
+ * Look at everything but the data, and tell @fn of each damage. How many there are, notes
+ * not counted. May run while the portal is in use. -ENOMEM.
+ */
+int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg);
 
 /* ---- About the library -------------------------------------------------- */
 

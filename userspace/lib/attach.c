@@ -69,6 +69,10 @@ VMP_API int vmp_attach(struct vmp **out, void *base, size_t size,
 	p->info.vectors = vectors;
 	p->info.caps = (a->ops.ring ? VMP_CAP_RING : 0) | (vectors ? VMP_CAP_EVENTS : 0);
 	snprintf(p->info.identity, sizeof(p->info.identity), "%p", base);
+	if (vmp_fix_mode(p, -1)) {
+		vmp_free(p);
+		return -ENOMEM;
+	}
 	*out = p;
 	return 0;
 }

@@ -56,16 +56,26 @@ static uint64_t lane_capacity(uint64_t length)
 	return cap;
 }
 
-static int check_area(const struct vmp *p, struct vmp_channel_opts *o)
+static int check_area(struct vmp *p, struct vmp_channel_opts *o)
 {
+	uint64_t first, length;
+	int r = vmp_data(p, &first, &length);
+
+	if (r)
+		return r;
+	if (!o->offset)
+		o->offset = first;
 	if (o->offset % PORTAL_CHAN_ALIGN)
 		return vmp_fail(-EINVAL, "vmp_channel_open: offset %" PRIu64 " is not a multiple of %u",
 				o->offset, PORTAL_CHAN_ALIGN);
-	if (o->offset > p->info.size || o->length > p->info.size - o->offset)
+	if (o->offset < first)
+		return vmp_fail(-EACCES, "vmp_channel_open: offset %" PRIu64 " is among the tables of a managed portal, whose data begin at %" PRIu64,
+				o->offset, first);
+	if (o->offset > first + length || o->length > first + length - o->offset)
 		return vmp_fail(-EINVAL, "vmp_channel_open: offset %" PRIu64 " and length %" PRIu64 " reach beyond the region's %" PRIu64 " bytes",
-				o->offset, o->length, p->info.size);
+				o->offset, o->length, first + length);
 	if (!o->length)
-		o->length = p->info.size - o->offset;
+		o->length = first + length - o->offset;
 	if (o->length < PORTAL_CHAN_MIN)
 		return vmp_fail(-EINVAL, "vmp_channel_open: %" PRIu64 " bytes are too small for a channel; it takes at least %u",
 				o->length, PORTAL_CHAN_MIN);

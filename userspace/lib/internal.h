@@ -16,6 +16,8 @@
 
 #define VMP_API	__attribute__((visibility("default")))
 
+struct portal_super;
+
 #define VMP_MAX_VECTORS	64U	/* receive vectors that one portal object serves */
 
 /**
@@ -49,6 +51,8 @@ struct vmp_ops {
  * @ops, @priv: the backend and what it keeps
  * @base: the mapping; @mapped: its length, 0 if it is the caller's own
  * @flags: of vmp_open()
+ * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
+ *	if @super_err is 0 or -EREMCHG (damaged, but its places are good). NULL: raw
  * @info: what vmp_get_info() says; changes under @lock
  * @state_fd: a descriptor whose readiness means that the portal changed (device
  *	gone, word from portald), or -1
@@ -63,6 +67,8 @@ struct vmp {
 	void *base;
 	size_t mapped;
 	unsigned int flags;
+	struct portal_super *super;
+	int super_err;
 	struct vmp_info info;
 	int state_fd;
 	uint32_t state_events;
@@ -83,6 +89,18 @@ void vmp_free(struct vmp *p);
 
 /* Map @size bytes of @fd as the portal's region. */
 int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what);
+
+/*
+ * Fix the portal's mode by what its superblock says now. @fd: what the region was mapped
+ * from, or -1: memory of the caller's own. 0 or -ENOMEM.
+ */
+int vmp_fix_mode(struct vmp *p, int fd);
+
+/* 0 if the superblock can be relied on for places, or an error with its text. */
+int vmp_managed(struct vmp *p);
+
+/* Where channels may lie: all of a raw region, the data of a managed one. */
+int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length);
 
 /* "64M" -> bytes; -EINVAL with a text. */
 int vmp_parse_size(const char *s, uint64_t *size);

@@ -2,7 +2,8 @@
 #
 # libvmportal, shared and static, and the examples.
 
-lib_src := attach channel dev efd errmsg handshake message pair portal shm unix wait
+lib_src := attach channel dev efd errmsg handshake layout layout_check layout_names managed \
+	   message pair portal shm unix wait
 lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
 lib_so  := libvmportal.so.$(SOVERSION)
 

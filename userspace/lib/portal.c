@@ -45,6 +45,7 @@ void vmp_free(struct vmp *p)
 	if (p->ops->close)
 		p->ops->close(p);
 	pthread_mutex_destroy(&p->lock);
+	free(p->super);
 	free(p);
 }
 
@@ -63,7 +64,7 @@ int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what)
 	p->base = base;
 	p->mapped = size;
 	p->info.size = size;
-	return 0;
+	return vmp_fix_mode(p, fd);
 }
 
 int vmp_parse_size(const char *s, uint64_t *size)
