@@ -14,11 +14,8 @@ two more.
 """
 import os
 import re
-import select
 import shutil
-import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import build, debroot, guest, portal, qemu  # noqa: E402
@@ -28,7 +25,6 @@ from lab.tap import Tap  # noqa: E402
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = '/usr/local/src/vmportal'
 ALIAS = 'pci:v00001AF4d00001110sv00001AF4sd00001100bc05sc00i00'
-BOOT_TIMEOUT = 150
 
 UNIT = '''\
 [Unit]
@@ -73,9 +69,6 @@ say resolves "$(modprobe -R ALIAS 2>/dev/null | grep portal)"
 say unload "$(rmmod portal_ivshmem 2>&1 && rmmod portal 2>&1; echo $?)"
 say node_after "$(stat -c %F /dev/portal0 2>&1)"
 dmesg | sed 's/^/log /'
-say end
-sync
-poweroff -ff
 '''
 
 
@@ -141,66 +134,11 @@ def named_by_hand(c):
 def prepare_boot(c):
     """Two users, and the unit that reports."""
     c.sh('useradd -G portal member; useradd stranger')
-    c.write('/usr/local/sbin/vmportal-report',
-            REPORT.replace('VERSION', version()).replace('ALIAS', ALIAS),
-            0o755)
+    c.report_by(REPORT.replace('VERSION', version()).replace('ALIAS', ALIAS), UNIT)
     shutil.copy(build.program(os.path.join(HERE, 'peer.c')),
                 c.path('/usr/local/bin/peer'))
-    c.write('/etc/systemd/system/vmportal-report.service', UNIT)
-    c.write('/etc/fstab', '/dev/vda / ext4 rw 0 0\n')
     c.sh('ln -sf ../vmportal-report.service /etc/systemd/system/'
          'sysinit.target.wants/')
-
-
-def boot(c, image):
-    """Boot the image; the report as a dict, and the kernel's log."""
-    kernel, initrd = c.boot_files()
-    binary, extra = qemu.find('amd64')
-    server = portal.Portald('4M', vectors=4, name='dkms')
-    console = os.path.join(qemu.workdir(), 'console.log')
-    argv = [binary] + extra + qemu.accel('amd64') + [
-        '-M', 'pc', '-m', '512M', '-nodefaults', '-no-user-config',
-        '-display', 'none', '-no-reboot', '-kernel', kernel,
-        '-initrd', initrd, '-append', 'root=/dev/vda rw console=ttyS0 quiet '
-        'systemd.show_status=0 panic=-1 panic_on_warn=1 mitigations=off',
-        '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
-        '-serial', 'file:' + console, '-serial', 'stdio'] + server.doorbell()
-    errors = open(os.path.join(qemu.workdir(), 'qemu.log'), 'w+')
-    p = qemu.spawn(argv, stdout=subprocess.PIPE, stderr=errors)
-    report, log, ended = listen(p.stdout)
-    code = qemu.stop(p, 20 if ended else 0)
-    server.stop()
-    if not ended:
-        errors.seek(0)
-        raise LabError('the system did not report to its end (QEMU %s)\n%s\n'
-                       '%s\n-- console:\n%s' % (
-                           code, report, errors.read()[-1000:],
-                           open(console, errors='replace').read()[-3000:]))
-    return report, log
-
-
-def listen(pipe):
-    """Read the report until its end or the time's."""
-    report, log, buffer = {}, [], b''
-    end = time.monotonic() + BOOT_TIMEOUT
-    while time.monotonic() < end:
-        if not select.select([pipe], [], [], 1)[0]:
-            continue
-        data = os.read(pipe.fileno(), 65536)
-        if not data:
-            break
-        *lines, buffer = (buffer + data).split(b'\n')
-        for line in lines:
-            text = line.decode(errors='replace').strip()
-            key, _, value = text.partition(' ')
-            if key == 'end':
-                return report, log, True
-            if key == 'log':
-                log.append(value)
-                continue
-            say('guest: ' + text)
-            report[key] = value
-    return report, log, False
 
 
 def check_report(t, r, log):
@@ -264,7 +202,9 @@ def main():
         c.image(image)
         c.bind(source, SOURCE)
         say('booting it')
-        report, log = boot(c, image)
+        server = portal.Portald('4M', vectors=4, name='dkms')
+        report, log = c.boot(image, server.doorbell())
+        server.stop()
         check_report(t, report, log)
         os.unlink(image)
         check_uninstall(t, c, before)

@@ -12,18 +12,14 @@ Debian is made, two more.
 """
 import glob
 import os
-import select
 import shutil
-import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import debroot, portal, qemu  # noqa: E402
 from lab.cache import LabError, ROOT, run, say  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
-BOOT_TIMEOUT = 180
 LIBRARIES = ['libinih.so.1', 'libjson-c.so.5', 'libsystemd.so.0']
 CONF = '[one]\nsize = 4M\n[two]\nsize = 1M\n'
 
@@ -86,9 +82,6 @@ say failed "$(systemctl list-units --failed --no-legend 'portald*')."
 say security "$(systemd-analyze security --no-pager portald.service | tail -n 1)"
 journalctl -o short -u portald -u portald@two --no-pager | sed 's/^/log /'
 say warnings "$(journalctl -q -o cat -p warning -u portald --no-pager)"
-say end
-sync
-poweroff -ff
 '''
 
 
@@ -106,56 +99,8 @@ def prepare(c):
                         c.path('/usr/lib/x86_64-linux-gnu/' + name))
     c.sh('systemd-sysusers && useradd -G vmportal member && useradd stranger')
     c.write('/etc/vmportal/portald.conf', CONF)
-    c.write('/usr/local/sbin/vmportal-report', REPORT, 0o755)
-    c.write('/etc/systemd/system/vmportal-report.service', UNIT)
-    c.write('/etc/fstab', '/dev/vda / ext4 rw 0 0\n')
+    c.report_by(REPORT, UNIT)
     c.sh('systemctl enable portald.service vmportal-report.service')
-
-
-def boot(c, image):
-    """Boot the image; the report as a dict, and the daemon's log."""
-    kernel, initrd = c.boot_files()
-    binary, extra = qemu.find('amd64')
-    console = os.path.join(qemu.workdir(), 'console.log')
-    argv = [binary] + extra + qemu.accel('amd64') + [
-        '-M', 'pc', '-m', '512M', '-nodefaults', '-no-user-config',
-        '-display', 'none', '-no-reboot', '-kernel', kernel,
-        '-initrd', initrd, '-append', 'root=/dev/vda rw console=ttyS0 quiet '
-        'systemd.show_status=0 panic=-1 mitigations=off',
-        '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
-        '-serial', 'file:' + console, '-serial', 'stdio']
-    p = qemu.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    report, log, ended = listen(p.stdout)
-    qemu.stop(p, 20 if ended else 0)
-    if not ended:
-        with open(console, errors='replace') as f:
-            raise LabError('the system did not report to its end\n%s\n'
-                           '-- console:\n%s' % (report, f.read()[-3000:]))
-    return report, log
-
-
-def listen(pipe):
-    """Read the report until its end or the time's."""
-    report, log, buffer = {}, [], b''
-    end = time.monotonic() + BOOT_TIMEOUT
-    while time.monotonic() < end:
-        if not select.select([pipe], [], [], 1)[0]:
-            continue
-        data = os.read(pipe.fileno(), 65536)
-        if not data:
-            break
-        *lines, buffer = (buffer + data).split(b'\n')
-        for line in lines:
-            text = line.decode(errors='replace').strip().rstrip('|')
-            key, _, value = text.partition(' ')
-            if key == 'end':
-                return report, log, True
-            say('guest: ' + text)
-            if key == 'log':
-                log.append(value)
-            else:
-                report[key] = value
-    return report, log, False
 
 
 def check_service(t, r):
@@ -215,7 +160,7 @@ def main():
         say('making the disk image')
         c.image(image)
         say('booting it')
-        report, log = boot(c, image)
+        report, log = c.boot(image)
         check_service(t, report)
         check_end(t, report, log)
 

@@ -4,15 +4,20 @@
 base() is a root file system made by debootstrap, kept in the cache and never
 written to. Copy lays an overlay on it: what a test changes is in memory and
 gone with the process, for all mounts are in a mount namespace of its own.
-image() turns the copy into an ext4 image without mounting anything.
+image() turns the copy into an ext4 image without mounting anything, boot() boots
+that and reads what the system reports: lines of a key and a value, "log" lines,
+and "end" last of all.
 """
 import atexit
 import ctypes
 import hashlib
 import os
+import select
 import shutil
+import subprocess
+import time
 
-from . import debs
+from . import debs, qemu
 from .cache import LabError, building, cache_dir, lock, run, say
 
 SUITE = 'bookworm'
@@ -27,6 +32,14 @@ JUNK = ['var/cache/apt/archives', 'var/lib/apt/lists', 'usr/share/doc',
         'usr/share/man', 'usr/share/locale', 'usr/share/info']
 
 CLONE_NEWNS = 0x00020000
+BOOT_TIMEOUT = 180
+
+# The last words of a report script, whose output goes to the second serial port.
+END = '''
+echo end
+sync
+poweroff -ff
+'''
 
 
 def _key():
@@ -153,3 +166,59 @@ class Copy:
         """Paths of kernel and initramfs, as Debian's tools made them."""
         return (os.path.join(self.lower, 'boot/vmlinuz-' + self.release),
                 os.path.join(self.lower, 'boot/initrd.img-' + self.release))
+
+    def report_by(self, script, unit):
+        """Install a script that reports, and the unit that runs it."""
+        self.write('/usr/local/sbin/vmportal-report', script + END, 0o755)
+        self.write('/etc/systemd/system/vmportal-report.service', unit)
+        self.write('/etc/fstab', '/dev/vda / ext4 rw 0 0\n')
+
+    def boot(self, image, devices=(), memory='512M', cmdline=''):
+        """Boot the image: (report as a dict, log lines). LabError unless it says all."""
+        kernel, initrd = self.boot_files()
+        binary, extra = qemu.find('amd64')
+        base = os.path.join(qemu.workdir(), 'boot-%d' % time.time_ns())
+        os.mkdir(base)
+        console = os.path.join(base, 'console.log')
+        argv = [binary] + extra + qemu.accel('amd64') + [
+            '-M', 'pc', '-m', memory, '-nodefaults', '-no-user-config', '-display', 'none',
+            '-no-reboot', '-kernel', kernel, '-initrd', initrd,
+            '-append', 'root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 '
+            'panic=-1 panic_on_warn=1 mitigations=off ' + cmdline,
+            '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
+            '-serial', 'file:' + console, '-serial', 'stdio'] + list(devices)
+        with open(os.path.join(base, 'qemu.log'), 'w+') as errors:
+            p = qemu.spawn(argv, stdout=subprocess.PIPE, stderr=errors)
+            report, log, ended = _listen(p.stdout)
+            code = qemu.stop(p, 20 if ended else 0)
+            if not ended:
+                errors.seek(0)
+                raise LabError('the system did not report to its end (QEMU %s)\n%s\n%s\n'
+                               '-- console:\n%s' % (
+                                   code, report, errors.read()[-1000:],
+                                   open(console, errors='replace').read()[-3000:]))
+        return report, log
+
+
+def _listen(pipe):
+    """Read the report until its end or the time's: (report, log, whether it ended)."""
+    report, log, buffer = {}, [], b''
+    end = time.monotonic() + BOOT_TIMEOUT
+    while time.monotonic() < end:
+        if not select.select([pipe], [], [], 1)[0]:
+            continue
+        data = os.read(pipe.fileno(), 65536)
+        if not data:
+            break
+        *lines, buffer = (buffer + data).split(b'\n')
+        for line in lines:
+            text = line.decode(errors='replace').strip().rstrip('|')
+            key, _, value = text.partition(' ')
+            if key == 'end':
+                return report, log, True
+            if key == 'log':
+                log.append(value)
+                continue
+            say('guest: ' + text)
+            report[key] = value
+    return report, log, False
