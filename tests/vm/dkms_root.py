@@ -7,7 +7,8 @@ becomes a disk image and is booted with its own kernel, initramfs and systemd,
 and an ivshmem device that
 portald serves. Nothing in it names our modules: udev must load them.
 Then `dkms remove` in the running system, and `make dkms-uninstall` in the
-root file system, must undo what was done.
+root file system, must undo what was done. A second boot of the same image has
+virtio-pmem devices, and the udev rule for them (pmem_udev.py).
 
 Prints TAP; needs root (mount namespace, chroot). Two minutes, the first time
 two more.
@@ -18,6 +19,7 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import pmem_udev  # noqa: E402
 from lab import build, debroot, guest, portal, qemu  # noqa: E402
 from lab.cache import LabError, ROOT, run, say  # noqa: E402
 from lab.tap import Tap  # noqa: E402
@@ -134,11 +136,19 @@ def named_by_hand(c):
 def prepare_boot(c):
     """Two users, and the unit that reports."""
     c.sh('useradd -G portal member; useradd stranger')
-    c.report_by(REPORT.replace('VERSION', version()).replace('ALIAS', ALIAS), UNIT)
+    c.report_by(pmem_udev.report(), UNIT)
+    c.write('/usr/local/sbin/vmportal-dkms-report', REPORT.replace(
+        'VERSION', version()).replace('ALIAS', ALIAS) + debroot.END, 0o755)
+    pmem_udev.prepare(c)
     shutil.copy(build.program(os.path.join(HERE, 'peer.c')),
                 c.path('/usr/local/bin/peer'))
     c.sh('ln -sf ../vmportal-report.service /etc/systemd/system/'
          'sysinit.target.wants/')
+
+
+def bad_lines(log):
+    return [line for line in log if guest.BAD_LOG.search(line) and
+            not guest.HARMLESS.search(line)]
 
 
 def check_report(t, r, log):
@@ -164,8 +174,7 @@ def check_report(t, r, log):
     t.equal(r.get('unload'), '0', 'the modules unload')
     t.ok('No such file' in r.get('node_after', ''), '/dev/portal0 goes with '
          'them', r.get('node_after'))
-    bad = [line for line in log if guest.BAD_LOG.search(line) and
-           not guest.HARMLESS.search(line)]
+    bad = bad_lines(log)
     t.ok(log and not bad, 'the kernel log holds no complaint', '\n'.join(bad))
 
 
@@ -176,7 +185,7 @@ def check_uninstall(t, c, before):
     ours = re.compile(r'portal|/usr/src/|/dkms/')
     left = sorted(f for f in c.changes() - before if ours.search(f) and
                   c.exists(f) and not f.startswith((SOURCE, '/etc/')) and
-                  'vmportal-report' not in f)
+                  not re.search('vmportal-.*report|/local/bin/portalctl', f))
     t.ok(not left, 'make dkms-uninstall leaves no file behind',
          '\n'.join(left))
 
@@ -206,6 +215,10 @@ def main():
         report, log = c.boot(image, server.doorbell())
         server.stop()
         check_report(t, report, log)
+        say('booting it once more, with virtio-pmem')
+        report, log = c.boot(image, pmem_udev.disks(), '512M,slots=3,maxmem=16G',
+                             pmem_udev.CMDLINE)
+        pmem_udev.check(t, report, log, bad_lines)
         os.unlink(image)
         check_uninstall(t, c, before)
 

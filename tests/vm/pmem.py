@@ -12,6 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import pmem_users  # noqa: E402
 import pmemlab  # noqa: E402
 from lab import portal, qemu, suite  # noqa: E402
 from lab.cache import run  # noqa: E402
@@ -52,33 +53,6 @@ def not_unasked(t, g):
     t.equal(int(g.run('cat %sdevices/%s/status' % (BUS, a)), 16), STATUS_OK,
             'a device that was never given away never failed')
     return a, b
-
-
-def refused(t, g, device, name, words, what):
-    """portalctl bind says why, and changes nothing."""
-    status, text = g.call('portalctl bind %s 2>&1' % device)
-    t.ok(status == 5 and words in text and 'nothing was changed' in text and
-         len(text.splitlines()) == 1, 'bind refuses %s' % what, text)
-    t.equal(pmemlab.driver(g, name), 'virtio_pmem', '%s: nothing is unbound' % what)
-
-
-def in_use(t, g, name):
-    """name has a file system on /dev/pmem1."""
-    g.run('mkdir -p /mnt; mount -t ext4 /dev/pmem1 /mnt')
-    refused(t, g, '/dev/pmem1', name, 'mounted on /mnt', 'a mounted disk')
-    g.run('echo kept > /mnt/file; umount /mnt')
-    g.run('busybox mkswap /dev/pmem0 && busybox swapon /dev/pmem0')
-    other = pmemlab.device_names(g)[0]
-    refused(t, g, '/dev/pmem0', other, 'is swap space', 'swap space')
-    g.run('busybox swapoff /dev/pmem0')
-    g.run('modprobe loop; busybox losetup /dev/loop0 /dev/pmem1')
-    refused(t, g, '/dev/pmem1', name, 'loop device', 'a disk behind a loop device')
-    g.run('busybox losetup -d /dev/loop0')
-    job = g.start('exec sleep 1000 < /dev/pmem1')
-    qemu.wait_until(lambda: not g.call('pidof sleep')[0], 20, 'sleep')
-    refused(t, g, '/dev/pmem1', name, '(sleep)', 'a disk that a process has open')
-    job.kill()
-    job.wait(10)
 
 
 def usage(t, g, name):
@@ -203,7 +177,7 @@ def main_guest(t, k, rd):
             g.run('readlink -f %sdevices/%s' % (BUS, a)).strip()))
         pmemlab.wait_disks(g, 'pmem0', 'pmem1')
         usage(t, g, a)
-        in_use(t, g, b)
+        pmem_users.in_use(t, g, a, b)
         coming_and_going(t, g, a, b, pci)
         flushes(t, g, slow, a)
         gone(t, g, slow, a)
@@ -228,11 +202,15 @@ def hang(t, k, rd):
 
 
 def faults(t, k, rd):
-    """1 GiB, touched page by page. In memory: a disk would have to keep it."""
+    """1 GiB, touched page by page; then the memory is the system's for a while. No disk
+    is behind it: that would have to keep it all."""
     region = portal.Region(GIB + (4 << 20))
     with pmemlab.guest('faults', k, rd, [pmemlab.Memory(region)]) as g:
         g.run('modprobe virtio_pci; portalctl bind virtio0')
         g.tap(t, 'pmem faults /dev/portal0', 120)
+        g.run('portalctl unbind virtio0; modprobe virtio_pmem; modprobe nd_pmem')
+        pmemlab.wait_disks(g, 'pmem0')
+        pmem_users.memory(t, g, 'virtio0')
         g.finish(t, pmemlab.UNLOAD)
     region.close()
 
@@ -266,7 +244,7 @@ def high(t, k, rd):
 
 def main(t):
     k = suite.kernel()
-    rd = suite.initrd(k, programs=True, user=('portalctl',), names=pmemlab.STOCK_MODULES)
+    rd = pmemlab.initrd(k)
     main_guest(t, k, rd)
     hang(t, k, rd)
     faults(t, k, rd)

@@ -12,7 +12,8 @@ BUS = '/sys/bus/virtio/'
 OURS = BUS + 'drivers/portal_pmem/'
 STOCK = BUS + 'drivers/virtio_pmem/'
 # What a stock system loads for the device; what is built in is skipped.
-STOCK_MODULES = ('virtio_pci', 'virtio_pmem', 'nd_pmem', 'nd_virtio', 'dax_pmem', 'loop')
+STOCK_MODULES = ('virtio_pci', 'virtio_pmem', 'nd_pmem', 'nd_virtio', 'loop',
+                 'dm_mod', 'raid1', 'dax_pmem', 'device_dax', 'kmem')
 UNLOAD = ('portal_pmem', 'portal')
 
 
@@ -83,6 +84,12 @@ class SlowDisk:
             yield
         finally:
             del os.environ['LD_PRELOAD'], os.environ['VMPORTAL_FSYNC']
+
+
+def initrd(k):
+    """suite's, with all that may use a disk."""
+    return suite.initrd(k, programs=True, user=('portalctl',), names=STOCK_MODULES,
+                        system=('/sbin/dmsetup',))
 
 
 def guest(name, k, rd, disks, more=(), maxmem=None, **kw):

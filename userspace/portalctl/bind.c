@@ -178,6 +178,9 @@ static int need_root(void)
 	return fail(EX_LOCAL, "only root can bind and unbind drivers, and see who uses a device");
 }
 
+/* A rule of udev has no PATH, and the default one no sbin. */
+static const char *const modprobes[] = { "modprobe", "/sbin/modprobe", "/usr/sbin/modprobe" };
+
 /* Binds nothing by itself: that is the module's promise. */
 static int load_driver(void)
 {
@@ -185,10 +188,14 @@ static int load_driver(void)
 	int status;
 	pid_t pid;
 
-	if (driver_there(OURS))
-		return EX_DONE;
-	if (!posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
-		waitpid(pid, &status, 0);
+	for (size_t i = 0; i < sizeof(modprobes) / sizeof(modprobes[0]); i++) {
+		if (driver_there(OURS))
+			return EX_DONE;
+		if (!posix_spawnp(&pid, modprobes[i], NULL, NULL, argv, environ)) {
+			waitpid(pid, &status, 0);
+			break;
+		}
+	}
 	if (driver_there(OURS))
 		return EX_DONE;
 	return fail(EX_OPEN, "the module " OURS " is not loaded, and modprobe " OURS " did not help");

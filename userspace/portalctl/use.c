@@ -228,9 +228,28 @@ static bool swapped(struct use *u, const struct node *node)
 	return found;
 }
 
+/* What a holder is called: md7 (md), or dm-0 with the name that its maker gave it. */
+static void name_holder(const char *holder, char *buf, size_t cap)
+{
+	char path[PATH_MAX], name[128] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/block/%.64s/dm/name", holder);
+	f = fopen(path, "re");
+	if (f && fgets(name, sizeof(name), f))
+		name[strcspn(name, "\n")] = '\0';
+	if (f)
+		fclose(f);
+	if (name[0])
+		snprintf(buf, cap, "/dev/%.64s (%s, device mapper)", holder, name);
+	else
+		snprintf(buf, cap, "/dev/%.64s%s", holder,
+			 strncmp(holder, "md", 2) ? "" : " (md)");
+}
+
 static bool held(struct use *u, const struct node *node)
 {
-	char path[PATH_MAX + 16];
+	char path[PATH_MAX + 16], who[256];
 	struct dirent *e;
 	bool found = false;
 	DIR *d;
@@ -240,8 +259,8 @@ static bool held(struct use *u, const struct node *node)
 	while (d && !found && (e = readdir(d)))
 		if (e->d_name[0] != '.') {
 			found = true;
-			because(u, 0, "%s is part of /dev/%.64s (device mapper or md); take it out first",
-				node->dev, e->d_name);
+			name_holder(e->d_name, who, sizeof(who));
+			because(u, 0, "%s is part of %s; take it out first", node->dev, who);
 		}
 	if (d)
 		closedir(d);
@@ -252,6 +271,25 @@ static bool held(struct use *u, const struct node *node)
 static bool explain(struct use *u, const struct node *node)
 {
 	return mounted(u, node) || swapped(u, node) || held(u, node);
+}
+
+/* The same for the partitions of a disk that is not to be had. */
+static bool explain_parts(struct use *u, const struct node *disk)
+{
+	char pattern[PATH_MAX + 16];
+	struct node part;
+	bool found = false;
+	glob_t g;
+
+	snprintf(pattern, sizeof(pattern), "%s/*/partition", disk->path);
+	if (glob(pattern, 0, NULL, &g))
+		return false;
+	for (size_t i = 0; !found && i < g.gl_pathc; i++) {
+		*strrchr(g.gl_pathv[i], '/') = '\0';
+		found = read_node(&part, g.gl_pathv[i]) && explain(u, &part);
+	}
+	globfree(&g);
+	return found;
 }
 
 /* The disk, exclusively; -ESTALE: another disk, or a file, has its name. */
@@ -285,10 +323,10 @@ static int claim_disk(struct use *u, const struct node *node)
 		close(fd);
 		return because(u, -EBUSY, "%s: too many disks on one device", node->dev);
 	}
-	if (explain(u, node))
+	if (explain(u, node) || explain_parts(u, node))
 		return -EBUSY;
 	if (fd == -EBUSY)
-		return because(u, fd, "%s is in use: one of its partitions, or a file system of another namespace",
+		return because(u, fd, "%s is in use by a partition, or a file system of another namespace",
 			       node->dev);
 	return because(u, fd, "%s: %s: cannot make sure that nobody uses it", node->dev,
 		       fd == -ESTALE ? "not the node of this disk, but another or a file" : strerror(-fd));

@@ -174,7 +174,8 @@ class Copy:
         self.write('/etc/fstab', '/dev/vda / ext4 rw 0 0\n')
 
     def boot(self, image, devices=(), memory='512M', cmdline=''):
-        """Boot the image: (report as a dict, log lines). LabError unless it says all."""
+        """Boot the image, which is not changed: (report as a dict, log lines).
+        LabError unless the report has an end."""
         kernel, initrd = self.boot_files()
         binary, extra = qemu.find('amd64')
         base = os.path.join(qemu.workdir(), 'boot-%d' % time.time_ns())
@@ -185,7 +186,7 @@ class Copy:
             '-no-reboot', '-kernel', kernel, '-initrd', initrd,
             '-append', 'root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 '
             'panic=-1 panic_on_warn=1 mitigations=off ' + cmdline,
-            '-drive', 'if=virtio,format=raw,cache=unsafe,file=' + image,
+            '-drive', 'if=virtio,format=raw,cache=unsafe,snapshot=on,file=' + image,
             '-serial', 'file:' + console, '-serial', 'stdio'] + list(devices)
         with open(os.path.join(base, 'qemu.log'), 'w+') as errors:
             p = qemu.spawn(argv, stdout=subprocess.PIPE, stderr=errors)

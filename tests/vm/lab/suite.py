@@ -34,10 +34,10 @@ def guest_programs():
                   if os.access(p, os.X_OK) and '-o %s ' % p in listed + ' ')
 
 
-def initrd(k, programs=False, user=(), names=(), extra=()):
+def initrd(k, programs=False, user=(), names=(), extra=(), system=()):
     """Path of an initramfs with our modules, the hand and the guard, and by
     wish tests/guest's programs, programs of our user space, modules of
-    the kernel, and extra (source, path) pairs."""
+    the kernel, extra (source, path) pairs, and programs of this machine."""
     fs = Initramfs(k)
     fs.modules(build.modules(k), names=names)
     fs.copy(hand.program(k.arch), '/bin/hand', 0o755)
@@ -50,6 +50,8 @@ def initrd(k, programs=False, user=(), names=(), extra=()):
         for name in user:
             fs.program(os.path.join(out, 'bin', name),
                        libraries=[os.path.join(out, 'lib')])
+    for program in system:
+        fs.program(os.path.realpath(program), program)
     for source, to in extra:
         fs.copy(source, to, 0o755)
     path = os.path.join(qemu.workdir(), 'initrd-%s-%d' % (
