@@ -7,6 +7,7 @@
  *	pmem fail DEVICE N	the same, and each gets EIO
  *	pmem gone DEVICE N CMD	the same; while they wait, CMD takes the portal away
  *	pmem faults DEVICE	touches every page of 1 GiB and counts faults
+ *	pmem nap US		does nothing but sleep so long, again and again (no TAP)
  *	pmem cpu SECONDS CMD...	CMD's use of the processor, while it waits (no TAP)
  *
  * TAP; exit status 0 if all went well, 1 otherwise.
@@ -233,11 +234,27 @@ static long long ran(pid_t pid)
 	return ns;
 }
 
-/* "NS MS": what a command that waits used of the processor, in how long. */
+/* How often a process has gone to sleep. */
+static long long slept(pid_t pid)
+{
+	char path[64], line[128];
+	long long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "voluntary_ctxt_switches: %lld", &n);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* "NS MS SLEEPS": what a command that waits used of the processor, in how long. */
 static int cpu(int seconds, char **argv)
 {
 	pid_t child = fork();
-	long long used;
+	long long used, sleeps;
 	long began;
 
 	if (!child) {
@@ -247,16 +264,26 @@ static int cpu(int seconds, char **argv)
 	/* Starting up is not waiting, and spinning comes before sleeping. */
 	sleep(2);
 	used = ran(child);
+	sleeps = slept(child);
 	began = now_ms();
 	sleep(seconds);
-	printf("%lld %ld\n", ran(child) - used, now_ms() - began);
+	printf("%lld %ld %lld\n", ran(child) - used, now_ms() - began, slept(child) - sleeps);
 	if (waitpid(child, NULL, WNOHANG)) {
 		printf("ended early\n");
 		return 1;
 	}
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
-	return used < 0;
+	return used < 0 || sleeps < 0;
+}
+
+/* What no poller can be cheaper than. */
+static void nap(long us)
+{
+	const struct timespec ts = { us / 1000000, us % 1000000 * 1000 };
+
+	for (;;)
+		nanosleep(&ts, NULL);
 }
 
 int main(int argc, char **argv)
@@ -274,6 +301,8 @@ int main(int argc, char **argv)
 		return flush_all(argv[2], atoi(argv[3]), EIO);
 	if (!strcmp(test, "gone") && argc == 5)
 		return gone(argv[2], atoi(argv[3]), argv[4]);
+	if (!strcmp(test, "nap"))
+		nap(atol(argv[2]));
 	if (!strcmp(test, "cpu") && argc > 3)
 		return cpu(atoi(argv[2]), argv + 3);
 	fprintf(stderr, "usage: see the top of tests/guest/pmem.c\n");

@@ -21,9 +21,11 @@ from lab.tap import Tap  # noqa: E402
 
 SIZE = 64 << 20
 CELL = SIZE - 4096      # where the channel's messages do not come by
-IDLE_S = 10
+IDLE_S = 4
 IDLE_MAX = 0.01         # of a core
-IDLE_MAX_EMULATED = 0.1
+NAP_US = 16000          # the longest sleep that the library promises
+SLEEPS_MAX = 70         # a second, as its manual says; 63 of them are naps
+BARE_MAX = 4            # times what a program costs that only sleeps
 
 
 def initrd(k):
@@ -79,26 +81,44 @@ def info(t, g):
          not {'ring', 'events'} & set(said['caps']), 'info: no doorbells', repr(said))
 
 
-def share(said):
-    """Of a core, from "NS MS"."""
-    ns, ms = said.split()[:2]
-    return int(ns) / (int(ms) * 1e6)
+class Idle:
+    """What a process used: "NS MS SLEEPS" of `pmem cpu`."""
+
+    def __init__(self, said):
+        ns, ms, sleeps = (int(w) for w in said.split()[:3])
+        self.share = ns / (ms * 1e6)        # of a core
+        self.sleeps = sleeps * 1000 / ms    # a second
+        self.each = ns / max(sleeps, 1)
+
+    def __str__(self):
+        return '%.3f %% of a core, %.1f sleeps a second of %.0f us each' % (
+            self.share * 100, self.sleeps, self.each / 1e3)
 
 
-def idle(t, g, disk):
-    """By the scheduler's account, on a processor: the host's, over the same file. An
-    emulated one is no core, and its share is only shown to be no busy loop's."""
+def idle(t, g):
+    """By the scheduler's account. How often it sleeps is exact everywhere. What a sleep
+    costs is a processor's on the host; an emulated processor's is compared with what it
+    takes to do nothing but sleep so often."""
     waits = 'portalctl recv --timeout 100 %s %s'
     here = os.path.join(portal.userspace(), 'bin', '')
     program = [p for p in suite.guest_programs() if os.path.basename(p) == 'pmem'][0]
-    words = (here + waits % ('file:' + disk.path, qemu.workdir() + '/none')).split()
-    host = share(run([program, 'cpu', str(IDLE_S)] + words, timeout=60).stdout)
-    guest = share(g.run('pmem cpu %d ' % IDLE_S + waits % ('/dev/portal0', '/root/none'), 60))
-    t.diag('waiting costs %.3f %% of a core on the host, %.3f %% in %s (%s)' % (
-        host * 100, guest * 100, g.kernel.release, 'KVM' if qemu.kvm_usable() else 'emulated'))
-    t.ok(host < IDLE_MAX, 'waiting without doorbells costs less than 1 % of a core')
-    limit = IDLE_MAX if qemu.kvm_usable() else IDLE_MAX_EMULATED
-    t.ok(guest < limit, 'and in a guest less than %d %%' % (limit * 100))
+    words = (here + waits % ('file:' + pmemlab.Disk(SIZE).path, '/dev/null')).split()
+    job = qemu.spawn([program, 'cpu', str(IDLE_S)] + words, stdout=subprocess.PIPE, text=True)
+    guest = Idle(g.run('pmem cpu %d ' % IDLE_S + waits % ('/dev/portal0', '/root/none'), 60))
+    host = Idle(job.communicate(timeout=60)[0])
+    bare = Idle(g.run('pmem cpu %d pmem nap %d' % (IDLE_S, NAP_US), 60))
+    t.diag('waiting on the host: %s' % host)
+    t.diag('waiting in %s (%s): %s' % (g.kernel.release, 'KVM' if qemu.kvm_usable() else
+                                       'emulated', guest))
+    t.diag('only sleeping there: %s' % bare)
+    for who, where in ((host, 'host'), (guest, 'guest')):
+        t.ok(1 < who.sleeps < SLEEPS_MAX, 'who waits without doorbells looks at most %d '
+             'times a second: %s' % (SLEEPS_MAX, where), who)
+    t.ok(host.share < IDLE_MAX, 'which costs less than 1 % of a core')
+    t.ok(guest.each < BARE_MAX * bare.each, 'and in a guest less than %d times what a mere '
+         'sleep costs it' % BARE_MAX, '%s; %s' % (guest, bare))
+    if qemu.kvm_usable():
+        t.ok(guest.share < IDLE_MAX, 'that is less than 1 % of a core')
 
 
 def crash(t, k, rd, disk, slow, how, end):
@@ -132,7 +152,7 @@ def main(t):
         portal.guard(t, [a, b], size=SIZE)
         info(t, a)
         exchange(t, a, b, disk, k)
-        idle(t, a, disk)
+        idle(t, a)
         for g in (a, b):
             g.finish(t, pmemlab.UNLOAD)
     slow = pmemlab.SlowDisk()

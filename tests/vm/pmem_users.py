@@ -24,6 +24,7 @@ test -c /dev/dax{r}.0
 KMEM = '''set -e
 cd /sys/bus/dax/drivers
 modprobe kmem
+echo offline > /sys/devices/system/memory/auto_online_blocks
 echo dax{r}.0 > device_dax/unbind
 echo dax{r}.0 > kmem/new_id
 test -e kmem/dax{r}.0 || echo dax{r}.0 > kmem/bind

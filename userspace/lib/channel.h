@@ -58,7 +58,7 @@ enum stage {
  * @armed: the shared word that says "ring me"
  * @epoch: number of the last arm; begins where no number was used before
  * @kicked: last arm for which the other direction has passed on an event
- * @nap_ns: next timed sleep
+ * @nap_ns: next timed sleep; @nap_pos: where the ring was, for waits by descriptor
  * @spin_ns: how long to spin before a sleep
  * @polls: calls that found nothing and did not wait; @next_look: when the next of
  *	them looks at the portal's state
@@ -69,6 +69,7 @@ struct waiter {
 	uint64_t epoch;
 	uint64_t kicked;
 	int64_t nap_ns;
+	uint64_t nap_pos;
 	int64_t spin_ns;
 	unsigned int polls;
 	int64_t next_look;

@@ -80,10 +80,15 @@ def guard(t, guests, device='/dev/portal0', path=None, offset=None, size=None,
         GUARD_ADDS, parties), '\n'.join(said))
 
 
+def of_this_tree(name):
+    """What make builds outside the tree is kept for each tree apart, for make compares
+    times, not contents."""
+    return '%s-%s' % (name, hashlib.sha256(ROOT.encode()).hexdigest()[:8])
+
+
 def userspace(flags=()):
-    """The directory of our user space, built outside the tree; one for each tree,
-    because make compares times, not contents."""
-    name = 'user-' + hashlib.sha256(ROOT.encode()).hexdigest()[:8]
+    """The directory of our user space, built outside the tree."""
+    name = of_this_tree('user')
     out = cache_dir(name)
     with lock(name):
         run(['make', '-s', '-j2', '-C', os.path.join(ROOT, 'userspace'),

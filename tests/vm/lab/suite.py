@@ -23,8 +23,9 @@ def kernel(default='6.1'):
 
 def guest_programs():
     """Paths of the static programs of tests/guest."""
-    out = cache_dir('guest')
-    with lock('guest-programs'):
+    name = portal.of_this_tree('guest')
+    out = cache_dir(name)
+    with lock(name):
         run(['make', '-s', '-C', os.path.join(ROOT, 'tests', 'guest'),
              'O=' + out])
     # Only those that this source has: the cache may hold older ones.
