@@ -8,6 +8,7 @@
 
 #include <linux/portal.h>
 #include <linux/portal_layout.h>
+#include <linux/portal_vmbus.h>
 #include <vmportal.h>
 #include <vmportal_ring.h>
 
@@ -33,6 +34,12 @@ static void kernel(void)
 	M(portal_file, size); M(portal_file, flags);
 	S(portal_event);
 	M(portal_event, type); M(portal_event, vector); M(portal_event, count);
+	S(portal_packets);
+	M(portal_packets, size); M(portal_packets, flags); M(portal_packets, vector);
+	M(portal_packets, reserved); M(portal_packets, send_offset);
+	M(portal_packets, send_size); M(portal_packets, recv_offset);
+	M(portal_packets, recv_size);
+	V(PORTAL_PACKETS); V(PORTAL_CAP_FLUSH); V(PORTAL_CAP_PACKETS);
 	V(PORTAL_INFO); V(PORTAL_RING); V(PORTAL_EVENTFD); V(PORTAL_FILE);
 	V(PORTAL_PEER_NONE); V(PORTAL_API_VERSION);
 	V(PORTAL_CAP_DOORBELL); V(PORTAL_CAP_DOORBELL_PAGE); V(PORTAL_CAP_EVENTS);
@@ -131,6 +138,45 @@ static void looking(void)
 	V(VMP_MODE_RAW); V(VMP_MODE_MANAGED); V(VMP_STATE_SUSPECT);
 }
 
+static void vmbus(void)
+{
+	S(portal_vmbus_header);
+	M(portal_vmbus_header, magic); M(portal_vmbus_header, type);
+	M(portal_vmbus_header, size);
+	S(portal_vmbus_hello);
+	M(portal_vmbus_hello, header); M(portal_vmbus_hello, min_version);
+	M(portal_vmbus_hello, max_version); M(portal_vmbus_hello, features);
+	M(portal_vmbus_hello, region_size); M(portal_vmbus_hello, vectors);
+	M(portal_vmbus_hello, reserved);
+	S(portal_vmbus_welcome);
+	M(portal_vmbus_welcome, header); M(portal_vmbus_welcome, version);
+	M(portal_vmbus_welcome, channels); M(portal_vmbus_welcome, features);
+	M(portal_vmbus_welcome, region_size); M(portal_vmbus_welcome, peer_id);
+	M(portal_vmbus_welcome, max_peers);
+	S(portal_vmbus_refuse);
+	M(portal_vmbus_refuse, header); M(portal_vmbus_refuse, error);
+	M(portal_vmbus_refuse, text);
+	S(portal_vmbus_piece);
+	M(portal_vmbus_piece, gpadl); M(portal_vmbus_piece, pages);
+	S(portal_vmbus_memory);
+	M(portal_vmbus_memory, header); M(portal_vmbus_memory, first_page);
+	M(portal_vmbus_memory, count); M(portal_vmbus_memory, reserved);
+	M(portal_vmbus_memory, pieces);
+	S(portal_vmbus_ready);
+	M(portal_vmbus_ready, header); M(portal_vmbus_ready, pages);
+	M(portal_vmbus_ready, pieces); M(portal_vmbus_ready, channels);
+	S(portal_vmbus_plain);
+	M(portal_vmbus_plain, header); M(portal_vmbus_plain, reserved);
+	V(PORTAL_VMBUS_VERSION); V(PORTAL_VMBUS_CONTROL); V(PORTAL_VMBUS_MAGIC);
+	V(PORTAL_VMBUS_PAGE); V(PORTAL_VMBUS_ALIGN); V(PORTAL_VMBUS_MAX_PEERS);
+	V(PORTAL_VMBUS_MAX_VECTORS); V(PORTAL_VMBUS_MAX_PIECES); V(PORTAL_VMBUS_MAX_GPADL);
+	V(PORTAL_VMBUS_HELLO); V(PORTAL_VMBUS_WELCOME); V(PORTAL_VMBUS_REFUSE);
+	V(PORTAL_VMBUS_MEMORY); V(PORTAL_VMBUS_READY); V(PORTAL_VMBUS_LIVE);
+	V(PORTAL_VMBUS_BYE); V(PORTAL_VMBUS_BYE_ACK);
+	V(PORTAL_VMBUS_REGION); V(PORTAL_VMBUS_PACKETS);
+	printf("PORTAL_VMBUS_CLASS %s\n", PORTAL_VMBUS_CLASS);
+}
+
 static void library(void)
 {
 	S(vmp_info);
@@ -156,6 +202,7 @@ int main(void)
 	shared();
 	managed();
 	directory();
+	vmbus();
 	library();
 	looking();
 	return 0;

@@ -10,7 +10,8 @@
  *                 never rings; it may wait for doorbells.
  * mmap()          offsets 0 .. region_size-1 are the region; MAP_SHARED only.
  *                 Offset portal_info.doorbell_offset is the doorbell page, where
- *                 there is one.
+ *                 there is one. What PORTAL_PACKETS returns are the offsets of
+ *                 packet rings. A portal may have no region at all (region_size 0).
  * poll()          POLLIN: read() would return an event. POLLHUP|POLLERR: the
  *                 portal is gone.
  * read()          returns whole struct portal_event records, as many as fit.
@@ -36,7 +37,9 @@
  * EOPNOTSUPP  undefined flag, or the portal has no such feature (see caps)
  * EFAULT      the pointer is bad
  * EACCES      the file was not opened for this (read-only file)
- * EPERM       the caller lacks the privilege that is named at the ioctl
+ * EPERM       the caller lacks the privilege that is named at the ioctl; open(): the
+ *             portal reaches all memory of this machine (a VMBus device of another
+ *             class), and that needs CAP_SYS_RAWIO
  * ENXIO       no such peer, or no such vector of that peer, where the transport can
  *             tell; open(): there is no such portal
  * EBADF       the descriptor given inside the structure is not open or not an
@@ -64,7 +67,7 @@
 #define PORTAL_IOCTL_TYPE	0xBE
 
 /* Version of this contract; it grows with each addition. */
-#define PORTAL_API_VERSION	1
+#define PORTAL_API_VERSION	2	/* 2: PORTAL_PACKETS */
 
 #define PORTAL_TRANSPORT_LEN	16	/* with the terminating 0 */
 #define PORTAL_IDENTITY_LEN	64	/* with the terminating 0 */
@@ -78,6 +81,7 @@
 #define PORTAL_CAP_EVENTS		0x4ULL /* vectors > 0: PORTAL_EVENTFD, poll, read */
 #define PORTAL_CAP_LARGE_PAGES		0x8ULL /* mappings use PMD entries (mostly 2 MiB) */
 #define PORTAL_CAP_FLUSH		0x10ULL /* fsync(), fdatasync(), msync() reach a disk */
+#define PORTAL_CAP_PACKETS		0x20ULL /* PORTAL_PACKETS works for every vector */
 
 /* portal_info.mode: fixed at probe. */
 #define PORTAL_MODE_RAW		0	/* the kernel touches no byte of the region */
@@ -198,11 +202,51 @@ struct portal_file {
 	__u32 flags;
 };
 
+/**
+ * struct portal_packets - PORTAL_PACKETS: take a vector's packet rings for this file
+ * @size: sizeof(struct portal_packets), in
+ * @flags: 0
+ * @vector: below portal_info.vectors
+ * @reserved: 0
+ * @send_offset: mmap() offset of the ring to the other side, out
+ * @send_size: its bytes with the header page, a multiple of the page size, out
+ * @recv_offset: of the ring from the other side, out
+ * @recv_size: its bytes, out
+ *
+ * A ring is what VMBus defines (struct hv_ring_buffer): one page of control words,
+ * then data to the end. Pages are those of this kernel: with larger ones than 4096
+ * bytes the header's page is as large, and all of it but the first 4096 bytes is
+ * nothing. A mapping lies within one ring. Data is best mapped twice in succession:
+ * reserve addresses, then mmap() the ring and, at offset + one page, its data again
+ * with MAP_FIXED. The file is signalled on the vector as for a doorbell, and signals
+ * the other side by PORTAL_RING of any peer but its own with this vector.
+ *
+ * One open file at a time has the rings of a vector (EBUSY: another has them). It
+ * keeps them until its last reference goes, that is the last descriptor, mapping and
+ * running call; asking again gives the same answer. Needs a file opened for reading
+ * and writing (EACCES), as does each mapping, and mapping without this call gives
+ * EACCES. The rings are as the last user left them, indices included; a portal that
+ * has CAP_SYS_RAWIO as a condition begins a new conversation with empty rings at each
+ * such call, and may fail with what the bus says (ENODEV, EAGAIN, ENOMEM). After a
+ * change of portal_info.generation rings are empty and begin anew.
+ */
+struct portal_packets {
+	__u32 size;
+	__u32 flags;
+	__u32 vector;
+	__u32 reserved;
+	__aligned_u64 send_offset;
+	__aligned_u64 send_size;
+	__aligned_u64 recv_offset;
+	__aligned_u64 recv_size;
+};
+
 /* Numbers only: the size travels in the structure. */
 #define PORTAL_INFO	_IO(PORTAL_IOCTL_TYPE, 0x00)
 #define PORTAL_RING	_IO(PORTAL_IOCTL_TYPE, 0x01)
 #define PORTAL_EVENTFD	_IO(PORTAL_IOCTL_TYPE, 0x02)
 #define PORTAL_FILE	_IO(PORTAL_IOCTL_TYPE, 0x03)
+#define PORTAL_PACKETS	_IO(PORTAL_IOCTL_TYPE, 0x04)
 
 /* portal_event.type */
 #define PORTAL_EVENT_DOORBELL	1
