@@ -23,13 +23,16 @@ struct eventfd_ctx;
 struct file;
 struct inode;
 struct poll_table_struct;
+struct seq_file;
 
 /*
  * Eventfds on one vector: all are signalled with interrupts off, in some 100 us if
  * each has a waiter. How many wait for one eventfd, or in p->wait, is the kernel's
- * ordinary business with wait queues: every opener is in the portal's group.
+ * ordinary business with wait queues, bounded for each user (fs.epoll.max_user_watches).
+ * Whoever has one window can make more, so windows leave half to files of open().
  */
 #define PORTAL_MAX_BINDINGS	1024
+#define PORTAL_MAX_WINDOW_BINDINGS	(PORTAL_MAX_BINDINGS / 2)
 
 /* Minor numbers, thus portals at one time. */
 #define PORTAL_MAX_NUMBERS	256
@@ -105,11 +108,13 @@ struct portal {
 
 /**
  * struct portal_handle_vector - what one open file knows of one vector
+ * @mine: it may wait for this one; never changes
  * @seen: the vector's count when this file last looked
  * @ctx: the eventfd bound, or NULL
  * @node: in portal_vector.bindings while @ctx is set
  */
 struct portal_handle_vector {
+	bool mine;
 	unsigned long seen;
 	struct eventfd_ctx *ctx;
 	struct list_head node;
@@ -118,19 +123,34 @@ struct portal_handle_vector {
 /**
  * struct portal_handle - an open file (struct portal_file is an ioctl's)
  * @portal: holds a reference
+ * @window: made by PORTAL_WINDOW. A file of open(2) is the window that is everything
+ * @offset: where in the region its offset 0 is
+ * @length: bytes that it reaches from there; all of it lies within the region
+ * @bells: @nr_bells rules: what it may ring; behind @vectors in the same memory
  * @lock: @mapped, @zero_page
  * @mapped: a mapping was made through this file at some time
  * @zero_page: what its mappings show after revocation, or NULL for SIGBUS.
  *	Never changes once @mapped is set
  * @next: vector where the next read() begins to look, so that no vector starves
- * @vectors: one per receive vector, under the vector's lock
+ * @first_vector: the lowest that it may wait for, or 0
+ * @nr_vectors: the highest, plus 1
+ * @vectors: so many; under the vector's lock
+ *
+ * What it reaches and may ring and read or write (file->f_mode) never changes.
  */
 struct portal_handle {
 	struct portal *portal;
+	bool window;
+	u64 offset;
+	u64 length;
+	struct portal_bell *bells;
+	u32 nr_bells;
 	spinlock_t lock;	/* see above */
 	bool mapped;
 	struct page *zero_page;
 	u32 next;
+	u32 first_vector;
+	u32 nr_vectors;
 	struct portal_handle_vector vectors[];
 };
 
@@ -164,6 +184,15 @@ void portal_inode_free(struct inode *inode);
 
 /* file.c */
 extern const struct file_operations portal_fops;
+struct portal_handle *portal_handle_new(struct portal *p, u32 nr_vectors, u32 nr_bells);
+void portal_handle_free(struct portal_handle *h);
+void portal_handle_attach(struct portal_handle *h, struct file *file);
+
+/* window.c */
+int portal_window_open(struct file *file, const struct portal_window *w, const u32 *vectors,
+		       const struct portal_bell *bells);
+bool portal_may_ring(const struct portal_handle *h, u32 peer, u32 vector);
+void portal_show_fdinfo(struct seq_file *m, struct file *file);
 
 /* ioctl.c */
 long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg);

@@ -107,7 +107,7 @@ void portal_handle_vectors_init(struct portal_handle *h)
 	struct portal *p = h->portal;
 	u32 i;
 
-	for (i = 0; i < p->nr_vectors; i++)
+	for (i = 0; i < h->nr_vectors; i++)
 		h->vectors[i].seen = READ_ONCE(p->vectors[i].count);
 }
 
@@ -115,24 +115,26 @@ void portal_handle_vectors_exit(struct portal_handle *h)
 {
 	u32 i;
 
-	for (i = 0; i < h->portal->nr_vectors; i++)
+	for (i = 0; i < h->nr_vectors; i++)
 		portal_bind(h, i, NULL);
 }
 
 /**
  * portal_bind() - bind an eventfd to a vector, or none
  * @h: the file
- * @vector: below nr_vectors
+ * @vector: one of its own
  * @ctx: a reference, which is consumed on success; NULL to unbind
  *
  * Events that the file has not read yet go over to the eventfd as one signal,
  * so that none is lost between the two ways of waiting. Returns 0, -ENODEV if the
- * portal is gone, or -EBUSY if PORTAL_MAX_BINDINGS are there; always 0 for NULL.
+ * portal is gone, or -EBUSY if PORTAL_MAX_BINDINGS are there (half of them, for a
+ * window); always 0 for NULL.
  */
 int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
 {
 	struct portal_vector *vec = &h->portal->vectors[vector];
 	struct portal_handle_vector *fv = &h->vectors[vector];
+	const unsigned int most = h->window ? PORTAL_MAX_WINDOW_BINDINGS : PORTAL_MAX_BINDINGS;
 	struct eventfd_ctx *old;
 	unsigned long flags;
 	int ret = 0;
@@ -141,7 +143,7 @@ int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
 	old = fv->ctx;
 	if (ctx && vec->closed)
 		ret = -ENODEV;
-	else if (ctx && !old && vec->nr_bindings == PORTAL_MAX_BINDINGS)
+	else if (ctx && !old && vec->nr_bindings >= most)
 		ret = -EBUSY;
 	if (ret) {
 		spin_unlock_irqrestore(&vec->lock, flags);
@@ -174,8 +176,8 @@ bool portal_readable(struct portal_handle *h)
 	struct portal *p = h->portal;
 	u32 i;
 
-	for (i = 0; i < p->nr_vectors; i++) {
-		if (!READ_ONCE(h->vectors[i].ctx) &&
+	for (i = h->first_vector; i < h->nr_vectors; i++) {
+		if (h->vectors[i].mine && !READ_ONCE(h->vectors[i].ctx) &&
 		    READ_ONCE(h->vectors[i].seen) != READ_ONCE(p->vectors[i].count))
 			return true;
 	}
@@ -189,7 +191,7 @@ static unsigned long portal_take(struct portal_handle *h, u32 vector)
 	struct portal_handle_vector *fv = &h->vectors[vector];
 	unsigned long flags, n = 0;
 
-	if (READ_ONCE(fv->seen) == READ_ONCE(vec->count))
+	if (!fv->mine || READ_ONCE(fv->seen) == READ_ONCE(vec->count))
 		return 0;
 
 	spin_lock_irqsave(&vec->lock, flags);
@@ -204,7 +206,7 @@ static unsigned long portal_take(struct portal_handle *h, u32 vector)
 /* Takes up to @max events that the file has not seen, one record per vector. */
 int portal_collect(struct portal_handle *h, struct portal_event *ev, int max)
 {
-	u32 nr = h->portal->nr_vectors;
+	u32 nr = h->nr_vectors;
 	u32 start = READ_ONCE(h->next);
 	int n = 0;
 	u32 i;

@@ -1,11 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Open files of /dev/portalN: their life, and the table of what they can do. */
+/* Open files, of /dev/portalN and windows: their life, and the table of what they can do. */
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 
 #include "core.h"
+
+/*
+ * A file's own part, which reaches nothing yet, with a reference to @p. @nr_vectors is
+ * at most the portal's; both counts are bounded. NULL: no memory.
+ */
+struct portal_handle *portal_handle_new(struct portal *p, u32 nr_vectors, u32 nr_bells)
+{
+	struct portal_handle *h;
+
+	h = kvzalloc(struct_size(h, vectors, nr_vectors) + nr_bells * sizeof(*h->bells),
+		     GFP_KERNEL_ACCOUNT);
+	if (!h)
+		return NULL;
+	get_device(&p->dev);
+	h->portal = p;
+	h->nr_vectors = nr_vectors;
+	h->nr_bells = nr_bells;
+	h->bells = (void *)&h->vectors[nr_vectors];
+	spin_lock_init(&h->lock);
+	portal_handle_vectors_init(h);
+	return h;
+}
+
+void portal_handle_free(struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+
+	portal_handle_vectors_exit(h);
+	if (h->zero_page)
+		__free_page(h->zero_page);
+	kvfree(h);
+	put_device(&p->dev);
+}
+
+/* Makes @file, which nobody else has yet, @h's. */
+void portal_handle_attach(struct portal_handle *h, struct file *file)
+{
+	file->private_data = h;
+	file->f_mapping = h->portal->inode->i_mapping;
+	/* A stream: no position, so no lseek() and no pread(). Never fails. */
+	stream_open(file_inode(file), file);
+}
+
+/* The window that is everything. */
+static struct portal_handle *portal_handle_whole(struct portal *p)
+{
+	struct portal_handle *h = portal_handle_new(p, p->nr_vectors, 1);
+	u32 i;
+
+	if (!h)
+		return NULL;
+	h->length = p->size;
+	h->bells[0] = (struct portal_bell) { PORTAL_ANY, PORTAL_ANY };
+	for (i = 0; i < h->nr_vectors; i++)
+		h->vectors[i].mine = true;
+	return h;
+}
 
 static int portal_open(struct inode *inode, struct file *file)
 {
@@ -15,19 +72,12 @@ static int portal_open(struct inode *inode, struct file *file)
 	if (!p)
 		return -ENXIO;
 
-	h = kvzalloc(struct_size(h, vectors, p->nr_vectors), GFP_KERNEL_ACCOUNT);
-	if (!h) {
-		put_device(&p->dev);
+	h = portal_handle_whole(p);
+	put_device(&p->dev);
+	if (!h)
 		return -ENOMEM;
-	}
-	h->portal = p;
-	spin_lock_init(&h->lock);
-	portal_handle_vectors_init(h);
-
-	file->private_data = h;
-	file->f_mapping = p->inode->i_mapping;
-	/* A stream: no position, so no lseek() and no pread(). */
-	return stream_open(inode, file);
+	portal_handle_attach(h, file);
+	return 0;
 }
 
 /*
@@ -37,14 +87,7 @@ static int portal_open(struct inode *inode, struct file *file)
  */
 static int portal_release(struct inode *inode, struct file *file)
 {
-	struct portal_handle *h = file->private_data;
-	struct portal *p = h->portal;
-
-	portal_handle_vectors_exit(h);
-	if (h->zero_page)
-		__free_page(h->zero_page);
-	kvfree(h);
-	put_device(&p->dev);
+	portal_handle_free(file->private_data);
 	return 0;
 }
 
@@ -77,4 +120,5 @@ const struct file_operations portal_fops = {
 	.mmap = portal_mmap,
 	.fsync = portal_fsync,
 	.get_unmapped_area = portal_get_unmapped_area,
+	.show_fdinfo = portal_show_fdinfo,
 };

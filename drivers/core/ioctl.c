@@ -12,6 +12,8 @@
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/nospec.h>
+#include <linux/overflow.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
@@ -27,7 +29,22 @@ union portal_args {
 	struct portal_ring ring;
 	struct portal_eventfd eventfd;
 	struct portal_file file;
+	struct portal_window window;
 };
+
+/* What a file's PORTAL_INFO promises: of the portal's, what a window includes. */
+static u32 portal_handle_caps(const struct portal_handle *h)
+{
+	u32 caps = h->portal->caps;
+
+	if (h->window)
+		caps &= ~PORTAL_CAP_DOORBELL_PAGE;
+	if (!h->nr_bells)
+		caps &= ~PORTAL_CAP_DOORBELL;
+	if (!h->nr_vectors)
+		caps &= ~PORTAL_CAP_EVENTS;
+	return caps;
+}
 
 /* ops->peer_id is the one part that may change, so it is asked each time. */
 static int portal_ioctl_info(struct file *file, union portal_args *args)
@@ -44,18 +61,25 @@ static int portal_ioctl_info(struct file *file, union portal_args *args)
 	portal_leave(p);
 
 	info->api_version = PORTAL_API_VERSION;
-	info->caps = p->caps;
-	info->region_size = p->size;
-	info->doorbell_offset = p->doorbell_page ? portal_doorbell_offset(p) : 0;
+	info->caps = portal_handle_caps(h);
+	info->region_size = h->length;
+	info->doorbell_offset = 0;
 	info->mode = PORTAL_MODE_RAW;
 	info->cache = p->cache;
-	info->vectors = p->nr_vectors;
+	info->vectors = h->nr_vectors;
+	info->first_vector = h->first_vector;
 	info->max_peers = p->max_peers;
-	info->doorbell_format = p->doorbell_format;
-	info->doorbell_register = p->doorbell_register;
+	info->doorbell_format = PORTAL_DOORBELL_NONE;
+	info->doorbell_register = 0;
+	if (info->caps & PORTAL_CAP_DOORBELL_PAGE) {
+		info->doorbell_offset = portal_doorbell_offset(p);
+		info->doorbell_format = p->doorbell_format;
+		info->doorbell_register = p->doorbell_register;
+	}
 	info->generation = atomic_read(&p->generation);
 	memcpy(info->transport, p->transport, sizeof(info->transport));
 	memcpy(info->identity, p->identity, sizeof(info->identity));
+	info->reserved = 0;
 	return 0;
 }
 
@@ -75,8 +99,10 @@ static int portal_ioctl_ring(struct file *file, union portal_args *args)
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EACCES;
 	/* Not p->ops: that is the transport's, which may be gone before portal_enter(). */
-	if (!(p->caps & PORTAL_CAP_DOORBELL))
+	if (!(portal_handle_caps(h) & PORTAL_CAP_DOORBELL))
 		return -EOPNOTSUPP;
+	if (!portal_may_ring(h, ring->peer, ring->vector))
+		return -EACCES;
 
 	ret = portal_enter(p);
 	if (ret)
@@ -94,7 +120,7 @@ static int portal_ioctl_eventfd(struct file *file, union portal_args *args)
 {
 	struct portal_handle *h = file->private_data;
 	struct portal_eventfd *efd = &args->eventfd;
-	u32 nr = h->portal->nr_vectors;
+	u32 nr = h->nr_vectors;
 	struct eventfd_ctx *ctx = NULL;
 	u32 vector;
 	int ret;
@@ -108,6 +134,8 @@ static int portal_ioctl_eventfd(struct file *file, union portal_args *args)
 	if (efd->vector >= nr)
 		return -EINVAL;
 	vector = array_index_nospec(efd->vector, nr);
+	if (!h->vectors[vector].mine)
+		return -EACCES;
 
 	if (efd->fd != -1) {
 		ctx = eventfd_ctx_fdget(efd->fd);
@@ -147,12 +175,50 @@ static int portal_ioctl_file(struct file *file, union portal_args *args)
 	return ret;
 }
 
+/* Counts are bounded before anything is copied. Returns the new descriptor. */
+static int portal_ioctl_window(struct file *file, union portal_args *args)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal_window *w = &args->window;
+	struct portal_bell *bells = NULL;
+	u32 *vectors = NULL;
+	int ret;
+
+	if (w->flags & ~PORTAL_WINDOW_WRITE)
+		return -EOPNOTSUPP;
+	if ((w->nr_vectors && !h->nr_vectors) ||
+	    (w->nr_bells && !(portal_handle_caps(h) & PORTAL_CAP_DOORBELL)))
+		return -EOPNOTSUPP;
+	if (w->nr_vectors > h->nr_vectors || w->nr_bells > PORTAL_WINDOW_MAX_BELLS)
+		return -EINVAL;
+
+	if (w->nr_vectors) {
+		vectors = memdup_user(u64_to_user_ptr(w->vectors),
+				      array_size(w->nr_vectors, sizeof(*vectors)));
+		if (IS_ERR(vectors))
+			return PTR_ERR(vectors);
+	}
+	if (w->nr_bells) {
+		bells = memdup_user(u64_to_user_ptr(w->bells),
+				    array_size(w->nr_bells, sizeof(*bells)));
+		if (IS_ERR(bells)) {
+			kfree(vectors);
+			return PTR_ERR(bells);
+		}
+	}
+	ret = portal_window_open(file, w, vectors, bells);
+	kfree(bells);
+	kfree(vectors);
+	return ret;
+}
+
 /**
  * struct portal_ioctl_op - one ioctl
  * @size: of the structure as this kernel knows it
  * @min_size: of its first version
  * @out: the structure is copied out on success
- * @fn: called with the structure; size is the caller's
+ * @fn: called with the structure; size is the caller's. What it returns is the ioctl's
+ *	result; not 0 means that nothing is copied out
  */
 struct portal_ioctl_op {
 	u32 size;
@@ -175,6 +241,7 @@ static const struct portal_ioctl_op portal_ioctl_ops[] = {
 	IOCTL_OP(PORTAL_RING, portal_ioctl_ring, struct portal_ring, vector, false),
 	IOCTL_OP(PORTAL_EVENTFD, portal_ioctl_eventfd, struct portal_eventfd, fd, false),
 	IOCTL_OP(PORTAL_FILE, portal_ioctl_file, struct portal_file, flags, false),
+	IOCTL_OP(PORTAL_WINDOW, portal_ioctl_window, struct portal_window, nr_bells, false),
 };
 
 long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -189,10 +256,12 @@ long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (nr >= ARRAY_SIZE(portal_ioctl_ops) || cmd != _IO(PORTAL_IOCTL_TYPE, nr))
 		return -ENOTTY;
+	op = &portal_ioctl_ops[array_index_nospec(nr, ARRAY_SIZE(portal_ioctl_ops))];
+	if (!op->fn)
+		return -ENOTTY;
 	if (portal_is_dead(h->portal))
 		return -ENODEV;
 
-	op = &portal_ioctl_ops[array_index_nospec(nr, ARRAY_SIZE(portal_ioctl_ops))];
 	if (get_user(size, (u32 __user *)user))
 		return -EFAULT;
 	if (size < op->min_size)
@@ -233,10 +302,10 @@ ssize_t portal_read(struct file *file, char __user *buf, size_t len, loff_t *pos
 	struct portal_handle *h = file->private_data;
 	struct portal_event ev[PORTAL_READ_BATCH];
 	/* One record per vector: no more, or rings as fast as we read would keep us here. */
-	size_t room = min_t(size_t, len / sizeof(ev[0]), h->portal->nr_vectors);
+	size_t room = min_t(size_t, len / sizeof(ev[0]), h->nr_vectors);
 	size_t done = 0;
 
-	if (!h->portal->nr_vectors)
+	if (!h->nr_vectors)
 		return portal_is_dead(h->portal) ? -ENODEV : -EOPNOTSUPP;
 	if (!room)
 		return -EINVAL;

@@ -7,7 +7,8 @@
  * struct portal       a region and its doorbells, as one transport device has
  *                     them. Lives from portal_alloc() until the last reference
  *                     goes; is dead (revoked) from portal_remove() on.
- * struct portal_handle  an open file. Belongs to the struct file.
+ * struct portal_handle  an open file, of open() or of PORTAL_WINDOW (window.c), and what
+ *                     of the portal it reaches. Belongs to the struct file.
  * portal_slot         the number N and the identity it is remembered by;
  *                     lives as long as the module (number.c).
  * inode               the portal's one address_space (inode.c).

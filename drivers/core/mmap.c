@@ -29,9 +29,16 @@ static struct portal_handle *vma_to_handle(const struct vm_area_struct *vma)
 	return vma->vm_private_data;
 }
 
+/*
+ * The byte of the region that @addr shows. It lies within the file's part, because
+ * portal_mmap_region() saw to it for the whole VMA, and a VMA never grows: what it
+ * becomes by munmap() and mprotect() is a part of it, with the offset to match, mremap()
+ * refuses VM_DONTEXPAND and VM_PFNMAP, and a new one comes by portal_mmap() again.
+ */
 static u64 portal_vma_offset(const struct vm_area_struct *vma, unsigned long addr)
 {
-	return ((u64)vma->vm_pgoff << PAGE_SHIFT) + (addr - vma->vm_start);
+	return vma_to_handle(vma)->offset + ((u64)vma->vm_pgoff << PAGE_SHIFT) +
+	       (addr - vma->vm_start);
 }
 
 static bool portal_is_doorbell(const struct portal *p, u64 offset)
@@ -218,9 +225,10 @@ static int portal_mmap_doorbell(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
-static int portal_mmap_region(struct portal *p, struct vm_area_struct *vma)
+static int portal_mmap_region(struct portal_handle *h, struct vm_area_struct *vma)
 {
-	unsigned long pages = p->size >> PAGE_SHIFT;
+	unsigned long pages = h->length >> PAGE_SHIFT;
+	struct portal *p = h->portal;
 
 	/* Neither subtraction can wrap: pgoff < pages at the second. */
 	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
@@ -244,10 +252,12 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 
-	if (p->doorbell_page && vma->vm_pgoff == portal_doorbell_offset(p) >> PAGE_SHIFT)
+	/* A register page rings whom it likes, so a window never has it. */
+	if (!h->window && p->doorbell_page &&
+	    vma->vm_pgoff == portal_doorbell_offset(p) >> PAGE_SHIFT)
 		ret = portal_mmap_doorbell(file, vma);
 	else
-		ret = portal_mmap_region(p, vma);
+		ret = portal_mmap_region(h, vma);
 	if (ret)
 		return ret;
 
@@ -264,19 +274,20 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 }
 
 /*
- * An address that agrees with the offset modulo PMD_SIZE: where large entries can be
+ * An address that agrees with the region's offset modulo PMD_SIZE: where large entries can be
  * had, so that portal_huge_fault() can do its work, and elsewhere so that no fault's
  * block is cut in two. Only where the caller leaves the choice to us.
  */
 unsigned long portal_get_unmapped_area(struct file *file, unsigned long addr, unsigned long len,
 				       unsigned long pgoff, unsigned long flags)
 {
-	unsigned long area;
+	struct portal_handle *h = file->private_data;
+	unsigned long area, offset = h->offset + (pgoff << PAGE_SHIFT);
 
 	if (!addr && !(flags & MAP_FIXED) && len >= PMD_SIZE && len <= ULONG_MAX - PMD_SIZE) {
 		area = portal_compat_unmapped_area(file, 0, len + PMD_SIZE, pgoff, flags);
 		if (!IS_ERR_VALUE(area))
-			return area + (((pgoff << PAGE_SHIFT) - area) & ~PMD_MASK);
+			return area + ((offset - area) & ~PMD_MASK);
 	}
 	return portal_compat_unmapped_area(file, addr, len, pgoff, flags);
 }

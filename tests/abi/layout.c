@@ -25,6 +25,7 @@ static void kernel(void)
 	M(portal_info, max_peers); M(portal_info, doorbell_format);
 	M(portal_info, doorbell_register); M(portal_info, generation);
 	M(portal_info, transport); M(portal_info, identity);
+	M(portal_info, first_vector);
 	S(portal_ring);
 	M(portal_ring, size); M(portal_ring, flags); M(portal_ring, peer); M(portal_ring, vector);
 	S(portal_eventfd);
@@ -32,6 +33,12 @@ static void kernel(void)
 	M(portal_eventfd, fd);
 	S(portal_file);
 	M(portal_file, size); M(portal_file, flags);
+	S(portal_bell);
+	M(portal_bell, peer); M(portal_bell, vector);
+	S(portal_window);
+	M(portal_window, size); M(portal_window, flags); M(portal_window, offset);
+	M(portal_window, length); M(portal_window, vectors); M(portal_window, bells);
+	M(portal_window, nr_vectors); M(portal_window, nr_bells);
 	S(portal_event);
 	M(portal_event, type); M(portal_event, vector); M(portal_event, count);
 	S(portal_packets);
@@ -41,6 +48,8 @@ static void kernel(void)
 	M(portal_packets, recv_size);
 	V(PORTAL_PACKETS); V(PORTAL_CAP_FLUSH); V(PORTAL_CAP_PACKETS);
 	V(PORTAL_INFO); V(PORTAL_RING); V(PORTAL_EVENTFD); V(PORTAL_FILE);
+	V(PORTAL_WINDOW); V(PORTAL_WINDOW_WRITE); V(PORTAL_WINDOW_ALIGN); V(PORTAL_WINDOW_MAX_BELLS);
+	V(PORTAL_ANY);
 	V(PORTAL_PEER_NONE); V(PORTAL_API_VERSION);
 	V(PORTAL_CAP_DOORBELL); V(PORTAL_CAP_DOORBELL_PAGE); V(PORTAL_CAP_EVENTS);
 	V(PORTAL_CAP_LARGE_PAGES); V(PORTAL_FILE_ZERO_ON_REVOKE);

@@ -125,6 +125,26 @@ static MAYBE int set_flags(int fd, uint32_t flags)
 	return ioctl(fd, PORTAL_FILE, &f);
 }
 
+/* A window of fd, as PORTAL_WINDOW returns it. */
+static MAYBE int window(int fd, uint32_t flags, uint64_t offset, uint64_t length,
+			const uint32_t *vectors, uint32_t nr_vectors,
+			const struct portal_bell *bells, uint32_t nr_bells)
+{
+	struct portal_window w = {
+		.size = sizeof(w), .flags = flags, .offset = offset, .length = length,
+		.vectors = (uintptr_t)vectors, .nr_vectors = nr_vectors,
+		.bells = (uintptr_t)bells, .nr_bells = nr_bells,
+	};
+
+	return ioctl(fd, PORTAL_WINDOW, &w);
+}
+
+/* One without doorbells. */
+static MAYBE int plain_window(int fd, uint32_t flags, uint64_t offset, uint64_t length)
+{
+	return window(fd, flags, offset, length, NULL, 0, NULL, 0);
+}
+
 /* revents within ms, or 0. */
 static MAYBE short wait_for(int fd, short events, int ms)
 {

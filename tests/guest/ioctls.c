@@ -17,9 +17,9 @@ static long page;
 
 static void layouts(void)
 {
-	ok(sizeof(struct portal_info) == 144 && sizeof(struct portal_ring) == 16 &&
+	ok(sizeof(struct portal_info) == 152 && sizeof(struct portal_ring) == 16 &&
 	   sizeof(struct portal_eventfd) == 16 && sizeof(struct portal_file) == 8 &&
-	   sizeof(struct portal_event) == 16, "sizes of the structures (%zu-bit caller)",
+	   sizeof(struct portal_window) == 48 && sizeof(struct portal_event) == 16, "sizes of the structures (%zu-bit caller)",
 	   8 * sizeof(void *));
 }
 
@@ -28,7 +28,7 @@ static void not_ours(void)
 	struct portal_info i = { .size = sizeof(i) };
 
 	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 0x40), &i), ENOTTY, "unknown number");
-	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 4), &i), ENOTTY, "first unknown number");
+	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 6), &i), ENOTTY, "first unknown number");
 	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 0xff), &i), ENOTTY, "last number");
 	fails(ioctl(fd, _IO(0xBA, 0), &i), ENOTTY, "another driver's type");
 	fails(ioctl(fd, _IOWR(PORTAL_IOCTL_TYPE, 0, struct portal_info), &i), ENOTTY,
@@ -85,6 +85,7 @@ static const struct {
 	{ "PORTAL_RING", PORTAL_RING, sizeof(struct portal_ring) },
 	{ "PORTAL_EVENTFD", PORTAL_EVENTFD, sizeof(struct portal_eventfd) },
 	{ "PORTAL_FILE", PORTAL_FILE, sizeof(struct portal_file) },
+	{ "PORTAL_WINDOW", PORTAL_WINDOW, sizeof(struct portal_window) },
 };
 
 /* A call with the given size in a buffer of zeroes, but for one byte at mark. */
@@ -119,8 +120,10 @@ static void sizes(void)
 			snprintf(name, sizeof(name), "%s of size %u", calls[i].name, small[k]);
 			fails(sized(calls[i].cmd, small[k], -1), EINVAL, name);
 		}
+		/* PORTAL_INFO has grown since its first version. */
 		snprintf(name, sizeof(name), "%s one byte too short", calls[i].name);
-		fails(sized(calls[i].cmd, size - 1, -1), EINVAL, name);
+		fails(sized(calls[i].cmd, (calls[i].cmd == PORTAL_INFO ? 144 : size) - 1, -1), EINVAL,
+		      name);
 		snprintf(name, sizeof(name), "%s longer, not zero at its end", calls[i].name);
 		fails(sized(calls[i].cmd, size + 64, size + 63), E2BIG, name);
 		snprintf(name, sizeof(name), "%s longer, not zero at once", calls[i].name);
@@ -132,6 +135,7 @@ static void sizes(void)
 	}
 	ok(!sized(PORTAL_INFO, sizeof(info) + 8, -1), "PORTAL_INFO from a later header is understood");
 	ok(!sized(PORTAL_INFO, page, -1), "PORTAL_INFO of a page is understood");
+	ok(!sized(PORTAL_INFO, 144, -1), "PORTAL_INFO of the first version is understood");
 	ok(!sized(PORTAL_FILE, sizeof(struct portal_file) + 8, -1),
 	   "PORTAL_FILE from a later header is understood");
 }

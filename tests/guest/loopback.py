@@ -62,7 +62,7 @@ def main(t):
     with suite.guest('a', k, suite.initrd(k, programs=True)) as g:
         parameters(t, g)
         g.run(LOAD)
-        for program in ('ioctls', 'ioctls32', 'events',
+        for program in ('ioctls', 'ioctls32', 'events', 'window', 'window32',
                         'mapping /dev/portal0 /dev/portal1',
                         'mapping32 /dev/portal0 /dev/portal1'):
             g.tap(t, program, timeout=120)

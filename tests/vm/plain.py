@@ -20,6 +20,7 @@ IVP_BACK = 'echo %s > %s/bind' % (SLOT, DRIVER)
 PLAIN = [
     ('ioctls', 'ioctls /dev/portal0'),
     ('mapping', 'mapping /dev/portal0 -'),
+    ('window', 'window /dev/portal0'),
     ('revoke', "revoke /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
     ('amid', "amid /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
     ('churn', "churn %d '%s' '%s' /dev/portal0" % (CHURN_S, IVP_GO, IVP_BACK)),

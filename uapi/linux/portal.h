@@ -12,6 +12,9 @@
  *                 Offset portal_info.doorbell_offset is the doorbell page, where
  *                 there is one. What PORTAL_PACKETS returns are the offsets of
  *                 packet rings. A portal may have no region at all (region_size 0).
+ * fd passing      PORTAL_WINDOW makes a file that reaches less: a part of the region,
+ *                 some vectors, some doorbells. It can be given to a process that
+ *                 may not open /dev/portalN.
  * poll()          POLLIN: read() would return an event. POLLHUP|POLLERR: the
  *                 portal is gone.
  * read()          returns whole struct portal_event records, as many as fit.
@@ -36,7 +39,8 @@
  * E2BIG       size larger than known and the excess is not zero, or than a page
  * EOPNOTSUPP  undefined flag, or the portal has no such feature (see caps)
  * EFAULT      the pointer is bad
- * EACCES      the file was not opened for this (read-only file)
+ * EACCES      the file was not opened for this (read-only file), or is a window
+ *             that does not include it
  * EPERM       the caller lacks the privilege that is named at the ioctl; open(): the
  *             portal reaches all memory of this machine (a VMBus device of another
  *             class), and that needs CAP_SYS_RAWIO
@@ -67,7 +71,7 @@
 #define PORTAL_IOCTL_TYPE	0xBE
 
 /* Version of this contract; it grows with each addition. */
-#define PORTAL_API_VERSION	2	/* 2: PORTAL_PACKETS */
+#define PORTAL_API_VERSION	2	/* 2: PORTAL_PACKETS, PORTAL_WINDOW */
 
 #define PORTAL_TRANSPORT_LEN	16	/* with the terminating 0 */
 #define PORTAL_IDENTITY_LEN	64	/* with the terminating 0 */
@@ -120,6 +124,11 @@
  *	rings
  * @transport: "ivshmem", "loopback" ..., NUL-terminated
  * @identity: what makes the number N stable, e.g. "pci-0000:00:04.0"
+ * @first_vector: the lowest vector that this file may wait for; 0 but for windows
+ *
+ * Of a window: region_size, caps and vectors are the window's. vectors is the highest
+ * that it may wait for, plus 1; there may be gaps (PORTAL_EVENTFD says EACCES). There is
+ * no doorbell page.
  *
  * Never fails on a live portal but for EFAULT, EINVAL, E2BIG.
  */
@@ -139,6 +148,8 @@ struct portal_info {
 	__u32 generation;
 	char transport[PORTAL_TRANSPORT_LEN];
 	char identity[PORTAL_IDENTITY_LEN];
+	__u32 first_vector;
+	__u32 reserved;
 };
 
 /**
@@ -152,7 +163,8 @@ struct portal_info {
  * connected, and never on another vector. A ring to a peer that is not
  * connected (yet) is dropped; ENXIO where the transport can tell. Every store
  * to the region before the ioctl is visible to a peer that saw the event.
- * Needs a file opened for writing (EACCES).
+ * Needs a file opened for writing, and of a window that it includes this doorbell
+ * (EACCES).
  */
 struct portal_ring {
 	__u32 size;
@@ -165,7 +177,7 @@ struct portal_ring {
  * struct portal_eventfd - PORTAL_EVENTFD: bind an eventfd to a receive vector
  * @size: sizeof(struct portal_eventfd)
  * @flags: 0
- * @vector: below portal_info.vectors
+ * @vector: below portal_info.vectors; EACCES: not one of this window's
  * @fd: an eventfd(2), or -1 to unbind
  *
  * One eventfd per file and vector: a second bind replaces the first. Many files
@@ -175,7 +187,7 @@ struct portal_ring {
  * goes away or resumes, every bound eventfd is signalled once. The kernel
  * holds its own reference: the descriptor may be closed afterwards.
  * Needs a file opened for reading (EACCES). EBUSY: 1024 files have bound the
- * vector already.
+ * vector already, or 512 and this is a window.
  */
 struct portal_eventfd {
 	__u32 size;
@@ -224,7 +236,7 @@ struct portal_file {
  * One open file at a time has the rings of a vector (EBUSY: another has them). It
  * keeps them until its last reference goes, that is the last descriptor, mapping and
  * running call; asking again gives the same answer. Needs a file opened for reading
- * and writing (EACCES), as does each mapping, and mapping without this call gives
+ * and writing, not a window (EACCES), as does each mapping, and mapping without this call gives
  * EACCES. The rings are as the last user left them, indices included; a portal that
  * has CAP_SYS_RAWIO as a condition begins a new conversation with empty rings at each
  * such call, and may fail with what the bus says (ENODEV, EAGAIN, ENOMEM). After a
@@ -241,12 +253,68 @@ struct portal_packets {
 	__aligned_u64 recv_size;
 };
 
+/* portal_window.flags */
+#define PORTAL_WINDOW_WRITE	0x1U
+
+#define PORTAL_WINDOW_ALIGN	65536	/* or the page size, where that is larger */
+#define PORTAL_WINDOW_MAX_BELLS	256
+
+/* In portal_bell: each peer, each vector. */
+#define PORTAL_ANY		0xffffffffU
+
+/**
+ * struct portal_bell - doorbells that a window may ring
+ * @peer: of this peer, or PORTAL_ANY. A peer that starts anew may get another id
+ * @vector: this vector, or PORTAL_ANY
+ */
+struct portal_bell {
+	__u32 peer;
+	__u32 vector;
+};
+
+/**
+ * struct portal_window - PORTAL_WINDOW: make a file that reaches less than this one
+ * @size: sizeof(struct portal_window)
+ * @flags: PORTAL_WINDOW_WRITE: read-write; without it read-only, as if by O_RDONLY
+ * @offset: where its part begins in what this file reaches; a multiple of
+ *	PORTAL_WINDOW_ALIGN
+ * @length: bytes, a multiple of PORTAL_WINDOW_ALIGN, not 0
+ * @vectors: address of @nr_vectors __u32: vectors that it may wait for. They keep their
+ *	numbers, which are what other machines ring
+ * @bells: address of @nr_bells struct portal_bell: doorbells that it may ring, each
+ *	allowed if any of them says so
+ * @nr_vectors: at most portal_info.vectors; 0: it waits for none
+ * @nr_bells: at most PORTAL_WINDOW_MAX_BELLS; 0: it rings none
+ *
+ * Returns a new descriptor, close-on-exec, which may be passed on (SCM_RIGHTS). Its
+ * mmap() offsets begin at 0. Nothing makes it reach more; PORTAL_WINDOW of a window
+ * makes another that reaches no more than the first. It is a file of its own, which
+ * lives on when this one is closed: with eventfds, unread events and PORTAL_FILE flags of
+ * its own (so a process that shall wait gets a window of its own). It ends with
+ * the portal only; to end it sooner, end its holders.
+ *
+ * EINVAL: beyond the end of what this file reaches, unaligned, bells in a read-only
+ * window. EACCES: this file is not open for as much, or may not wait for such a vector or
+ * ring such a doorbell itself. EOPNOTSUPP: the portal has no vectors, or no doorbells.
+ */
+struct portal_window {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 vectors;
+	__aligned_u64 bells;
+	__u32 nr_vectors;
+	__u32 nr_bells;
+};
+
 /* Numbers only: the size travels in the structure. */
 #define PORTAL_INFO	_IO(PORTAL_IOCTL_TYPE, 0x00)
 #define PORTAL_RING	_IO(PORTAL_IOCTL_TYPE, 0x01)
 #define PORTAL_EVENTFD	_IO(PORTAL_IOCTL_TYPE, 0x02)
 #define PORTAL_FILE	_IO(PORTAL_IOCTL_TYPE, 0x03)
 #define PORTAL_PACKETS	_IO(PORTAL_IOCTL_TYPE, 0x04)
+#define PORTAL_WINDOW	_IO(PORTAL_IOCTL_TYPE, 0x05)
 
 /* portal_event.type */
 #define PORTAL_EVENT_DOORBELL	1
