@@ -61,6 +61,7 @@ static void shared(void)
 	M(portal_chan_side, hello); M(portal_chan_side, capacity);
 	M(portal_chan_side, incarnation); M(portal_chan_side, ack); M(portal_chan_side, ready);
 	M(portal_chan_side, live); M(portal_chan_side, closed); M(portal_chan_side, address);
+	M(portal_chan_side, tenure);
 	M(portal_chan_side, consumed); M(portal_chan_side, rx_armed); M(portal_chan_side, ask);
 	M(portal_chan_side, tx_armed); M(portal_chan_side, rx_rung); M(portal_chan_side, tx_rung);
 	V(PORTAL_CHAN_MAGIC); V(PORTAL_CHAN_VERSION); V(PORTAL_CHAN_DOORBELL);

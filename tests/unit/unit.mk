@@ -6,7 +6,7 @@
 #	make check-unit		builds them and runs the quick ones
 #	tests/unit/lib.t	runs one of them in one build (plain, asan, tsan)
 
-unit_names := ring channel wake backends servers hostile layout managed
+unit_names := ring channel wake backends deaths servers hostile layout managed
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
 
 unit: $(unit_bin)
@@ -20,7 +20,7 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread
 
 # It talks to the real daemon.
-$(O)/tests/unit/backends: | $(O)/bin/portald
+$(O)/tests/unit/backends $(O)/tests/unit/deaths: | $(O)/bin/portald
 
 check-unit-lib: $(unit_bin)
 	$(Q)for t in $(unit_bin); do \

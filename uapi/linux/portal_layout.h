@@ -43,6 +43,11 @@
  * loads closed (acquire) and then the header anew: only 0 is the end. It loads
  * incarnation before closed: a side that closed and opened again did close.
  *
+ * Death. An id may be leased again, and who is told of deaths by id is told late. So a
+ * server (portald) numbers its leases, never the same number twice, and tells a lease's
+ * number with its beginning and its end; a side that holds one says it in tenure, before
+ * incarnation = x. It speaks for the address as long as that incarnation lasts.
+ *
  * Sleep. A side that will sleep for messages stores a non-zero number to rx_armed
  * (for room: tx_armed), one that neither it nor a predecessor of its used before (it
  * counts from a random one), then a full fence, then looks a last time; it alone
@@ -83,7 +88,8 @@ struct portal_chan_side {
 	__aligned_u64 live;		/* nonce: this side reads the other's lane */
 	__aligned_u64 closed;		/* incarnation that has closed */
 	__aligned_u64 address;		/* PORTAL_CHAN_* */
-	__u8 reserved0[64];
+	__aligned_u64 tenure;		/* of the peer id in address, as its server counts; 0: none */
+	__u8 reserved0[56];
 	/* 128: by the receiving thread, every 1/8 of the capacity */
 	__aligned_u64 consumed;		/* position in the other side's lane */
 	__u8 reserved1[120];

@@ -92,7 +92,7 @@ struct counts {
  * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for; @timer_on: it will fire
  *
  * Under @lock until @stage is STAGE_LIVE, constant from then on: @peer_inc, @nonce,
- * @told_ready, @told_live, @peer_id, @gone_before.
+ * @told_ready, @told_live, @peer_id, @peer_tenure, @gone_before.
  *
  * Under @lock: @hails (that the handshake may still do at once), @hails_at (when it was
  * given some last).
@@ -127,6 +127,7 @@ struct vmp_channel {
 	bool told_ready, told_live;
 	uint32_t generation;
 	uint32_t peer_id;
+	uint64_t peer_tenure;
 	uint32_t gone_before;
 	unsigned int hails;
 	int64_t hails_at;

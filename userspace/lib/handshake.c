@@ -66,6 +66,7 @@ void chan_announce(struct vmp_channel *ch)
 	store_release(W(me->tx_rung), 0);
 	store_release(W(me->hello), CHAN_HELLO);
 	store_release(W(me->capacity), ch->cap);
+	store_release(W(me->tenure), ch->p->tenure);
 	chan_set_address(ch);
 	/* Pairs with the loads in chan_step(): what is above is seen with it. */
 	store_release(W(me->incarnation), ch->inc);
@@ -87,9 +88,11 @@ static void court(struct vmp_channel *ch, uint64_t y)
 	ch->told_ready = false;
 	ch->peer_inc = y;
 	ch->nonce = ch->side ? pair_nonce(y, ch->inc) : pair_nonce(ch->inc, y);
-	a = load_relaxed(CW(ch->peer->address));
+	/* Of a successor of @y? Then @y's ready, which it withdrew before, is not seen. */
+	a = load_acquire(CW(ch->peer->address));
 	ch->peer_id = (uint32_t)(a >> PORTAL_CHAN_PEER_SHIFT);
-	ch->gone_before = vmp_gone(ch->p, ch->peer_id);
+	ch->peer_tenure = load_acquire(CW(ch->peer->tenure));
+	ch->gone_before = vmp_gone(ch->p, ch->peer_id, ch->peer_tenure);
 	store_relaxed(&ch->peer_gone, 0);
 	store_relaxed(&ch->peer_bells, !!(a & PORTAL_CHAN_DOORBELL) &&
 		      ch->p->info.caps & VMP_CAP_RING);

@@ -30,7 +30,8 @@ struct portal_super;
  *	portal's info; lock held. 0, or -ENODEV when the portal is gone. NULL: nothing
  * @service: the state descriptor is ready (see vmp.state_fd): take notice. 0 or
  *	-ENODEV; does not block; any thread
- * @gone: how often @peer has left so far, as far as known; NULL: nobody tells
+ * @gone: how often @peer has left so far, as far as known; with its tenure (see
+ *	linux/portal_layout.h): whether that one has. NULL: nobody tells
  * @ring_calls: system calls of one ring, if not 1
  * @close: free what the backend holds; the region is unmapped before
  */
@@ -40,7 +41,7 @@ struct vmp_ops {
 	int (*eventfd)(struct vmp *p, uint32_t vector);
 	int (*refresh)(struct vmp *p);
 	int (*service)(struct vmp *p);
-	uint32_t (*gone)(struct vmp *p, uint32_t peer);
+	uint32_t (*gone)(struct vmp *p, uint32_t peer, uint64_t tenure);
 	void (*close)(struct vmp *p);
 	bool keeps_eventfds;
 	unsigned int ring_calls;
@@ -54,6 +55,7 @@ struct vmp_ops {
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
  *	if @super_err is 0 or -EREMCHG (damaged, but its places are good). NULL: raw
  * @info: what vmp_get_info() says; changes under @lock
+ * @tenure: the number of our lease of the peer id, 0: it is for ever
  * @state_fd: a descriptor whose readiness means that the portal changed (device
  *	gone, word from portald), or -1
  * @state_events: which EPOLL events of @state_fd to wait for
@@ -70,6 +72,7 @@ struct vmp {
 	struct portal_super *super;
 	int super_err;
 	struct vmp_info info;
+	uint64_t tenure;
 	int state_fd;
 	uint32_t state_events;
 	int notice;
@@ -105,8 +108,8 @@ int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length);
 /* "64M" -> bytes; -EINVAL with a text. */
 int vmp_parse_size(const char *s, uint64_t *size);
 
-/* How often @peer has left; 0 where nobody tells. */
-uint32_t vmp_gone(struct vmp *p, uint32_t peer);
+/* How often @peer (0/1: with @tenure, if not 0) has left; 0 where nobody tells. */
+uint32_t vmp_gone(struct vmp *p, uint32_t peer, uint64_t tenure);
 
 /* Have all sleepers of all channels of this portal look again. */
 void vmp_notice(struct vmp *p);

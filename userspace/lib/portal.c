@@ -147,9 +147,9 @@ void vmp_notice(struct vmp *p)
 		vmp_efd_signal(p->notice, false);
 }
 
-uint32_t vmp_gone(struct vmp *p, uint32_t peer)
+uint32_t vmp_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
 {
-	return p->ops->gone ? p->ops->gone(p, peer) : 0;
+	return p->ops->gone ? p->ops->gone(p, peer, tenure) : 0;
 }
 
 VMP_API int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size)

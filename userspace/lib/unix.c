@@ -42,12 +42,14 @@ struct bells {
 /**
  * struct peer - a machine or process beyond the server
  * @here: between its PEER and its GONE
- * @gone: how often it left, after it was here
+ * @gone: how often it left
+ * @tenure: the last that began or ended; @ended: the last that ended; 0: a guest
  * @bells: to ring its vectors; NULL: none yet
  */
 struct peer {
 	bool here;
 	uint32_t gone;
+	uint64_t tenure, ended;
 	struct bells *bells;
 };
 
@@ -203,6 +205,7 @@ static int take_own(struct client *c, struct packet *k)
 		c->own[v] = k->fd[i];
 		k->fd[i] = -1;
 	}
+	c->p->tenure = k->m.value;
 	return 0;
 }
 
@@ -232,28 +235,42 @@ static int take_peer(struct client *c, struct packet *k)
 		k->fd[i] = -1;
 	}
 	x->here = true;
+	x->tenure = k->m.value;
+	return 0;
+}
+
+/* One or several are gone, of whom we may not have heard before. */
+static int take_gone(struct client *c, const struct pd_msg *m)
+{
+	uint32_t last = m->arg > m->id ? m->arg : m->id, id;
+	struct peer *x;
+
+	if (last >= MAX_PEERS || (m->value && last != m->id))
+		return vmp_fail(-EPROTO, "the end of peers %u to %u", m->id, last);
+	if (!make(c, last))
+		return vmp_fail(-ENOMEM, "out of memory");
+	for (id = m->id; id <= last; id++) {
+		x = &c->peers[id];
+		x->gone++;
+		if (m->value)
+			x->ended = m->value;
+		forget(x);
+	}
+	/* Whoever reads this may not be whom it concerns. */
+	vmp_notice(c->p);
 	return 0;
 }
 
 /* A packet after WELCOME: 0, 1 for READY, or the error that ends the connection. */
 static int handle(struct client *c, struct packet *k)
 {
-	struct peer *x;
 	unsigned int i;
 	int r;
 
 	if (k->m.type == PD_PEER) {
 		r = take_peer(c, k);
 	} else if (k->m.type == PD_GONE && !k->nfd) {
-		x = find(c, k->m.id);
-		if (x && x->here) {
-			x->gone++;
-			/* Whoever reads this may not be whom it concerns. */
-			vmp_notice(c->p);
-		}
-		if (x)
-			forget(x);
-		r = 0;
+		r = take_gone(c, &k->m);
 	} else if (k->m.type == PD_READY && !k->nfd) {
 		r = 1;
 	} else {
@@ -272,7 +289,12 @@ static void catch_up(struct client *c)
 	struct packet k;
 	int r = 0, n;
 
-	for (n = 0; c->sock >= 0 && n < READS_AT_ONCE; n++) {
+	for (n = 0; c->sock >= 0; n++) {
+		if (n == READS_AT_ONCE) {
+			/* Sleepers are woken by what comes, not by what is there. */
+			vmp_notice(c->p);
+			return;
+		}
 		r = receive(c->sock, &k);
 		if (r == -EAGAIN)
 			return;
@@ -337,20 +359,23 @@ static int unix_eventfd(struct vmp *p, uint32_t vector)
 		vmp_fail(-EPROTO, "unix:%s: the server gave no eventfd for vector %u", c->path, vector);
 }
 
-static uint32_t unix_gone(struct vmp *p, uint32_t peer)
+static uint32_t unix_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
 {
 	struct client *c = p->priv;
 	struct peer *x;
 	uint32_t n;
 
 	pthread_mutex_lock(&c->lock);
-	/*
-	 * Who has this id now got it after the server had told us of its predecessor's
-	 * end: that one must not be counted later, as its own.
-	 */
 	catch_up(c);
 	x = find(c, peer);
-	n = x ? x->gone : 0;
+	/*
+	 * Its predecessors' ends may still be on their way to us, and are not its own: a
+	 * tenure tells. A guest's id has no other holder.
+	 */
+	if (tenure)
+		n = x && (x->ended >= tenure || x->tenure > tenure);
+	else
+		n = x ? x->gone : 0;
 	pthread_mutex_unlock(&c->lock);
 	return n;
 }

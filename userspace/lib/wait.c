@@ -206,7 +206,7 @@ static int state_changed(struct vmp_channel *ch)
 	if (r)
 		return r;
 	pthread_mutex_lock(&ch->lock);
-	if (ch->peer_inc && vmp_gone(ch->p, ch->peer_id) != ch->gone_before)
+	if (ch->peer_inc && vmp_gone(ch->p, ch->peer_id, ch->peer_tenure) != ch->gone_before)
 		store_release(&ch->peer_gone, 1);
 	pthread_mutex_unlock(&ch->lock);
 	return 0;

@@ -164,7 +164,8 @@ void client_flush(struct client *c)
 	arm(c);
 }
 
-int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds *efds)
+int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure,
+		struct efds *efds)
 {
 	const struct portal_conf *p = &c->portal->conf;
 	int ret;
@@ -176,7 +177,7 @@ int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds 
 		client_doom(c, "it does not read: %u messages wait", c->q.len);
 		return -ENOBUFS;
 	}
-	ret = sendq_push(&c->q, kind, id, efds);
+	ret = sendq_push(&c->q, kind, id, tenure, efds);
 	if (ret < 0)
 		client_doom(c, "out of memory");
 	return ret;

@@ -34,11 +34,11 @@ static int guest_start(struct client *c)
 		return 0;
 	}
 	if (ret == 0)
-		ret = client_push(c, ITEM_VERSION, 0, NULL) ?:
-		      client_push(c, ITEM_ID, c->id, NULL) ?:
-		      client_push(c, ITEM_REGION, 0, NULL) ?:
+		ret = client_push(c, ITEM_VERSION, 0, 0, NULL) ?:
+		      client_push(c, ITEM_ID, c->id, 0, NULL) ?:
+		      client_push(c, ITEM_REGION, 0, 0, NULL) ?:
 		      portal_tell_peers(p, c, true) ?:
-		      client_push(c, ITEM_PEER, c->id, c->efds);
+		      client_push(c, ITEM_PEER, c->id, 0, c->efds);
 	if (ret < 0)
 		return ret;
 	portal_joined(p, c);

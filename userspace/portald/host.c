@@ -86,10 +86,10 @@ static void hello(struct client *c, const struct pd_msg *m)
 		return;
 	}
 	client_deadline(c, 0);
-	ret = client_push(c, ITEM_REGION, c->id, NULL) ?:
-	      client_push(c, ITEM_PEER, c->id, c->efds) ?:
+	ret = client_push(c, ITEM_REGION, c->id, 0, NULL) ?:
+	      client_push(c, ITEM_PEER, c->id, c->tenure, c->efds) ?:
 	      portal_tell_peers(p, c, false) ?:
-	      client_push(c, ITEM_READY, c->id, NULL);
+	      client_push(c, ITEM_READY, c->id, 0, NULL);
 	if (ret < 0)
 		return;
 	portal_joined(p, c);
@@ -187,6 +187,7 @@ static int host_send(struct client *c, struct item *it)
 		break;
 	case ITEM_PEER:
 		m.type = PD_PEER;
+		m.value = it->tenure;
 		fds = it->efds->fd;
 		/* Doorbells are for writers: a reader gets its own, to be rung by. */
 		n = c->rdonly && it->id != c->id ? 0 : it->efds->n;
@@ -196,6 +197,8 @@ static int host_send(struct client *c, struct item *it)
 		break;
 	default:
 		m.type = PD_GONE;
+		m.arg = it->last;
+		m.value = it->tenure;
 		break;
 	}
 	ret = send_msg(c, &m, fds, n);

@@ -42,6 +42,7 @@ int portal_lease(struct portal *p, struct client *c)
 	/* What was rung for its last holder is not for this one. */
 	efds_drain(best->efds);
 	best->holder = c;
+	c->tenure = p->next_tenure++;
 	c->efds = efds_get(best->efds);
 	c->id = (uint32_t)(best - p->slots);
 	return 0;
@@ -55,10 +56,11 @@ int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids)
 
 	for (s = p->slots; s < p->slots + p->conf.host_peers && ret == 0; s++)
 		if (s->holder != c && (s->holder || all_host_ids))
-			ret = client_push(c, ITEM_PEER, (uint32_t)(s - p->slots), s->efds);
+			ret = client_push(c, ITEM_PEER, (uint32_t)(s - p->slots),
+					  s->holder ? s->holder->tenure : 0, s->efds);
 	TAILQ_FOREACH(o, &p->clients, link)
 		if (ret == 0 && o != c && o->member && o->ops == &guest_ops)
-			ret = client_push(c, ITEM_PEER, o->id, o->efds);
+			ret = client_push(c, ITEM_PEER, o->id, 0, o->efds);
 	return ret;
 }
 
@@ -85,7 +87,7 @@ void portal_joined(struct portal *p, struct client *c)
 	client_log(c, LOG_INFO, "joined", "joined");
 	TAILQ_FOREACH(o, &p->clients, link)
 		if (concerns(c, o)) {
-			client_push(o, ITEM_PEER, c->id, c->efds);
+			client_push(o, ITEM_PEER, c->id, c->tenure, c->efds);
 			client_flush(o);
 		}
 	if (p->changed)
@@ -133,6 +135,15 @@ static void forget(struct portal *p, struct client *c)
 	}
 }
 
+/* @c has left: @o is told, unless it never heard of it and need not. */
+static void tell_end(struct client *o, const struct client *c)
+{
+	if (o->ops == &guest_ops ? sendq_withdraw(&o->q, c->id) : sendq_turn(&o->q, c->id))
+		return;
+	client_push(o, ITEM_GONE, c->id, c->tenure, NULL);
+	client_flush(o);
+}
+
 static void part(struct portal *p, struct client *c)
 {
 	bool member = c->member;
@@ -142,10 +153,8 @@ static void part(struct portal *p, struct client *c)
 	TAILQ_REMOVE(&p->clients, c, link);
 	forget(p, c);
 	TAILQ_FOREACH(o, &p->clients, link)
-		if (member && concerns(c, o) && !sendq_withdraw(&o->q, c->id)) {
-			client_push(o, ITEM_GONE, c->id, NULL);
-			client_flush(o);
-		}
+		if (member && concerns(c, o))
+			tell_end(o, c);
 	client_free(c);
 	maybe_restart_ids(p);
 	if (member && p->changed)
@@ -233,6 +242,7 @@ struct portal *portal_open(const struct portal_conf *conf, const char *dir,
 	p->conf.next = NULL;
 	p->event = event;
 	p->next_id = conf->first_guest_id;
+	p->next_tenure = 1;
 	TAILQ_INIT(&p->clients);
 	p->region = region_create(conf, e);
 	if (p->region < 0) {

@@ -46,6 +46,7 @@ struct client {
 	bool deaf;			/* did not read, so it is told nothing more */
 	bool doomed;
 	bool rdonly;			/* may not write, nor ring */
+	uint64_t tenure;		/* of its lease, 0: a guest */
 	struct efds *efds;		/* its receive eventfds */
 	int region_ro;			/* read-only region not yet sent, or -1 */
 	int pid, uid;
@@ -84,6 +85,7 @@ struct portal {
 	struct acceptor accept_guest, accept_host;
 	int region;
 	uint32_t next_id;
+	uint64_t next_tenure;
 	struct slot *slots;		/* conf.host_peers of them */
 	TAILQ_HEAD(client_list, client) clients;
 	unsigned int guests, processes, others;	/* others: no hello yet */
@@ -117,7 +119,8 @@ void client_log(const struct client *c, int prio, const char *event, const char 
 	__attribute__((format(printf, 4, 5)));
 void client_new(struct acceptor *a, int fd);
 void client_free(struct client *c);
-int client_push(struct client *c, enum item_kind kind, uint32_t id, struct efds *efds);
+int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure,
+		struct efds *efds);
 void client_flush(struct client *c);
 void client_deadline(struct client *c, uint64_t usec);	/* absolute, 0: none */
 /*

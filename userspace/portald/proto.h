@@ -20,11 +20,16 @@
  * Ids: 0 .. host_peers-1 are the host's, leased to its processes and leased again
  * when they are gone; ids of guests grow, and begin again only after the last
  * guest has left (and was reported GONE). So an id means the same peer from its
- * PEER to its GONE and no longer. A peer that came and went before the client
- * read about it may be left out altogether. PEER and GONE are about those who
- * are really there: guests, and processes that hold a lease. A process that has
- * just got an id may find its eventfds rung for its predecessor: wake-ups are
- * hints.
+ * PEER to its GONE and no longer. PEER and GONE are about those who are really
+ * there: guests, and processes that hold a lease. A process that has just got an
+ * id may find its eventfds rung for its predecessor: wake-ups are hints.
+ *
+ * Each lease has a tenure, a number that grows from lease to lease and is never
+ * used twice; a guest's is 0. Processes tell each other theirs in shared memory:
+ * who met one there knows whether the GONE that he reads, perhaps late, is that
+ * one's. Of a peer that came and went before the client was told only the GONE
+ * is: it may stand for all guests from id to arg, or for all tenures of id up to
+ * value.
  *
  * A client that leaves too much unread for too long finds the end of the stream
  * when it reads at last. It keeps its id, and may be rung, until it closes its own
@@ -48,10 +53,10 @@
 enum pd_type {
 	PD_HELLO = 1,	/* magic in id, version in arg, PD_RDONLY in flags */
 	PD_WELCOME,	/* id: the client's; arg: vectors; value: region size; fd: region */
-	PD_PEER,	/* id: peer; arg: vector of the first fd; fds: eventfds to ring it
-			 * (none for a read-only client, except its own) */
+	PD_PEER,	/* id: peer; arg: vector of the first fd; value: tenure; fds: eventfds
+			 * to ring it (none for a read-only client, except its own) */
 	PD_READY,
-	PD_GONE,	/* id: the peer left */
+	PD_GONE,	/* id .. arg left; value: tenure (then arg is id) */
 	PD_REFUSE,	/* arg: errno; text says why and what to do */
 	PD_STATUS,	/* request as HELLO; answer: value bytes of JSON in the fd */
 };

@@ -4,6 +4,7 @@
  * when it cannot be: the real portald, files, memory.
  */
 #include "backends.h"
+#include "daemon.h"
 
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -22,8 +23,6 @@
 
 #include <linux/portal_layout.h>
 #include <vmportal.h>
-
-static char portald[4096];
 
 static void bad_uris(void **state)
 {
@@ -337,38 +336,6 @@ static void pairs(void **state)
 
 /* ---- portald ---------------------------------------------------------------- */
 
-static pid_t start_portald_with(const char *option)
-{
-	const char *sock = in_dir("DIR/t.sock");
-	pid_t pid = fork();
-	int i;
-
-	if (!pid) {
-		int null = open("/dev/null", O_RDWR);
-
-		dup2(null, 2);
-		execl(portald, portald, "--name=t", "--size=1M", "--vectors=2",
-		      in_dir("--socket-dir=DIR"), option, (char *)NULL);
-		_exit(127);
-	}
-	for (i = 0; i < 500 && access(sock, F_OK); i++)
-		usleep(20000);
-	return pid;
-}
-
-static pid_t start_portald(void)
-{
-	return start_portald_with(NULL);
-}
-
-static void end(pid_t pid, int sig)
-{
-	int status;
-
-	kill(pid, sig);
-	waitpid(pid, &status, 0);
-}
-
 static void through_portald(void **state)
 {
 	const char *uri = in_dir("unix:DIR/t.sock");
@@ -408,135 +375,6 @@ static void through_portald(void **state)
 	unlink(in_dir("DIR/t.sock"));
 	refused(uri, 0, -ENOENT, "no such socket");
 	assert_int_equal(fd_count(), before);
-}
-
-/* A process that dies: the sleeper hears it from portald, after all that it had sent. */
-static void death_of_a_process(void **state)
-{
-	const char *uri = in_dir("unix:DIR/t.sock");
-	struct vmp_channel_opts o = { .size = sizeof(o) };
-	struct vmp_channel *ch;
-	pid_t server = start_portald(), pid;
-	struct vmp *p;
-	char buf[20];
-	int i;
-
-	pid = fork();
-	if (!pid) {
-		o.side = 1;
-		if (vmp_open(&p, uri, 0) || vmp_channel_open(&ch, p, &o) ||
-		    vmp_channel_connect(ch, PATIENCE_MS))
-			_exit(1);
-		for (i = 0; i < 10; i++)
-			vmp_send(ch, "last words", 10, 0, -1);
-		kill(getpid(), SIGKILL);
-	}
-	assert_int_equal(vmp_open(&p, uri, 0), 0);
-	assert_int_equal(vmp_channel_open(&ch, p, &o), 0);
-	for (i = 0; i < 10; i++)
-		assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), 10);
-	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), -ECONNRESET);
-	assert_non_null(strstr(vmp_errmsg(), "died"));
-	assert_int_equal(vmp_send(ch, buf, 1, 0, PATIENCE_MS), -ECONNRESET);
-	waitpid(pid, NULL, 0);
-	vmp_channel_close(ch);
-	vmp_close(p);
-	end(server, SIGTERM);
-}
-
-static void meet(struct vmp_channel *a, struct vmp_channel *b)
-{
-	int i;
-
-	for (i = 0; i < 6; i++) {
-		vmp_channel_connect(a, 0);
-		vmp_channel_connect(b, 0);
-	}
-	assert_int_equal(vmp_channel_connect(a, 0), 0);
-	assert_int_equal(vmp_channel_connect(b, 0), 0);
-}
-
-/* End as by SIGKILL: nothing is said, for who was overtaken writes nothing. */
-static void die(struct vmp *p, struct vmp_channel *ch, unsigned int side)
-{
-	volatile struct portal_chan_side *s;
-	uint64_t was;
-	void *base;
-
-	vmp_map(p, &base, NULL);
-	s = (struct portal_chan_side *)base + side;
-	was = s->incarnation;
-	s->incarnation = was + 1;
-	vmp_channel_close(ch);
-	s->incarnation = was;
-	vmp_close(p);
-}
-
-/* The death of a process is not that of the next one with its id. */
-static void an_id_comes_back(void **state)
-{
-	const char *uri = in_dir("unix:DIR/t.sock");
-	pid_t server = start_portald_with("--host-peers=2");
-	struct vmp *s, *p1, *p2;
-	struct vmp_channel *ch, *c1, *c2;
-	struct vmp_info info;
-	uint32_t id;
-	char buf[8];
-
-	assert_int_equal(vmp_open(&s, uri, 0), 0);
-	assert_int_equal(vmp_open(&p1, uri, 0), 0);
-	vmp_get_info(p1, &info, sizeof(info));
-	id = info.peer_id;
-	ch = side_of(s, 0);
-	c1 = side_of(p1, 1);
-	meet(ch, c1);
-	/* s knows the first one; it is told of the end, but does not read it yet. */
-	assert_int_equal(vmp_ring(s, id, 0), 0);
-	die(p1, c1, 1);
-	assert_int_equal(vmp_open(&p2, uri, 0), 0);
-	vmp_get_info(p2, &info, sizeof(info));
-	assert_int_equal(info.peer_id, id);
-	c2 = side_of(p2, 1);
-	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), 0), -ECONNRESET);
-	vmp_channel_close(ch);
-	ch = side_of(s, 0);
-	meet(ch, c2);
-	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), 100), -ETIMEDOUT);
-	assert_int_equal(vmp_send(c2, "alive", 5, 0, 0), 0);
-	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), 100), 5);
-	/* And when it goes, that is heard. */
-	die(p2, c2, 1);
-	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), -ECONNRESET);
-	vmp_channel_close(ch);
-	vmp_close(s);
-	end(server, SIGTERM);
-}
-
-/* Who polls and never sleeps hears of a death as well. */
-static void death_heard_by_who_polls(void **state)
-{
-	const char *uri = in_dir("unix:DIR/t.sock");
-	pid_t server = start_portald();
-	struct vmp_channel *ch, *c1;
-	struct vmp *s, *p1;
-	int64_t until;
-	char c;
-	int r;
-
-	assert_int_equal(vmp_open(&s, uri, 0), 0);
-	assert_int_equal(vmp_open(&p1, uri, 0), 0);
-	ch = side_of(s, 0);
-	c1 = side_of(p1, 1);
-	meet(ch, c1);
-	die(p1, c1, 1);
-	until = now_us() + 1000000;
-	do {
-		r = (int)vmp_recv(ch, &c, 1, 0);
-	} while (r == -EAGAIN && now_us() < until);
-	assert_int_equal(r, -ECONNRESET);
-	vmp_channel_close(ch);
-	vmp_close(s);
-	end(server, SIGTERM);
 }
 
 /* A peer makes its eventfd blocking, and fills it: ringing it must not block. */
@@ -580,15 +418,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(attached),
 		cmocka_unit_test(pairs),
 		cmocka_unit_test(through_portald),
-		cmocka_unit_test(death_of_a_process),
-		cmocka_unit_test(an_id_comes_back),
-		cmocka_unit_test(death_heard_by_who_polls),
 		cmocka_unit_test(a_doorbell_that_blocks),
 	};
-	char *slash = strrchr(argv[0], '/');
 
 	alarm(120);
-	snprintf(portald, sizeof(portald), "%.*s/../../bin/portald",
-		 slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
+	find_portald(argv[0]);
 	return cmocka_run_group_tests_name("backends", tests, set_up, tear_down);
 }

@@ -103,6 +103,18 @@ static void play_unknown(int sock)
 	welcome(sock, 4096, 4096, true);
 	send_msg(sock, (struct pd_msg){ .type = 77 }, sizeof(struct pd_msg), NULL, 0);
 }
+static void play_gone(int sock)
+{
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_GONE, .id = 1, .arg = 1U << 16 },
+		 sizeof(struct pd_msg), NULL, 0);
+}
+static void play_gone_tenures(int sock)
+{
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_GONE, .id = 1, .arg = 2, .value = 3 },
+		 sizeof(struct pd_msg), NULL, 0);
+}
 static void play_twice(int sock)
 {
 	int fd = eventfd(0, 0), i;
@@ -180,6 +192,8 @@ const struct act acts[] = {
 	{ "broke the protocol", -EPROTO, play_high_id },
 	{ "broke the protocol", -EPROTO, play_unknown },
 	{ "broke the protocol", -EPROTO, play_twice },
+	{ "broke the protocol", -EPROTO, play_gone },
+	{ "broke the protocol", -EPROTO, play_gone_tenures },
 	{ "hung up", -EPROTO, play_empty },
 	{ "the server", -ETIMEDOUT, play_chatter },
 	{ "does not answer", -ETIMEDOUT, play_silence },
@@ -256,11 +270,83 @@ static void id_is_kept_to_the_end(void **state)
 	close(l);
 }
 
+/* Two clients, and for the first of them much to read at once. */
+struct two {
+	int l, sock[2], go[2];
+};
+
+static void *serve_two(void *arg)
+{
+	struct two *t = arg;
+	int fd = region(1 << 20, true), big = 4 << 20, bell[2], i;
+	struct pd_msg m;
+
+	for (i = 0; i < 2; i++) {
+		bell[0] = eventfd(0, EFD_NONBLOCK);
+		bell[1] = eventfd(0, EFD_NONBLOCK);
+		t->sock[i] = accept(t->l, NULL, NULL);
+		setsockopt(t->sock[i], SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof(big));
+		(void)!recv(t->sock[i], &m, sizeof(m), 0);
+		send_msg(t->sock[i], (struct pd_msg){ .type = PD_WELCOME, .id = i + 1, .arg = 2,
+			 .value = 1 << 20 }, sizeof(m), &fd, 1);
+		send_msg(t->sock[i], (struct pd_msg){ .type = PD_PEER, .id = i + 1, .value = i + 1 },
+			 sizeof(m), bell, 2);
+		send_msg(t->sock[i], (struct pd_msg){ .type = PD_READY }, sizeof(m), NULL, 0);
+		close(bell[0]);
+		close(bell[1]);
+	}
+	(void)!read(t->go[0], &i, 1);
+	for (i = 0; i < 1000; i++)
+		send_msg(t->sock[0], (struct pd_msg){ .type = PD_READY }, sizeof(m), NULL, 0);
+	send_msg(t->sock[0], (struct pd_msg){ .type = PD_GONE, .id = 2, .arg = 2, .value = 2 },
+		 sizeof(m), NULL, 0);
+	close(fd);
+	return NULL;
+}
+
+/* A sleeper reads all that there is, though not all at once. */
+static void much_to_read(void **state)
+{
+	const char *uri = in_dir("unix:DIR/two.sock");
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct vmp_channel *ch[2];
+	struct vmp *p[2];
+	struct two t;
+	pthread_t id;
+	char c;
+	int i;
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
+	t.l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	assert_int_equal(bind(t.l, (struct sockaddr *)&a, sizeof(a)), 0);
+	listen(t.l, 5);
+	assert_int_equal(pipe(t.go), 0);
+	pthread_create(&id, NULL, serve_two, &t);
+	for (i = 0; i < 2; i++)
+		assert_int_equal(vmp_open(&p[i], uri, 0), 0);
+	for (i = 0; i < 2; i++)
+		ch[i] = side_of(p[i], (unsigned int)i);
+	for (i = 0; i < 10; i++)
+		vmp_channel_connect(ch[i & 1], 0);
+	assert_int_equal(vmp_channel_connect(ch[0], 0), 0);
+	assert_int_equal(write(t.go[1], "x", 1), 1);
+	pthread_join(id, NULL);
+	assert_int_equal(vmp_recv(ch[0], &c, 1, PATIENCE_MS), -ECONNRESET);
+	for (i = 0; i < 2; i++) {
+		vmp_channel_close(ch[i]);
+		vmp_close(p[i]);
+		close(t.sock[i]);
+		close(t.go[i]);
+	}
+	close(t.l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hostile_servers),
 		cmocka_unit_test(id_is_kept_to_the_end),
+		cmocka_unit_test(much_to_read),
 	};
 
 	alarm(120);

@@ -410,9 +410,10 @@ class Process:
             equal(m.arg, len(have), 'first vector')
             have += m.fds
         elif m.type == GONE:
-            gone = self.peers.pop(m.id)
-            self.fds.difference_update(gone)
-            close_fds(gone)
+            for id in range(m.id, m.arg + 1):
+                gone = self.peers.pop(id, [])
+                self.fds.difference_update(gone)
+                close_fds(gone)
 
     def read_some(self, most):
         self.s.settimeout(0)
