@@ -156,6 +156,7 @@ static const struct column info_columns[] = {
 	{ "vectors", "vectors", COL_NUMBER },
 	{ "caps", "can", COL_TEXT },
 	{ "generation", "generation", COL_NUMBER },
+	{ "mode", "mode", COL_TEXT },
 };
 
 static int run_info(int argc, char **argv)

@@ -113,6 +113,8 @@ struct json_object *info_json(const struct vmp_info *i)
 	json_object_object_add(o, "vectors", json_object_new_int64(i->vectors));
 	json_object_object_add(o, "caps", caps_json(i->caps));
 	json_object_object_add(o, "generation", json_object_new_int64(i->generation));
+	json_object_object_add(o, "mode", json_object_new_string(
+		i->mode == VMP_MODE_MANAGED ? "managed" : "raw"));
 	return o;
 }
 

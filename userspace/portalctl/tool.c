@@ -34,6 +34,7 @@ enum exit_code exit_of(int err)
 	case EPROTONOSUPPORT:
 	case EBADMSG:
 	case EMSGSIZE:
+	case EUCLEAN:
 		return EX_PROTO;
 	case EINVAL:
 		return EX_MISUSE;

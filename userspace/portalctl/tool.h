@@ -7,6 +7,7 @@
  * tool.c   messages, exit codes, sizes, percentiles
  * place.c  the options that say where a channel lies (struct place)
  * table.c  rows to a table or to JSON
+ * mapped.c who has mapped a portal's memory (mapped.h)
  * frame.c  the messages that two portalctl exchange
  */
 #ifndef PORTALCTL_TOOL_H
@@ -29,12 +30,14 @@ enum exit_code {
 	EX_PEER = 3,	/* the other end is gone, or did nothing for --timeout */
 	EX_PROTO = 4,	/* what arrived is corrupt, or another version's */
 	EX_LOCAL = 5,	/* an error of this machine: file, memory, permission */
+	EX_REFUSED = 6,	/* format: something is there; dump, check: no managed portal */
 };
 
 #define EXIT_CODES_DOC \
 	"Exit status: 0 done; 1 wrong options or arguments; 2 the portal or the file " \
 	"cannot be opened; 3 the other end is gone or silent (--timeout); 4 what " \
-	"arrived is corrupt or of another version; 5 an error of this machine."
+	"arrived, or the portal, is corrupt or of another version; 5 an error of this " \
+	"machine; 6 format: something is there, dump, check: not a managed portal."
 
 struct command {
 	const char *name;
@@ -43,7 +46,8 @@ struct command {
 };
 
 extern const struct command cmd_list, cmd_info, cmd_send, cmd_recv, cmd_ping,
-			    cmd_watch, cmd_ring, cmd_bench, cmd_bind, cmd_unbind;
+			    cmd_watch, cmd_ring, cmd_bench, cmd_bind, cmd_unbind, cmd_format,
+			    cmd_dump, cmd_check;
 
 /* ---- tool.c ---- */
 
@@ -133,6 +137,9 @@ void print_json(struct json_object *o);
 
 /* What vmp_get_info() says, as an object; NULL: out of memory. */
 struct json_object *info_json(const struct vmp_info *i);
+
+/* dump.c: what vmp_get_layout() says, but for the directory's state. */
+struct json_object *layout_json(const struct vmp_layout *l);
 
 /* Adds the counts of a channel to an object. */
 void add_stats(struct json_object *o, const struct vmp_channel *ch);

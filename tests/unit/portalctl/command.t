@@ -10,7 +10,8 @@ import time
 from ctltest import *
 
 point = Tap()
-COMMANDS = ['list', 'info', 'send', 'recv', 'ping', 'watch', 'ring', 'bench']
+COMMANDS = ['list', 'info', 'send', 'recv', 'ping', 'watch', 'ring', 'bench', 'format', 'dump',
+            'check']
 
 
 @point('--help names every command and the exit codes; each command has its own')
@@ -42,7 +43,9 @@ MISUSE = [
     ['recv', '--offset', '100', 'x'], ['recv', '--length', '4K', 'x'], ['recv', '--side', '2', 'x'],
     ['send', '--vector', 'x'], ['send', '--timeout', '-1'], ['send', '--chunk', '0'], ['ring'],
     ['ring', '1', '2', '3'], ['bench', '--only', 'fly'], ['bench', 'a', 'b', 'c'],
-    ['send', '--chunk', '99999999999999999999'],
+    ['send', '--chunk', '99999999999999999999'], ['format'], ['format', '--peers', '0', 'file:x'],
+    ['format', '--uuid', '12', 'file:x'], ['format', '--name', 'x' * 64, 'file:x'],
+    ['dump', 'file:a', 'file:b'], ['check', 'file:a', 'file:b'],
 ]
 
 
