@@ -298,6 +298,8 @@ static void parse_texts(struct parse *p)
 		found(p, DAMAGE_SUPER_NAME, AT(name), 0);
 	if (!layout_is_text(s->creator, sizeof(s->creator)))
 		found(p, DAMAGE_SUPER_CREATOR, AT(creator), 0);
+	if (s->compat & ~PORTAL_COMPAT_KNOWN)
+		return;		/* of features that are ignored here */
 	for (i = 0; i < sizeof(s->reserved0); i++)
 		if (s->reserved0[i]) {
 			found(p, DAMAGE_SUPER_RESERVED, AT(reserved0) + i, s->reserved0[i]);

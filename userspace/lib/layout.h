@@ -24,7 +24,7 @@
 	D(SUPER_CHECKSUM, "superblock-checksum", "its checksum does not fit its bytes") \
 	D(SUPER_VERSION, "superblock-version", "not a version of the layout that is known here") \
 	D(SUPER_SIZE, "superblock-size", "more than the region has, or not whole units of 64 KiB") \
-	D(SUPER_PROTECTED, "superblock-protected", "the protected part does not hold just the tables, in whole units") \
+	D(SUPER_PROTECTED, "superblock-protected", "the protected part is not whole units of 64 KiB within the region") \
 	D(SUPER_INCARNATION, "superblock-incarnation", "is 0") \
 	D(SUPER_UUID, "superblock-uuid", "is all 0") \
 	D(SUPER_NAME, "superblock-name", "not a zero-padded text") \

@@ -59,6 +59,8 @@ install-lib: $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 		$(top)/userspace/include/vmportal_ring.h $(DESTDIR)$(PREFIX)/include/
 	$(Q)install -m 644 $(top)/uapi/linux/portal.h $(top)/uapi/linux/portal_layout.h \
 		$(DESTDIR)$(PREFIX)/include/linux/
+	$(Q)install -D -m 644 $(top)/userspace/man/portal-layout.5 \
+		$(DESTDIR)$(MANDIR)/man5/portal-layout.5
 	$(Q)for n in 3 4 7; do \
 		install -d $(DESTDIR)$(MANDIR)/man$$n && \
 		install -m 644 $(top)/userspace/man/*.$$n $(DESTDIR)$(MANDIR)/man$$n/ || exit 1; \

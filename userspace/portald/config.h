@@ -51,6 +51,8 @@ struct portal_conf {
 	unsigned int connect_rate;	/* per second, 0: no limit */
 	uint64_t hugepages;		/* page size, 1: the system's default, 0: none */
 	unsigned int prealloc;		/* bool */
+	unsigned int managed;		/* bool: laid out by portal-layout(5) */
+	unsigned int sessions;		/* of each machine, 0: what fits */
 	uid_t owner;			/* -1: leave */
 	gid_t group;			/* -1: leave */
 	unsigned int mode;
@@ -78,6 +80,9 @@ int conf_finish(struct portal_conf *p, struct err *e);
 int conf_load(struct config *c, const char *path, struct err *e);
 
 void conf_free(struct config *c);
+
+/* Machines that a managed portal @p has slots for. */
+unsigned int conf_peers(const struct portal_conf *p);
 
 /* Descriptors that portal @p may need at most. */
 unsigned int conf_fds(const struct portal_conf *p);

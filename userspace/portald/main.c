@@ -25,7 +25,7 @@ enum {
 /* --NAME that go to conf_set(); their order is that of OPT_KEY + n. */
 static const char *const key_options[] = {
 	"size", "vectors", "host-peers", "max-guests", "hugepages", "prealloc", "owner",
-	"group", "mode", "stall-timeout", "connect-rate", "first-guest-id",
+	"group", "mode", "stall-timeout", "connect-rate", "first-guest-id", "managed", "sessions",
 };
 
 static const struct argp_option options[] = {
@@ -53,6 +53,9 @@ static const struct argp_option options[] = {
 	  "Cut a client that reads nothing for S seconds (30)", 2 },
 	{ "connect-rate", OPT_KEY + 10, "N", 0, "Connects per second, 0 for no limit (50)", 2 },
 	{ "first-guest-id", OPT_KEY + 11, "ID", OPTION_HIDDEN, NULL, 2 },
+	{ "managed", OPT_KEY + 12, "yes|no", OPTION_ARG_OPTIONAL,
+	  "Lay it out as a managed portal, portal-layout(5)", 2 },
+	{ "sessions", OPT_KEY + 13, "N", 0, "managed: sessions of each machine (64, or what fits)", 2 },
 	{ NULL, 0, NULL, 0, "status:", 3 },
 	{ "json", OPT_JSON, NULL, 0, "Print JSON", 3 },
 	{ NULL, 0, NULL, 0, "Help:", -1 },

@@ -219,8 +219,8 @@ static void announce(const struct portal *p)
 			 "an earlier portald (pid %d) did not end cleanly: its region is lost; guests still on it keep exchanging among themselves, new guests and all processes get a new region; to bring the others here, end and start their QEMU (a reboot inside the guest is not enough)",
 			 p->l.stale_pid);
 	log_line(LOG_INFO, c->name,
-		 "serving %" PRIu64 " KiB, %u vectors, host ids %u, guests up to %u from id %u, on %s and %s",
-		 c->size >> 10, c->vectors, c->host_peers, c->max_guests, p->next_id,
+		 "serving %" PRIu64 " KiB%s, %u vectors, host ids %u, guests up to %u from id %u, on %s and %s",
+		 c->size >> 10, c->managed ? ", managed" : "", c->vectors, c->host_peers, c->max_guests, p->next_id,
 		 p->l.guest.path, p->l.host.path);
 	if ((c->max_guests + c->host_peers) * c->vectors > QEMU_FDS)
 		log_line(LOG_NOTICE, c->name,

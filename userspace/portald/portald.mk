@@ -3,7 +3,8 @@
 # portald: the host's daemon. Needs libsystemd, libinih and json-c.
 
 portald_src  := $(wildcard $(top)/userspace/portald/*.c)
-portald_obj  := $(patsubst $(top)/userspace/%.c,$(O)/obj/%.o,$(portald_src))
+# The layout of managed portals is the library's, and needs nothing else of it.
+portald_obj  := $(patsubst $(top)/userspace/%.c,$(O)/obj/%.o,$(portald_src)) $(O)/obj/lib/layout.o
 portald_deps := libsystemd inih json-c
 EXTRA_portald = $(shell $(PKG_CONFIG) --cflags $(portald_deps))
 

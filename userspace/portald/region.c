@@ -6,8 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#include <lib/layout.h>
 
 #include "region.h"
 
@@ -88,6 +92,45 @@ static int reserve_huge(int fd, const struct portal_conf *p, uint64_t page, stru
 	return 0;
 }
 
+static int name_layout(struct portal_super *s, const struct portal_conf *p, struct err *e)
+{
+	struct timespec now;
+
+	do {
+		if (getrandom(&s->incarnation, sizeof(s->incarnation), 0) < 0 ||
+		    getrandom(s->uuid, sizeof(s->uuid), 0) < 0)
+			return err_set(e, "getrandom: %s", strerror(errno));
+	} while (!s->incarnation);
+	s->uuid[6] = (s->uuid[6] & 0x0f) | 0x40;	/* RFC 9562: version 4 */
+	s->uuid[8] = (s->uuid[8] & 0x3f) | 0x80;
+	strcpy(s->name, p->name);
+	snprintf(s->creator, sizeof(s->creator), "portald %s", VMP_VERSION);
+	clock_gettime(CLOCK_REALTIME, &now);
+	s->created = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	return 0;
+}
+
+/* Lays the fresh region out as portal-layout(5) has it; nobody else has it yet. */
+static int format(int fd, const struct portal_conf *p, struct err *e)
+{
+	struct portal_super s = { 0 };
+	void *map;
+	int ret;
+
+	/* conf_finish() has made sure that there is room. */
+	if (layout_plan(&s, p->size, conf_peers(p), p->sessions, 0) < 0)
+		return err_set(e, "managed: no room for the tables");
+	if (name_layout(&s, p, e) < 0)
+		return -1;
+	/* All of it: a mapping of huge pages has whole ones. */
+	map = mmap(NULL, p->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return err_set(e, "managed: cannot map the region: %s", strerror(errno));
+	ret = layout_write(map, &s, 0);
+	munmap(map, p->size);
+	return ret < 0 ? err_set(e, "managed: the region is not fresh") : 0;
+}
+
 static int set_up(int fd, const struct portal_conf *p, uint64_t page, struct err *e)
 {
 	/*
@@ -102,6 +145,8 @@ static int set_up(int fd, const struct portal_conf *p, uint64_t page, struct err
 	if (p->prealloc && fallocate(fd, 0, 0, (off_t)p->size) < 0)
 		return err_set(e, "prealloc: no room for %" PRIu64 " bytes: %s; free some memory, or prealloc = no",
 			       p->size, strerror(errno));
+	if (p->managed && format(fd, p, e) < 0)
+		return -1;
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return err_set(e, "cannot seal the region: %s", strerror(errno));
 	return 0;

@@ -42,6 +42,7 @@ static struct json_object *portal_json(struct portal *p)
 	json_object_object_add(o, "host_socket", json_object_new_string(p->l.host.path));
 	add_int(o, "size", p->conf.size);
 	add_int(o, "vectors", p->conf.vectors);
+	json_object_object_add(o, "managed", json_object_new_boolean(p->conf.managed));
 	add_int(o, "hugepages", p->conf.hugepages);
 	add_int(o, "host_peers", p->conf.host_peers);
 	add_int(o, "max_guests", p->conf.max_guests);

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <lib/layout.h>
+
 #include "config.h"
 
 int err_set(struct err *e, const char *fmt, ...)
@@ -210,6 +212,8 @@ static const struct key {
 	KEY(owner, set_owner, 0, 0),
 	KEY(group, set_group, 0, 0),
 	KEY(mode, set_mode, 0, 0777),
+	KEY(managed, set_bool, 0, 0),
+	KEY(sessions, set_number, 1, 65536),
 };
 
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
@@ -252,6 +256,26 @@ int conf_set(struct portal_conf *p, const char *key, const char *value, struct e
 	return err_set(e, "%s: %s", keys[i].name, inner.text);
 }
 
+/* Whether the region has room for its tables. */
+static int check_layout(const struct portal_conf *p, struct err *e)
+{
+	struct portal_super s = { 0 };
+
+	if (!p->managed)
+		return given(p, "sessions") ? err_set(e, "portal '%s': sessions are a managed portal's: add managed = yes",
+						      p->name) : 0;
+	switch (layout_plan(&s, p->size, conf_peers(p), p->sessions, 0)) {
+	case 0:
+		return 0;
+	case -EFBIG:
+		return err_set(e, "portal '%s': size is too small for a managed portal with %u guests: make it larger, or max_guests or sessions fewer",
+			       p->name, p->max_guests);
+	default:
+		return err_set(e, "portal '%s': (max_guests + 1) x sessions is above %u, or max_guests above %u", p->name,
+			       PORTAL_MAX_SESSIONS, PORTAL_MAX_PEERS - 1);
+	}
+}
+
 int conf_finish(struct portal_conf *p, struct err *e)
 {
 	unsigned int room = QEMU_FDS / p->vectors;
@@ -269,7 +293,13 @@ int conf_finish(struct portal_conf *p, struct err *e)
 	if (p->first_guest_id < p->host_peers)
 		return err_set(e, "portal '%s': first_guest_id %u is inside the host's block 0..%u",
 			       p->name, p->first_guest_id, p->host_peers - 1);
-	return 0;
+	return check_layout(p, e);
+}
+
+/* Machines: the host, and each guest. */
+unsigned int conf_peers(const struct portal_conf *p)
+{
+	return 1 + p->max_guests;
 }
 
 unsigned int conf_fds(const struct portal_conf *p)
@@ -292,5 +322,6 @@ bool conf_same(const struct portal_conf *a, const struct portal_conf *b)
 	       a->stall_timeout == b->stall_timeout &&
 	       a->connect_rate == b->connect_rate && a->hugepages == b->hugepages &&
 	       a->prealloc == b->prealloc && a->owner == b->owner &&
-	       a->group == b->group && a->mode == b->mode;
+	       a->group == b->group && a->mode == b->mode && a->managed == b->managed &&
+	       a->sessions == b->sessions;
 }

@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import random
+import re
 import struct
 import time
 
@@ -219,6 +220,15 @@ def crc32c(data):
         for _ in range(8):
             crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
     return crc ^ 0xffffffff
+
+
+@point('every name of a damage is in portal-layout(5)')
+def _(stack):
+    names = re.findall(r'D\(\w+, "([^"]+)"', open(TOP + '/userspace/lib/layout.h').read())
+    page = open(TOP + '/userspace/man/portal-layout.5').read().replace('\\-', '-')
+    check(len(names) > 70, names)
+    for n in names:
+        check(re.search(r'(?m)^%s ' % n, page), n)
 
 
 @point('the checksum is CRC-32C of the 4096 bytes, its own four taken as zero')

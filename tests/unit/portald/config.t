@@ -51,6 +51,12 @@ OPTIONS = [
     (['--size', '1M', '--mode', '7777'], ['octal mode']),
     (['--size', '1M', '--hugepages=3M'], ['hugepages', '2M']),
     (['--size', '1M', '--config', '/dev/null'], ['leave out --config']),
+    (['--size', '1M', '--managed=perhaps'], ['managed', 'neither yes nor no']),
+    (['--size', '1M', '--sessions', '4'], ['sessions', 'managed = yes']),
+    (['--size', '1M', '--managed', '--sessions', '0'], ['sessions', '1 to 65536']),
+    (['--size', '128K', '--managed'], ['too small for a managed portal']),
+    (['--size', '1M', '--managed', '--sessions', '500'], ['too small', 'sessions fewer']),
+    (['--size', '1G', '--managed', '--sessions', '5000'], ['(max_guests + 1) x sessions', '65536']),
 ]
 
 
@@ -113,6 +119,8 @@ prealloc = yes
 owner = root
 group = root
 mode = 0666
+managed = yes
+sessions = 12
 # another
 [two]
   size=1GiB ; indented, and a comment
