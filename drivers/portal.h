@@ -41,6 +41,13 @@ struct portal;
  *	NULL: no doorbells can be rung.
  * @peer_id: this machine's id now, or PORTAL_PEER_NONE. Same context as @ring.
  *	NULL: PORTAL_PEER_NONE.
+ * @open_rings: begin a new conversation on @vector's packet rings, for a process that
+ *	has just taken them; nobody has them mapped, so portal_set_rings() is allowed.
+ *	Process context, read lock held; never called twice for a vector without
+ *	@close_rings between, except that a @close_rings may be left out during a
+ *	pause. It may wait for the host as long as the bus does. Returns 0 or -errno,
+ *	which the process gets. NULL: rings stay as they are.
+ * @close_rings: the process and its mappings are gone. Same context. NULL: as above.
  * @flush: for fsync(), fdatasync() and msync(): put what was stored to the region
  *	before on stable storage. Process context, read lock held, concurrently. It
  *	may wait for the device, killable, provided that the transport ends every
@@ -53,6 +60,8 @@ struct portal;
 struct portal_ops {
 	int (*ring)(void *priv, u32 peer, u32 vector);
 	u32 (*peer_id)(void *priv);
+	int (*open_rings)(void *priv, u32 vector);
+	void (*close_rings)(void *priv, u32 vector);
 	int (*flush)(void *priv);
 };
 
@@ -66,10 +75,27 @@ struct portal_extent {
 	u64 len;
 };
 
+/**
+ * struct portal_rings - the packet rings of one vector
+ * @send: physical address of the ring to the other side: a header page, then data,
+ *	contiguous pages of this kernel's RAM
+ * @recv: of the ring from the other side
+ * @shared: they are mapped decrypted in a confidential guest
+ */
+struct portal_rings {
+	phys_addr_t send;
+	phys_addr_t recv;
+	bool shared;
+};
+
 /* portal_desc.flags */
 
-/* Extents are this kernel's own RAM in the direct map, not shared with a host. */
+/* Extents are this kernel's own RAM in the direct map. */
 #define PORTAL_DESC_RAM		BIT(0)
+/* With PORTAL_DESC_RAM: a host shares them, so a confidential guest has decrypted them. */
+#define PORTAL_DESC_SHARED	BIT(1)
+/* Who uses it reaches all memory of this machine: open() needs CAP_SYS_RAWIO. */
+#define PORTAL_DESC_RAWIO	BIT(2)
 
 /**
  * struct portal_desc - what a transport has
@@ -81,10 +107,14 @@ struct portal_extent {
  *	comes back with it gets the same N
  * @extents: the region's pieces in order of offset; copied by the core. BARs and
  *	other device memory must never have been given struct pages for this
- * @nr_extents: at least 1
+ * @nr_extents: 0: no region, which only a portal with @rings may have
  * @vectors: receive vectors, 0 .. PORTAL_MAX_VECTORS
  * @max_peers: peer ids are below this; 0: not known
  * @flags: PORTAL_DESC_*
+ * @rings: packet rings, one for each vector; copied. Needs @ops->ring. NULL: none
+ * @send_size: bytes of each ring to the other side, header page included, at least two
+ *	pages and whole ones
+ * @recv_size: of each ring from the other side
  * @doorbell_page: physical address of a page that user space may map to ring
  *	without a system call, or 0. The transport vouches that the whole page
  *	belongs to it and that nothing but ringing can be done through it
@@ -101,6 +131,9 @@ struct portal_desc {
 	u32 vectors;
 	u32 max_peers;
 	u32 flags;
+	const struct portal_rings *rings;
+	u32 send_size;
+	u32 recv_size;
 	phys_addr_t doorbell_page;
 	u32 doorbell_format;
 	u32 doorbell_register;
@@ -172,6 +205,14 @@ void portal_resume(struct portal *p);
  * May sleep. For a transport that can place its memory elsewhere if not.
  */
 bool portal_is_write_back(phys_addr_t start);
+
+/**
+ * portal_set_rings() - the rings of a vector lie elsewhere now, or anew
+ *
+ * Only while nobody can have them mapped: in ops->open_rings of this vector, or
+ * between portal_pause() and portal_resume(). Their sizes stay.
+ */
+void portal_set_rings(struct portal *p, u32 vector, const struct portal_rings *rings);
 
 /* N of /dev/portalN, for log messages; -1 before portal_add(). */
 int portal_number(const struct portal *p);

@@ -10,6 +10,7 @@
 #include <linux/device.h>
 #include <linux/list.h>
 #include <linux/mm_types.h>
+#include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -74,6 +75,17 @@ struct portal_vector {
 	bool closed;
 } ____cacheline_aligned_in_smp;
 
+/**
+ * struct portal_vector_rings - a vector's packet rings
+ * @rings: where they are; changes only while nobody can have them mapped
+ * @owner: the file that has them, or NULL. Written under portal.rings_lock; a file
+ *	finds itself here without it
+ */
+struct portal_vector_rings {
+	struct portal_rings rings;
+	struct portal_handle *owner;
+};
+
 struct portal {
 	struct device dev;
 	const struct portal_ops *ops;	/* the transport's, as is priv: */
@@ -93,6 +105,11 @@ struct portal {
 	u64 size;
 	unsigned int nr_pieces;
 	struct portal_piece *pieces;	/* in order of offset, without gaps */
+
+	struct mutex rings_lock;	/* who owns which rings */
+	struct portal_vector_rings *rings;	/* one per vector, or NULL */
+	u32 send_size;
+	u32 recv_size;
 
 	phys_addr_t doorbell_page;
 	u32 doorbell_format;
@@ -214,6 +231,13 @@ bool portal_readable(struct portal_handle *h);
 int portal_collect(struct portal_handle *h, struct portal_event *ev, int max);
 void portal_give_back(struct portal_handle *h, const struct portal_event *ev, int n);
 __poll_t portal_poll(struct file *file, struct poll_table_struct *wait);
+
+/* rings.c */
+int portal_rings_init(struct portal *p, const struct portal_desc *desc);
+int portal_rings_take(struct portal_handle *h, struct portal_packets *args);
+void portal_rings_release(struct portal_handle *h);
+struct portal_vector_rings *portal_rings_at(const struct portal *p, u64 offset, u64 len);
+phys_addr_t portal_rings_phys(const struct portal *p, u64 offset);
 
 /* region.c */
 int portal_region_init(struct portal *p, const struct portal_desc *desc);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Open files, of /dev/portalN and windows: their life, and the table of what they can do. */
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -33,6 +34,7 @@ void portal_handle_free(struct portal_handle *h)
 {
 	struct portal *p = h->portal;
 
+	portal_rings_release(h);
 	portal_handle_vectors_exit(h);
 	if (h->zero_page)
 		__free_page(h->zero_page);
@@ -71,6 +73,10 @@ static int portal_open(struct inode *inode, struct file *file)
 
 	if (!p)
 		return -ENXIO;
+	if ((p->flags & PORTAL_DESC_RAWIO) && !capable(CAP_SYS_RAWIO)) {
+		put_device(&p->dev);
+		return -EPERM;
+	}
 
 	h = portal_handle_whole(p);
 	put_device(&p->dev);

@@ -30,6 +30,7 @@ union portal_args {
 	struct portal_eventfd eventfd;
 	struct portal_file file;
 	struct portal_window window;
+	struct portal_packets packets;
 };
 
 /* What a file's PORTAL_INFO promises: of the portal's, what a window includes. */
@@ -38,7 +39,7 @@ static u32 portal_handle_caps(const struct portal_handle *h)
 	u32 caps = h->portal->caps;
 
 	if (h->window)
-		caps &= ~PORTAL_CAP_DOORBELL_PAGE;
+		caps &= ~(PORTAL_CAP_DOORBELL_PAGE | PORTAL_CAP_PACKETS);
 	if (!h->nr_bells)
 		caps &= ~PORTAL_CAP_DOORBELL;
 	if (!h->nr_vectors)
@@ -212,6 +213,24 @@ static int portal_ioctl_window(struct file *file, union portal_args *args)
 	return ret;
 }
 
+static int portal_ioctl_packets(struct file *file, union portal_args *args)
+{
+	const fmode_t both = FMODE_READ | FMODE_WRITE;
+	struct portal_handle *h = file->private_data;
+
+	if (args->packets.flags)
+		return -EOPNOTSUPP;
+	if (args->packets.reserved)
+		return -EINVAL;
+	if ((file->f_mode & both) != both || h->window)
+		return -EACCES;
+	if (!(h->portal->caps & PORTAL_CAP_PACKETS))
+		return -EOPNOTSUPP;
+	if (args->packets.vector >= h->portal->nr_vectors)
+		return -EINVAL;
+	return portal_rings_take(h, &args->packets);
+}
+
 /**
  * struct portal_ioctl_op - one ioctl
  * @size: of the structure as this kernel knows it
@@ -242,6 +261,7 @@ static const struct portal_ioctl_op portal_ioctl_ops[] = {
 	IOCTL_OP(PORTAL_EVENTFD, portal_ioctl_eventfd, struct portal_eventfd, fd, false),
 	IOCTL_OP(PORTAL_FILE, portal_ioctl_file, struct portal_file, flags, false),
 	IOCTL_OP(PORTAL_WINDOW, portal_ioctl_window, struct portal_window, nr_bells, false),
+	IOCTL_OP(PORTAL_PACKETS, portal_ioctl_packets, struct portal_packets, recv_size, true),
 };
 
 long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -28,6 +28,7 @@
  * Locks, outer to inner
  *
  * portal_slots_lock   the table of numbers (number.c). A leaf.
+ * portal.rings_lock   who owns which packet rings (rings.c); portal.lock nests inside.
  * mmap_lock           of whoever maps and faults, by the caller.
  * portal.lock         rwsem. Read: "the portal is live and stays so", held
  *                     across transport callbacks and across the insertion of
@@ -87,6 +88,7 @@ static void portal_dev_release(struct device *dev)
 	if (p->inode)
 		portal_inode_free(p->inode);
 	kvfree(p->vectors);
+	kvfree(p->rings);
 	kvfree(p->pieces);
 	kfree(p);
 }
@@ -166,7 +168,11 @@ static bool portal_desc_valid(const struct portal_desc *desc)
 		return false;
 	if (!desc->identity[0] || strlen(desc->identity) >= PORTAL_IDENTITY_LEN)
 		return false;
-	if (desc->vectors > PORTAL_MAX_VECTORS || (desc->flags & ~PORTAL_DESC_RAM))
+	if (desc->vectors > PORTAL_MAX_VECTORS)
+		return false;
+	if (desc->flags & ~(PORTAL_DESC_RAM | PORTAL_DESC_SHARED | PORTAL_DESC_RAWIO))
+		return false;
+	if (!desc->nr_extents && !desc->rings)
 		return false;
 	if (!desc->doorbell_page)
 		return desc->doorbell_format == PORTAL_DOORBELL_NONE;
@@ -188,6 +194,8 @@ static u32 portal_desc_caps(const struct portal_desc *desc)
 		caps |= PORTAL_CAP_EVENTS;
 	if (desc->ops->flush)
 		caps |= PORTAL_CAP_FLUSH;
+	if (desc->rings)
+		caps |= PORTAL_CAP_PACKETS;
 	return caps;
 }
 
@@ -211,6 +219,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	p->dev.release = portal_dev_release;
 
 	init_rwsem(&p->lock);
+	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);
 	p->ops = desc->ops;
 	p->priv = priv;
@@ -228,6 +237,9 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	if (ret)
 		goto err_put;
 	ret = portal_vectors_init(p, desc->vectors);
+	if (ret)
+		goto err_put;
+	ret = portal_rings_init(p, desc);
 	if (ret)
 		goto err_put;
 

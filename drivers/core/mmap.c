@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Mappings of the region and of the doorbell page.
+ * Mappings of the region, of the doorbell page and of packet rings.
  *
  * Nothing is mapped at mmap(): a fault inserts entries, and only while the
  * portal is live, so that revocation has one place to close (main.c). Entries
@@ -41,20 +41,26 @@ static u64 portal_vma_offset(const struct vm_area_struct *vma, unsigned long add
 	       (addr - vma->vm_start);
 }
 
-static bool portal_is_doorbell(const struct portal *p, u64 offset)
+static bool portal_is_region(const struct portal *p, u64 offset)
 {
-	return offset >= p->size;
+	return offset < p->size;
 }
 
-/* The physical page behind @offset, whose bounds portal_mmap() has checked. */
+/*
+ * The physical page behind @offset, whose bounds portal_mmap() has checked. Inside
+ * portal_enter(): where rings are changes during a pause.
+ */
 static unsigned long portal_pfn(const struct portal *p, u64 offset)
 {
 	const struct portal_piece *piece;
 
-	if (portal_is_doorbell(p, offset))
+	if (portal_is_region(p, offset)) {
+		piece = portal_piece_at(p, offset);
+		return PHYS_PFN(piece->start + (offset - piece->offset));
+	}
+	if (offset - portal_doorbell_offset(p) < PAGE_SIZE)
 		return PHYS_PFN(p->doorbell_page);
-	piece = portal_piece_at(p, offset);
-	return PHYS_PFN(piece->start + (offset - piece->offset));
+	return PHYS_PFN(portal_rings_phys(p, offset));
 }
 
 /*
@@ -149,7 +155,7 @@ static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigne
 	    vma->vm_end - addr < PMD_SIZE)
 		return VM_FAULT_FALLBACK;
 	offset = portal_vma_offset(vma, addr);
-	if (portal_is_doorbell(p, offset))
+	if (!portal_is_region(p, offset))
 		return VM_FAULT_FALLBACK;
 
 	piece = portal_piece_at(p, offset);
@@ -170,7 +176,7 @@ static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigne
 /*
  * ptrace() and /proc/PID/mem, that is debuggers, which cannot pin such pages.
  * Through the core's own mapping; not for the doorbell page, where a look may
- * have effects. Returns the bytes copied.
+ * have effects, nor for rings, which are no part of it. Returns the bytes copied.
  */
 static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *buf, int len,
 			 int write)
@@ -183,7 +189,7 @@ static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *b
 
 	if (write && !(vma->vm_flags & VM_WRITE))
 		return -EACCES;
-	if (len <= 0 || portal_is_doorbell(p, offset))
+	if (len <= 0 || !portal_is_region(p, offset))
 		return -EIO;
 	piece = portal_piece_at(p, offset);
 	len = min_t(u64, len, piece->offset + piece->len - offset);
@@ -225,6 +231,25 @@ static int portal_mmap_doorbell(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
+/* The file holds the claim as long as this mapping holds the file. */
+static int portal_mmap_rings(struct file *file, struct vm_area_struct *vma)
+{
+	const fmode_t both = FMODE_READ | FMODE_WRITE;
+	struct portal_handle *h = file->private_data;
+	const struct portal_vector_rings *r;
+
+	r = portal_rings_at(h->portal, portal_vma_offset(vma, vma->vm_start),
+			    vma->vm_end - vma->vm_start);
+	if (!r)
+		return -EINVAL;
+	/* Pairs with portal_rings_take(): whoever owns them sees where they are. */
+	if ((file->f_mode & both) != both || smp_load_acquire(&r->owner) != h)
+		return -EACCES;
+	if (r->rings.shared)
+		vma->vm_page_prot = pgprot_decrypted(vma->vm_page_prot);
+	return 0;
+}
+
 static int portal_mmap_region(struct portal_handle *h, struct vm_area_struct *vma)
 {
 	unsigned long pages = h->length >> PAGE_SHIFT;
@@ -233,7 +258,7 @@ static int portal_mmap_region(struct portal_handle *h, struct vm_area_struct *vm
 	/* Neither subtraction can wrap: pgoff < pages at the second. */
 	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
 		return -EINVAL;
-	if (!(p->flags & PORTAL_DESC_RAM))
+	if (!(p->flags & PORTAL_DESC_RAM) || (p->flags & PORTAL_DESC_SHARED))
 		vma->vm_page_prot = pgprot_decrypted(vma->vm_page_prot);
 	/* Where the administrator leaves large entries to those who ask, this asks. */
 	if (p->caps & PORTAL_CAP_LARGE_PAGES)
@@ -256,6 +281,9 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 	if (!h->window && p->doorbell_page &&
 	    vma->vm_pgoff == portal_doorbell_offset(p) >> PAGE_SHIFT)
 		ret = portal_mmap_doorbell(file, vma);
+	else if (!h->window && p->rings &&
+		 vma->vm_pgoff > portal_doorbell_offset(p) >> PAGE_SHIFT)
+		ret = portal_mmap_rings(file, vma);
 	else
 		ret = portal_mmap_region(h, vma);
 	if (ret)

@@ -68,7 +68,9 @@ int portal_region_init(struct portal *p, const struct portal_desc *desc)
 {
 	unsigned int i;
 
-	if (!desc->nr_extents || !desc->extents)
+	if (!desc->nr_extents)
+		return 0;
+	if (!desc->extents)
 		return -EINVAL;
 
 	p->pieces = kvcalloc(desc->nr_extents, sizeof(*p->pieces), GFP_KERNEL);

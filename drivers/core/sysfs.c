@@ -61,6 +61,13 @@ static ssize_t vectors_show(struct device *dev, struct device_attribute *attr, c
 }
 static DEVICE_ATTR_RO(vectors);
 
+/* 1: open() needs CAP_SYS_RAWIO. udev leaves such a node to root. */
+static ssize_t rawio_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%d\n", !!(to_portal(dev)->flags & PORTAL_DESC_RAWIO));
+}
+static DEVICE_ATTR_RO(rawio);
+
 static ssize_t generation_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%u\n", (u32)atomic_read(&to_portal(dev)->generation));
@@ -93,6 +100,7 @@ static struct attribute *portal_attrs[] = {
 	&dev_attr_mode.attr,
 	&dev_attr_cache.attr,
 	&dev_attr_vectors.attr,
+	&dev_attr_rawio.attr,
 	&dev_attr_generation.attr,
 	&dev_attr_peer_id.attr,
 	NULL

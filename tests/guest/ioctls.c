@@ -19,7 +19,8 @@ static void layouts(void)
 {
 	ok(sizeof(struct portal_info) == 152 && sizeof(struct portal_ring) == 16 &&
 	   sizeof(struct portal_eventfd) == 16 && sizeof(struct portal_file) == 8 &&
-	   sizeof(struct portal_window) == 48 && sizeof(struct portal_event) == 16, "sizes of the structures (%zu-bit caller)",
+	   sizeof(struct portal_window) == 48 && sizeof(struct portal_packets) == 48 &&
+	   sizeof(struct portal_event) == 16, "sizes of the structures (%zu-bit caller)",
 	   8 * sizeof(void *));
 }
 
@@ -86,6 +87,7 @@ static const struct {
 	{ "PORTAL_EVENTFD", PORTAL_EVENTFD, sizeof(struct portal_eventfd) },
 	{ "PORTAL_FILE", PORTAL_FILE, sizeof(struct portal_file) },
 	{ "PORTAL_WINDOW", PORTAL_WINDOW, sizeof(struct portal_window) },
+	{ "PORTAL_PACKETS", PORTAL_PACKETS, sizeof(struct portal_packets) },
 };
 
 /* A call with the given size in a buffer of zeroes, but for one byte at mark. */
@@ -243,6 +245,82 @@ static void files(void)
 	close(f);
 }
 
+static int take_rings(int f, struct portal_packets *r)
+{
+	r->size = sizeof(*r);
+	return ioctl(f, PORTAL_PACKETS, r);
+}
+
+static bool maps(int f, uint64_t offset, size_t len, int prot, int want)
+{
+	void *map = mmap(NULL, len, prot, MAP_SHARED, f, (off_t)offset);
+	int e = map == MAP_FAILED ? errno : 0;
+
+	if (!e)
+		munmap(map, len);
+	return e == want;
+}
+
+/* Who may map which part of the rings of vector 0. */
+static void rings_mapped(int ro)
+{
+	struct portal_packets r = { 0 }, again = { 0 }, other = { 0 };
+	const int rw = PROT_READ | PROT_WRITE;
+	int f = open_portal(device, O_RDWR);
+	void *map;
+
+	ok(!take_rings(f, &r) && r.send_size >= 2 * (size_t)page &&
+	   r.recv_size >= 2 * (size_t)page &&
+	   r.send_size % page == 0 && r.recv_size % page == 0, "PORTAL_PACKETS");
+	ok(!take_rings(f, &again) && again.send_offset == r.send_offset &&
+	   again.recv_offset == r.recv_offset, "again, with the same answer");
+	fails(take_rings(fd, &other), EBUSY, "another file has the rings");
+	ok(maps(f, r.send_offset, r.send_size, rw, 0), "map the ring for sending");
+	ok(maps(f, r.send_offset + page, r.send_size - page, rw, 0), "its data");
+	ok(maps(f, r.recv_offset, r.recv_size, PROT_READ, 0), "the other, to read");
+	ok(maps(f, r.send_offset, r.send_size + page, rw, EINVAL), "not both at once");
+	ok(maps(f, r.recv_offset, r.recv_size + page, rw, EINVAL), "not beyond the end");
+	ok(maps(f, r.send_offset - page, page, rw, info.caps & PORTAL_CAP_DOORBELL_PAGE ? 0 : EINVAL),
+	   "not before the beginning");
+	ok(maps(f, r.send_offset + info.vectors * (r.send_size + r.recv_size), page, rw, EINVAL),
+	   "not behind the last vector's");
+	if (info.vectors > 1)
+		ok(maps(f, r.recv_offset + r.recv_size, page, rw, EACCES), "not another vector's");
+	ok(maps(fd, r.send_offset, r.send_size, rw, EACCES), "not without the claim");
+	ok(maps(ro, r.send_offset, r.send_size, PROT_READ, EACCES), "nor a read-only file");
+
+	map = mmap(NULL, page, rw, MAP_SHARED, f, (off_t)r.send_offset);
+	if (map == MAP_FAILED)
+		die("mmap");
+	close(f);
+	fails(take_rings(fd, &other), EBUSY, "a mapping holds the claim");
+	munmap(map, page);
+	f = open_portal(device, O_RDWR);
+	ok(!take_rings(f, &other), "which ends with the last mapping");
+	close(f);
+}
+
+static void packets(void)
+{
+	struct portal_packets r = { .flags = 1 };
+	int ro = open_portal(device, O_RDONLY);
+
+	fails(take_rings(fd, &r), EOPNOTSUPP, "PORTAL_PACKETS with a flag");
+	r = (struct portal_packets) { .reserved = 1 };
+	fails(take_rings(fd, &r), EINVAL, "PORTAL_PACKETS with a reserved member set");
+	r = (struct portal_packets) { 0 };
+	fails(take_rings(ro, &r), EACCES, "PORTAL_PACKETS on a read-only file");
+	r = (struct portal_packets) { .vector = info.vectors };
+	if (info.caps & PORTAL_CAP_PACKETS) {
+		fails(take_rings(fd, &r), EINVAL, "PORTAL_PACKETS of no vector");
+		rings_mapped(ro);
+	} else {
+		fails(take_rings(fd, &r), EOPNOTSUPP, "PORTAL_PACKETS where there are none");
+		ok(maps(fd, info.region_size + page, page, PROT_READ, EINVAL), "nor any to map");
+	}
+	close(ro);
+}
+
 static void reads(void)
 {
 	struct portal_event ev[2];
@@ -295,7 +373,9 @@ int main(int argc, char **argv)
 	output();
 	rings();
 	eventfds();
-	files();
+	if (info.region_size)
+		files();
+	packets();
 	reads();
 	ok(!memcmp(info.identity, get_info(fd).identity, sizeof(info.identity)),
 	   "the portal is as it was");

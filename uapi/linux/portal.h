@@ -236,8 +236,8 @@ struct portal_file {
  * One open file at a time has the rings of a vector (EBUSY: another has them). It
  * keeps them until its last reference goes, that is the last descriptor, mapping and
  * running call; asking again gives the same answer. Needs a file opened for reading
- * and writing, not a window (EACCES), as does each mapping, and mapping without this call gives
- * EACCES. The rings are as the last user left them, indices included; a portal that
+ * and writing, not a window (EACCES), as does each mapping, and mapping without this
+ * call gives EACCES. The rings are as the last user left them, indices included; a portal that
  * has CAP_SYS_RAWIO as a condition begins a new conversation with empty rings at each
  * such call, and may fail with what the bus says (ENODEV, EAGAIN, ENOMEM). After a
  * change of portal_info.generation rings are empty and begin anew.
