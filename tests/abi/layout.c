@@ -10,6 +10,7 @@
 #include <linux/portal_layout.h>
 #include <linux/portal_vmbus.h>
 #include <vmportal.h>
+#include <vmportal_packet.h>
 #include <vmportal_ring.h>
 
 #define S(type) printf("%s %u\n", #type, (unsigned int)sizeof(struct type))
@@ -203,7 +204,22 @@ static void library(void)
 	M(vmp_stats, sleeps); M(vmp_stats, syscalls);
 	V(VMP_PEER_NONE); V(VMP_RDONLY); V(VMP_ZERO_ON_REVOKE); V(VMP_CH_NO_SLEEP); V(VMP_MORE);
 	V(VMP_CAP_RING); V(VMP_CAP_EVENTS); V(VMP_CAP_DOORBELL_PAGE); V(VMP_CAP_LARGE_PAGES);
-	V(VMP_CAP_WRITE_BACK);
+	V(VMP_CAP_WRITE_BACK); V(VMP_CAP_PACKETS); V(VMP_CH_PACKETS);
+	S(vmp_packet);
+	M(vmp_packet, type); M(vmp_packet, flags); M(vmp_packet, extra); M(vmp_packet, id);
+	V(VMP_PACKET_DATA); V(VMP_PACKET_COMPLETION); V(VMP_PACKET_WANT_COMPLETION);
+}
+
+/* VMBus's own bytes: not ours to change. */
+static void packets(void)
+{
+	S(vmpk_ring);
+	M(vmpk_ring, write_index); M(vmpk_ring, read_index); M(vmpk_ring, interrupt_mask);
+	M(vmpk_ring, pending_send_sz); M(vmpk_ring, feature_bits);
+	S(vmpk_desc);
+	M(vmpk_desc, type); M(vmpk_desc, offset8); M(vmpk_desc, len8); M(vmpk_desc, flags);
+	M(vmpk_desc, id);
+	V(vmpk_bytes(0, 1)); V(vmpk_max(4096, 0)); V(vmpk_max(1 << 20, 8));
 }
 
 int main(void)
@@ -214,6 +230,7 @@ int main(void)
 	directory();
 	vmbus();
 	library();
+	packets();
 	looking();
 	return 0;
 }

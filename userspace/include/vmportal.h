@@ -142,6 +142,7 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
 #define VMP_CAP_DOORBELL_PAGE	(1U << 2) /* rings without a system call */
 #define VMP_CAP_LARGE_PAGES	(1U << 3) /* mapped by large pages */
 #define VMP_CAP_WRITE_BACK	(1U << 4) /* memory known to be write-back cached */
+#define VMP_CAP_PACKETS		(1U << 5) /* VMBus: VMP_CH_PACKETS works, on each vector */
 
 /* vmp_info.mode */
 #define VMP_MODE_RAW		0 /* the whole region is the applications' */
@@ -149,7 +150,7 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
 
 /**
  * struct vmp_info - what a portal is
- * @size: region size in bytes
+ * @size: region size in bytes; 0: no region (some VMBus devices)
  * @peer_id: this end's doorbell address, or VMP_PEER_NONE
  * @max_peers: peer ids are below this; 0: not known
  * @vectors: receive vectors
@@ -157,7 +158,8 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
  * @generation: counts resumes and resets of the device
  * @mode: VMP_MODE_*: as it was when the portal was opened; bytes that change later do
  *	not change it
- * @transport: "ivshmem", "loopback", "portald", "file", "memfd", "pair", "attach"
+ * @transport: "ivshmem", "vmbus", "loopback", "portald", "file", "memfd",
+ *	"pair", "attach"
  * @identity: which one of them, e.g. "pci-0000:00:04.0" or a path
  */
 struct vmp_info {
@@ -184,7 +186,7 @@ int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size);
  * @base: set to its address; the same at every call; valid until vmp_close()
  * @size: set to its size, may be NULL
  *
- * Read-only for VMP_RDONLY. What it holds may change at any time by any peer.
+ * Read-only for VMP_RDONLY. -EOPNOTSUPP: the portal has no region. What it holds may change at any time by any peer.
  */
 int vmp_map(struct vmp *p, void **base, size_t *size);
 
@@ -211,6 +213,7 @@ int vmp_eventfd(struct vmp *p, uint32_t vector);
 
 /* vmp_channel_opts.flags */
 #define VMP_CH_NO_SLEEP	(1U << 0) /* this end never sleeps: it polls, and needs no doorbell */
+#define VMP_CH_PACKETS	(1U << 1) /* over VMBus's packet rings of @vector, to the host's service */
 
 /**
  * struct vmp_channel_opts - where a channel lies and how it waits
@@ -222,7 +225,8 @@ int vmp_eventfd(struct vmp *p, uint32_t vector);
  *	within the data; 0 stands for where they begin
  * @length: bytes, at least 64 KiB; 0: to the end of the region (of the data). Both ends
  *	must give the same offset and length
- * @vector: receive vector to sleep on (one channel per vector), below 65536
+ * @vector: receive vector to sleep on (one channel per vector), below 65536; with
+ *	VMP_CH_PACKETS also whose rings: 0 the device's primary channel, then subchannels
  * @flags: VMP_CH_*
  * @spin_us: how long to spin before sleeping, microseconds; 0: adaptive
  */
@@ -246,6 +250,8 @@ struct vmp_channel_opts {
  * -EINVAL: options that do not fit; -EACCES: portal opened VMP_RDONLY, or the channel
  * would lie over a managed portal's tables; -EUCLEAN: a managed portal that is damaged;
  * -EPROTONOSUPPORT: one with features that this library does not know.
+ * -EOPNOTSUPP: the portal has no region, or, with VMP_CH_PACKETS, no packet rings.
+ * -EBUSY: another program, or channel, has these packet rings.
  */
 int vmp_channel_open(struct vmp_channel **ch, struct vmp *p,
 		     const struct vmp_channel_opts *o);
@@ -351,6 +357,62 @@ struct vmp_stats {
 
 void vmp_channel_stats(const struct vmp_channel *ch, struct vmp_stats *st,
 		       size_t st_size);
+
+/* ---- Packets: what VMBus has beyond messages ------------------------------ */
+
+/*
+ * A channel of VMP_CH_PACKETS carries the packets that every VMBus device speaks, between
+ * this program and the service on the host. All calls above work on it: a message is an
+ * in-band data packet with transaction id 0. Differences: a packet's length is a multiple
+ * of 8 bytes (shorter ones arrive with zeroes behind them); -EPIPE does not occur; after
+ * -EPROTO the device must be bound anew; -ECONNRESET: the machine was suspended, close and
+ * open again, what was in the rings is lost; what was sent with VMP_MORE is seen by the
+ * host only after the flush.
+ */
+
+/* vmp_packet.type: those in use today; others pass as they are */
+#define VMP_PACKET_DATA		6	/* in-band data */
+#define VMP_PACKET_COMPLETION	11	/* the answer to VMP_PACKET_WANT_COMPLETION */
+
+/* vmp_packet.flags */
+#define VMP_PACKET_WANT_COMPLETION 1	/* the receiver answers with the same id */
+
+/**
+ * struct vmp_packet - a packet's descriptor
+ * @type: VMP_PACKET_*
+ * @flags: VMP_PACKET_WANT_COMPLETION or 0; as received, all 16 bits
+ * @extra: how many bytes at the start of the buffer belong to the descriptor, a multiple
+ *	of 8; 0 for the types above
+ * @id: transaction id, the sender's choice; a completion bears that of its request
+ */
+struct vmp_packet {
+	uint16_t type;
+	uint16_t flags;
+	uint32_t extra;
+	uint64_t id;
+};
+
+/**
+ * vmp_packet_send() - send a packet with a descriptor of the caller's own
+ * @len: bytes at @buf, @pkt->extra included
+ *
+ * As vmp_send(). A type that names pages of this machine's memory makes the host use
+ * them. -EINVAL too for the one id that the driver keeps for itself
+ * (PORTAL_VMBUS_CONTROL in linux/portal_vmbus.h). -EOPNOTSUPP: not a channel of VMP_CH_PACKETS.
+ */
+int vmp_packet_send(struct vmp_channel *ch, const struct vmp_packet *pkt,
+		    const void *buf, size_t len, unsigned int flags, int timeout_ms);
+
+/* Answer a packet that wanted it: @id is the packet's. Counts as sending. */
+int vmp_packet_complete(struct vmp_channel *ch, uint64_t id, const void *buf, size_t len,
+			unsigned int flags, int timeout_ms);
+
+/* As vmp_recv(), and say what packet it was; @pkt->extra bytes come first. */
+ssize_t vmp_packet_recv(struct vmp_channel *ch, struct vmp_packet *pkt,
+			void *buf, size_t cap, int timeout_ms);
+
+/* What packet it is that vmp_peek() shows (without its extra bytes). -EINVAL: none. */
+int vmp_packet_peeked(struct vmp_channel *ch, struct vmp_packet *pkt);
 
 /* ---- Managed portals ------------------------------------------------------ */
 

@@ -37,7 +37,7 @@ static int read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *
 				return vmp_fail(-EINVAL, "vmp_channel_open: an option that this version of libvmportal does not know");
 	}
 	memcpy(o, from, from->size < sizeof(*o) ? from->size : sizeof(*o));
-	if (o->flags & ~VMP_CH_NO_SLEEP || o->reserved)
+	if (o->flags & ~(VMP_CH_NO_SLEEP | VMP_CH_PACKETS) || o->reserved)
 		return vmp_fail(-EINVAL, "vmp_channel_open: undefined flags 0x%x, or reserved is not 0", o->flags);
 	if (o->vector > 0xffff)
 		return vmp_fail(-EINVAL, "vmp_channel_open: vector %u: they are below 65536", o->vector);
@@ -56,11 +56,28 @@ static uint64_t lane_capacity(uint64_t length)
 	return cap;
 }
 
+/* Packet rings are somewhere else, and have no sides. */
+static int check_packets(const struct vmp *p, const struct vmp_channel_opts *o)
+{
+	if (o->side || o->offset || o->length)
+		return vmp_fail(-EINVAL, "vmp_channel_open: with VMP_CH_PACKETS, side, offset and length are 0: the rings are not in the region");
+	if (!(p->info.caps & VMP_CAP_PACKETS) || !p->ops->packets)
+		return vmp_fail(-EOPNOTSUPP, "%s %s: this portal has no packet rings; only VMBus (portal_vmbus) has",
+				p->info.transport, p->info.identity);
+	if (o->vector >= p->info.vectors || o->vector >= VMP_MAX_VECTORS)
+		return vmp_fail(-EINVAL, "%s: no vector %u; it has %u", p->info.identity, o->vector, p->info.vectors);
+	return 0;
+}
+
 static int check_area(struct vmp *p, struct vmp_channel_opts *o)
 {
 	uint64_t first, length;
-	int r = vmp_data(p, &first, &length);
+	int r;
 
+	if (!p->info.size)
+		return vmp_fail(-EOPNOTSUPP, "%s %s: this portal has no region; open the channel with VMP_CH_PACKETS",
+				p->info.transport, p->info.identity);
+	r = vmp_data(p, &first, &length);
 	if (r)
 		return r;
 	if (!o->offset)
@@ -111,6 +128,8 @@ static void lay_out(struct vmp_channel *ch, const struct vmp_channel_opts *o)
 static void free_channel(struct vmp_channel *ch)
 {
 	chan_waiters_close(ch);
+	if (ch->pk)
+		packet_close(ch);
 	pthread_mutex_destroy(&ch->lock);
 	free(ch);
 }
@@ -127,7 +146,7 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	*out = NULL;
 	r = read_opts(&o, opts);
 	if (!r)
-		r = check_area(p, &o);
+		r = o.flags & VMP_CH_PACKETS ? check_packets(p, &o) : check_area(p, &o);
 	if (r)
 		return r;
 	if (p->flags & VMP_RDONLY)
@@ -146,14 +165,21 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	ch->vector = o.vector;
 	ch->spin_fixed = (int64_t)o.spin_us * 1000;
 	ch->bells = p->info.caps & VMP_CAP_EVENTS && !(o.flags & VMP_CH_NO_SLEEP) &&
-		    p->info.peer_id != VMP_PEER_NONE;
-	lay_out(ch, &o);
+		    (p->info.peer_id != VMP_PEER_NONE || o.flags & VMP_CH_PACKETS);
 	r = new_incarnation(&ch->inc);
+	if (!r && o.flags & VMP_CH_PACKETS)
+		r = packet_open(ch);
+	else if (!r)
+		lay_out(ch, &o);
 	if (!r)
 		r = chan_waiters_init(ch);
 	if (r) {
 		free_channel(ch);
 		return r;
+	}
+	if (ch->pk) {
+		*out = ch;
+		return 0;
 	}
 	chan_announce(ch);
 	/* If the other end is there, or slept through our predecessor's end, it hears. */
@@ -171,7 +197,7 @@ VMP_API void vmp_channel_close(struct vmp_channel *ch)
 	 * Ours still? Then say so; a successor's words are not ours to write, nor, in a
 	 * child that inherited the channel, those of the process that opened it.
 	 */
-	if (ch->pid == getpid() &&
+	if (!ch->pk && ch->pid == getpid() &&
 	    load_relaxed((uint64_t *)&ch->me->incarnation) == ch->inc) {
 		if (load_relaxed(&ch->stage) != STAGE_OPEN && !ch->rx.ring.err)
 			vmpr_publish(&ch->rx.ring);
@@ -195,7 +221,8 @@ VMP_API int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms)
 		r = chan_step(ch);
 		if (!r && (r = chan_peer_state(ch)))
 			r = chan_fail(ch, r);
-		if (r || load_acquire(&ch->stage) == STAGE_SEND)
+		/* The other end of packet rings is the host, which is there. */
+		if (r || ch->pk || load_acquire(&ch->stage) == STAGE_SEND)
 			return r;
 		r = chan_wait(ch, TX, 0, &pt);
 		if (r)
@@ -205,7 +232,7 @@ VMP_API int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms)
 
 VMP_API size_t vmp_channel_max(const struct vmp_channel *ch)
 {
-	return (size_t)vmpr_max(ch->cap);
+	return ch->pk ? vmpk_max(ch->pk->tx.size, 0) : (size_t)vmpr_max(ch->cap);
 }
 
 VMP_API void vmp_channel_stats(const struct vmp_channel *ch, struct vmp_stats *st, size_t st_size)

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "internal.h"
+#include "vmportal_packet.h"
 #include "vmportal_ring.h"
 
 /* portal_chan_side.hello of this version of the layout. */
@@ -82,7 +83,29 @@ struct counts {
 };
 
 /**
+ * struct packets - what a channel has in place of a region: VMBus's packet rings
+ * @rings: where they are; @header: bytes of a header page as mapped
+ * @tx, @rx: the two ends; each is its direction's, but what vmpk_publish() touches
+ * @ready: committed packets end here; stored by the sender
+ * @batch: something may have been committed and not be published: whoever publishes
+ *	holds the channel's lock. The sender's
+ * @masked: we have set the interrupt mask. The receiver's
+ * @self, @other: stand in for what is in the region otherwise; nobody else sees them
+ */
+struct packets {
+	struct vmp_rings rings;
+	size_t header;
+	struct vmpk_tx tx;
+	struct vmpk_rx rx;
+	uint32_t ready;
+	bool batch;
+	bool masked;
+	struct portal_chan_side self, other;
+};
+
+/**
  * struct vmp_channel - one end
+ * @pk: packet rings: no lanes then, and no handshake; or NULL
  * @me, @peer: the two control structures; only our own is written
  * @lane_out, @lane_in: ring memory
  * @inc: this end's incarnation
@@ -105,6 +128,7 @@ struct counts {
  */
 struct vmp_channel {
 	struct vmp *p;
+	struct packets *pk;
 	struct portal_chan_side *me;
 	const struct portal_chan_side *peer;
 	unsigned char *lane_out;
@@ -214,6 +238,9 @@ struct patience {
 	int64_t deadline;
 };
 
+/* Senders of packets look for room now and then; tests of the signals say false. */
+extern bool chan_packet_naps;
+
 int chan_waiters_init(struct vmp_channel *ch);
 void chan_waiters_close(struct vmp_channel *ch);
 
@@ -245,9 +272,49 @@ static inline void chan_notify(struct vmp_channel *ch, enum dir d)
 		chan_ring(ch, d, n);
 }
 
+/* ---- packet.c ---- */
+
+int packet_open(struct vmp_channel *ch);
+void packet_close(struct vmp_channel *ch);
+
+/* One message, without waiting: payload bytes, or -EAGAIN with no text yet. */
+int64_t packet_try(struct vmp_channel *ch, const void **ptr);
+int packet_release(struct vmp_channel *ch);
+
+int packet_reserve(struct vmp_channel *ch, void **ptr, uint32_t extra, size_t len, int timeout_ms);
+int packet_commit(struct vmp_channel *ch, const struct vmpk_desc *d, uint32_t extra, size_t len,
+		  unsigned int flags);
+
+/* An ordinary message is an in-band packet, which nobody has to answer. */
+static inline int packet_commit_plain(struct vmp_channel *ch, size_t len, unsigned int flags)
+{
+	struct vmpk_desc d = { .type = VMPK_DATA_INBAND };
+
+	return packet_commit(ch, &d, 0, len, flags);
+}
+
+/* What is committed and owed: publish it, and signal if need be. 0, or a final error. */
+int packet_flush(struct vmp_channel *ch);
+
+/* Worth trying again in direction @d? */
+bool packet_look(struct vmp_channel *ch, enum dir d, uint64_t need);
+
+/* Before a sleep: "signal me", and a full fence; after it. */
+void packet_arm(struct vmp_channel *ch, enum dir d, uint64_t need);
+void packet_disarm(struct vmp_channel *ch, enum dir d);
+
+/* Are the rings those that we knew? 0, -ECONNRESET after a reset, -ENODEV. */
+int packet_check(struct vmp_channel *ch);
+
+/* ---- All ---- */
+
 /* What is owed for VMP_MORE. */
 static inline void chan_flush(struct vmp_channel *ch)
 {
+	if (unlikely(ch->pk)) {
+		packet_flush(ch);
+		return;
+	}
 	/* The other thread's debt, perhaps: with it we see, and pass on, its record. */
 	if (load_relaxed(&ch->owe) && __atomic_exchange_n(&ch->owe, 0, __ATOMIC_ACQ_REL))
 		chan_notify(ch, RX);

@@ -14,7 +14,7 @@
 
 #include "efd.h"
 #include "internal.h"
-#include "vmportal_ring.h"
+#include "vmportal_packet.h"
 
 /**
  * struct dev - an open portal device
@@ -88,6 +88,49 @@ static int dev_service(struct vmp *p)
 	return vmp_refresh(p);
 }
 
+/* A ring's header is a page of this kernel's, as in struct hv_ring_buffer. */
+static void *map_ring(int fd, uint64_t offset, uint64_t size, void **data, uint32_t *data_size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *ring;
+
+	if (size <= page || size - page > VMPK_SIZE_MAX) {
+		errno = EPROTO;
+		return NULL;
+	}
+	ring = vmp_map_twice(fd, offset, page, size - page);
+	if (ring) {
+		*data = (char *)ring + page;
+		*data_size = (uint32_t)(size - page);
+	}
+	return ring;
+}
+
+static int dev_packets(struct vmp *p, uint32_t vector, struct vmp_rings *r)
+{
+	struct portal_packets k = { .size = sizeof(k), .vector = vector };
+	struct dev *d = p->priv;
+	int err;
+
+	if (ioctl(d->fd, PORTAL_PACKETS, &k))
+		return vmp_fail(-errno, "%s: packet rings of vector %u: %s", p->info.identity, vector,
+				errno == EBUSY ? "another program has them" : strerror(errno));
+	r->send = map_ring(d->fd, k.send_offset, k.send_size, &r->send_data, &r->send_size);
+	r->recv = map_ring(d->fd, k.recv_offset, k.recv_size, &r->recv_data, &r->recv_size);
+	/* The other side is everybody who is not us. */
+	r->host = !p->info.peer_id;
+	if (r->send && r->recv)
+		return 0;
+	err = errno;
+	if (r->send)
+		vmp_unmap_twice(r->send, (size_t)sysconf(_SC_PAGESIZE), r->send_size);
+	if (r->recv)
+		vmp_unmap_twice(r->recv, (size_t)sysconf(_SC_PAGESIZE), r->recv_size);
+	r->send = r->recv = NULL;
+	return vmp_fail(-err, "%s: cannot map the packet rings of vector %u: %s", p->info.identity,
+			vector, strerror(err));
+}
+
 static void dev_close(struct vmp *p)
 {
 	struct dev *d = p->priv;
@@ -105,6 +148,7 @@ static const struct vmp_ops dev_ops = {
 	.eventfd = dev_eventfd,
 	.refresh = dev_refresh,
 	.service = dev_service,
+	.packets = dev_packets,
 	.close = dev_close,
 };
 
@@ -127,8 +171,10 @@ static int explain_open(const char *path, int err)
 	case ENODEV:
 		return vmp_fail(-err, "%s: the node is there but no device behind it: is the module loaded (modprobe portal_ivshmem)? a stale node can be removed",
 				path);
-	case EACCES:
 	case EPERM:
+		return vmp_fail(-err, "%s: a VMBus device of another class than vmportal's, which can reach all memory of this machine: it takes root (CAP_SYS_RAWIO)",
+				path);
+	case EACCES:
 		return vmp_fail(-err, "%s: permission denied: join the group of the node (usually 'portal'), or open read-only",
 				path);
 	default:
@@ -189,10 +235,10 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 				path, i.mode);
 	if (p->flags & VMP_ZERO_ON_REVOKE && ioctl(d->fd, PORTAL_FILE, &f))
 		return vmp_fail(-errno, "%s: no zeroed page in place of SIGBUS: %s", path, strerror(errno));
-	if (!i.region_size)
+	if (!i.region_size && !(i.caps & PORTAL_CAP_PACKETS))
 		return vmp_fail(-ENXIO, "%s: its region has no bytes: the BAR was not assigned (see dmesg; on q35 give the port pref64-reserve)",
 				path);
-	r = vmp_map_fd(p, d->fd, i.region_size, path);
+	r = i.region_size ? vmp_map_fd(p, d->fd, i.region_size, path) : 0;
 	if (r)
 		return r;
 	p->info.peer_id = i.peer_id;
@@ -207,7 +253,9 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 		p->info.caps |= VMP_CAP_EVENTS;
 	if (i.caps & PORTAL_CAP_LARGE_PAGES)
 		p->info.caps |= VMP_CAP_LARGE_PAGES;
-	if (i.cache == PORTAL_CACHE_WRITE_BACK)
+	if (i.caps & PORTAL_CAP_PACKETS && p->info.vectors)
+		p->info.caps |= VMP_CAP_PACKETS;
+	if (i.cache == PORTAL_CACHE_WRITE_BACK && i.region_size)
 		p->info.caps |= VMP_CAP_WRITE_BACK;
 	map_doorbell(p, d, &i);
 	snprintf(p->info.transport, sizeof(p->info.transport), "%.*s",

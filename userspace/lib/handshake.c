@@ -261,8 +261,14 @@ int chan_fail(struct vmp_channel *ch, int err)
 		if (r == -ENODEV)
 			err = r;
 	}
-	if (err == -EPROTO || err == -EBUSY || err == -ENODEV)
+	if (err == -EPROTO || err == -EBUSY || err == -ENODEV || (err == -ECONNRESET && ch->pk))
 		chan_die(ch, err);
+	if (ch->pk && err == -EPROTO)
+		return vmp_fail(err, "%s: the host broke VMBus's rules in a packet ring of vector %u, or somebody else writes there; bind the device anew",
+				who, ch->vector);
+	if (ch->pk && err == -ECONNRESET)
+		return vmp_fail(err, "%s: the packet rings were set up anew (suspend, reset); close this channel and open it again",
+				who);
 	switch (err) {
 	case -EPIPE:
 		return vmp_fail(err, "%s: the other end has closed the channel", who);
@@ -284,7 +290,7 @@ int chan_fail(struct vmp_channel *ch, int err)
 
 int chan_broken(struct vmp_channel *ch)
 {
-	int s = chan_peer_state(ch);
+	int s = ch->pk ? packet_check(ch) : chan_peer_state(ch);
 
 	return chan_fail(ch, s && s != -EPIPE ? s : -EPROTO);
 }

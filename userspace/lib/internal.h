@@ -21,6 +21,19 @@ struct portal_super;
 #define VMP_MAX_VECTORS	64U	/* receive vectors that one portal object serves */
 
 /**
+ * struct vmp_rings - the packet rings of one vector, mapped (see vmp_map_twice())
+ * @send, @recv: a header page each; @send_data, @recv_data: behind it
+ * @send_size, @recv_size: bytes of data
+ * @host: whose doorbell @vector signals the other end
+ */
+struct vmp_rings {
+	void *send, *recv;
+	void *send_data, *recv_data;
+	uint32_t send_size, recv_size;
+	uint32_t host;
+};
+
+/**
  * struct vmp_ops - one way to have a portal
  * @transport: its name in vmp_info
  * @ring: ring @vector of @peer; any thread, no lock held; does not block
@@ -32,6 +45,8 @@ struct portal_super;
  *	-ENODEV; does not block; any thread
  * @gone: how often @peer has left so far, as far as known; with its tenure (see
  *	linux/portal_layout.h): whether that one has. NULL: nobody tells
+ * @packets: claim and map the packet rings of @vector; lock held. They are unmapped by
+ *	vmp_unmap_twice(). NULL: there are none
  * @ring_calls: system calls of one ring, if not 1
  * @close: free what the backend holds; the region is unmapped before
  */
@@ -42,6 +57,7 @@ struct vmp_ops {
 	int (*refresh)(struct vmp *p);
 	int (*service)(struct vmp *p);
 	uint32_t (*gone)(struct vmp *p, uint32_t peer, uint64_t tenure);
+	int (*packets)(struct vmp *p, uint32_t vector, struct vmp_rings *r);
 	void (*close)(struct vmp *p);
 	bool keeps_eventfds;
 	unsigned int ring_calls;
@@ -62,6 +78,7 @@ struct vmp_ops {
  * @notice: an eventfd of our own, in every channel's sets: something that a sleeper in
  *	another thread must look at has happened; never read. -1: none could be had
  * @efd: eventfds given out so far, -1 otherwise; written under @lock
+ * @packet_vectors: a bit for each vector whose packet rings a channel has; under @lock
  */
 struct vmp {
 	const struct vmp_ops *ops;
@@ -78,6 +95,7 @@ struct vmp {
 	int notice;
 	pthread_mutex_t lock;
 	int efd[VMP_MAX_VECTORS];
+	uint64_t packet_vectors;
 };
 
 /* Take down the text for vmp_errmsg() and return @err, which is negative. */
@@ -104,6 +122,13 @@ int vmp_managed(struct vmp *p);
 
 /* Where channels may lie: all of a raw region, the data of a managed one. */
 int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length);
+
+/*
+ * Map a packet ring: its header page and @size bytes of data behind it from @offset of
+ * @fd, and the data once more right behind. The header's address, or NULL with errno.
+ */
+void *vmp_map_twice(int fd, uint64_t offset, size_t header, size_t size);
+void vmp_unmap_twice(void *ring, size_t header, size_t size);
 
 /* "64M" -> bytes; -EINVAL with a text. */
 int vmp_parse_size(const char *s, uint64_t *size);

@@ -53,6 +53,8 @@ int reserve_slowly(struct vmp_channel *ch, void **ptr, size_t len, int timeout_m
 	struct patience pt = { .timeout_ms = timeout_ms };
 	int r;
 
+	if (ch->pk)
+		return packet_reserve(ch, ptr, 0, len, timeout_ms);
 	if (len > vmp_channel_max(ch))
 		return too_long(ch, len);
 	for (;;) {
@@ -106,6 +108,8 @@ VMP_API int vmp_commit(struct vmp_channel *ch, size_t len, unsigned int flags)
 {
 	if (unlikely(flags & ~VMP_MORE))
 		return vmp_fail(-EINVAL, "vmp_commit: undefined flags 0x%x", flags);
+	if (unlikely(ch->pk))
+		return packet_commit_plain(ch, len, flags);
 	if (unlikely(load_acquire(&ch->stage) != STAGE_SEND || vmpr_commit(&ch->tx.ring, len)))
 		return vmp_fail(-EINVAL, "vmp_commit: %zu bytes, but fewer were reserved, or none", len);
 	committed(ch, len, flags);
@@ -125,6 +129,8 @@ VMP_API int vmp_send(struct vmp_channel *ch, const void *buf, size_t len,
 		return r;
 	if (len)
 		memcpy(ptr, buf, len);
+	if (unlikely(ch->pk))
+		return packet_commit_plain(ch, len, flags);
 	vmpr_commit(&ch->tx.ring, len);
 	committed(ch, len, flags);
 	return 0;
@@ -161,6 +167,8 @@ static int64_t rx_try(struct vmp_channel *ch, const void **ptr)
 
 	/* Pairs with the store in bind(): the ring is set up. */
 	if (unlikely(load_acquire(&ch->stage) == STAGE_OPEN)) {
+		if (ch->pk)
+			return packet_try(ch, ptr);
 		r = chan_step(ch);
 		if (r)
 			return r;
@@ -213,7 +221,9 @@ static inline void consumed(struct vmp_channel *ch, uint64_t len)
 {
 	count(&ch->rx.n.messages, 1);
 	count(&ch->rx.n.bytes, len);
-	if (unlikely(vmpr_release(&ch->rx.ring) == 1))
+	if (unlikely(ch->pk))
+		packet_release(ch);
+	else if (unlikely(vmpr_release(&ch->rx.ring) == 1))
 		chan_notify(ch, TX);
 }
 
@@ -221,6 +231,12 @@ VMP_API int vmp_release(struct vmp_channel *ch)
 {
 	struct vmpr_rx *r = &ch->rx.ring;
 
+	if (unlikely(ch->pk)) {
+		if (!ch->pk->rx.bytes)
+			return vmp_fail(-EINVAL, "vmp_release: no message was peeked");
+		consumed(ch, (ch->pk->rx.desc.len8 - ch->pk->rx.desc.offset8) * 8U);
+		return 0;
+	}
 	if (unlikely(load_acquire(&ch->stage) == STAGE_OPEN || r->end == r->pos))
 		return vmp_fail(-EINVAL, "vmp_release: no message was peeked");
 	consumed(ch, r->len);

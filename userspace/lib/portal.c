@@ -67,6 +67,29 @@ int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what)
 	return vmp_fix_mode(p, fd);
 }
 
+void *vmp_map_twice(int fd, uint64_t offset, size_t header, size_t size)
+{
+	const int prot = PROT_READ | PROT_WRITE, how = MAP_SHARED | MAP_FIXED;
+	char *at = mmap(NULL, header + 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int err;
+
+	if (at == MAP_FAILED)
+		return NULL;
+	if (mmap(at, header + size, prot, how, fd, (off_t)offset) == MAP_FAILED ||
+	    mmap(at + header + size, size, prot, how, fd, (off_t)(offset + header)) == MAP_FAILED) {
+		err = errno;
+		munmap(at, header + 2 * size);
+		errno = err;
+		return NULL;
+	}
+	return at;
+}
+
+void vmp_unmap_twice(void *ring, size_t header, size_t size)
+{
+	munmap(ring, header + 2 * size);
+}
+
 int vmp_parse_size(const char *s, uint64_t *size)
 {
 	unsigned long long n;
@@ -167,6 +190,9 @@ VMP_API int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size)
 
 VMP_API int vmp_map(struct vmp *p, void **base, size_t *size)
 {
+	if (!p->info.size)
+		return vmp_fail(-EOPNOTSUPP, "%s %s: this portal has no region to map",
+				p->info.transport, p->info.identity);
 	*base = p->base;
 	if (size)
 		*size = p->info.size;

@@ -90,6 +90,9 @@ static bool look(struct vmp_channel *ch, enum dir d, uint64_t need)
 {
 	int stage = load_acquire(&ch->stage);
 
+	if (unlikely(ch->pk))
+		return packet_look(ch, d, need);
+
 	/* A receiver too goes all the way: only then does it trust its doorbell. */
 	if (stage != STAGE_SEND) {
 		if (chan_step(ch))
@@ -146,21 +149,28 @@ static bool spin(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t limi
 
 /* ---- Sleeping -------------------------------------------------------------- */
 
-static void chan_arm(struct vmp_channel *ch, struct waiter *w)
+static void chan_arm(struct vmp_channel *ch, enum dir d, uint64_t need)
 {
+	struct waiter *w = chan_waiter(ch, d);
 	uint64_t n = w->epoch + 1;
 
 	if (!n)
 		n = 1;
 	store_relaxed(&w->epoch, n);
 	store_relaxed(w->armed, n);
+	if (unlikely(ch->pk)) {
+		packet_arm(ch, d, need);
+		return;
+	}
 	/* Pairs with the fence in chan_notify(). */
 	vmpr_full_fence();
 }
 
-static void chan_disarm(struct waiter *w)
+static void chan_disarm(struct vmp_channel *ch, enum dir d)
 {
-	store_relaxed(w->armed, 0);
+	store_relaxed(chan_waiter(ch, d)->armed, 0);
+	if (unlikely(ch->pk))
+		packet_disarm(ch, d);
 }
 
 /* epoll_wait() with nanoseconds where the kernel can (5.11), else rounded up to ms. */
@@ -222,11 +232,11 @@ static int unexplained(struct vmp_channel *ch)
 		return 0;
 	/* Both threads may come here: the older answer must not be published last. */
 	pthread_mutex_lock(&ch->lock);
-	r = vmp_refresh(ch->p);
+	r = ch->pk ? packet_check(ch) : vmp_refresh(ch->p);
 	pthread_mutex_lock(&ch->p->lock);
 	now = ch->p->info.generation;
 	pthread_mutex_unlock(&ch->p->lock);
-	if (!r && now != load_relaxed(&ch->generation)) {
+	if (!r && !ch->pk && now != load_relaxed(&ch->generation)) {
 		store_relaxed(&ch->trusted, 0);
 		store_relaxed(&ch->introduced, 0);
 		chan_set_address(ch);
@@ -256,6 +266,8 @@ static int woken(struct vmp_channel *ch, enum dir d, int bits)
 	return r ? chan_fail(ch, r) : 0;
 }
 
+bool chan_packet_naps = true;
+
 /*
  * How long the next sleep may be. For ever only if whoever has something for us can
  * ring us and has shown it.
@@ -266,6 +278,12 @@ static int64_t next_nap(struct vmp_channel *ch, struct waiter *w)
 	int64_t last = ch->bells ? NAP_LAST : POLL_LAST;
 	int64_t ns, more;
 
+	/*
+	 * A host's signal is there from the start. But for room: QEMU (7.2 to 11) does
+	 * not signal room when it has emptied the ring, so a sender looks by itself too.
+	 */
+	if (ch->pk && ch->bells && (w == &ch->rx.w || !chan_packet_naps))
+		return FOR_EVER;
 	if (ch->bells && load_relaxed(&ch->trusted) && load_relaxed(&ch->stage) == STAGE_SEND)
 		return FOR_EVER;
 	ns = w->nap_ns ? w->nap_ns : first;
@@ -345,13 +363,13 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 	int bits;
 
 	if (ch->bells)
-		chan_arm(ch, w);
+		chan_arm(ch, d, need);
 	else
 		vmpr_full_fence();
 	before_sleep(ch, published);
 	if (look(ch, d, need)) {
 		if (ch->bells)
-			chan_disarm(w);
+			chan_disarm(ch, d);
 		return 0;
 	}
 	ns = next_nap(ch, w);
@@ -361,7 +379,7 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 	t = ns == FOR_EVER ? now_ns() : 0;
 	bits = collect(w->ep, ns < left ? ns : left);
 	if (ch->bells)
-		chan_disarm(w);
+		chan_disarm(ch, d);
 	if (ns == FOR_EVER)
 		adapt(w, now_ns() - t, copy_ns(ch, d, need));
 	if (bits < 0)
@@ -412,7 +430,7 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 	if (!bits || bits == (int)WOKE_TIMER)
 		hail_again(ch, w);
 	if (ch->bells)
-		chan_arm(ch, w);
+		chan_arm(ch, d, need);
 	else
 		vmpr_full_fence();
 	before_sleep(ch, published);
@@ -426,7 +444,8 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 	}
 	ns = next_nap(ch, w);
 	oe = load_relaxed(&o->epoch);
-	if (oe && oe != load_relaxed(&o->kicked) && load_acquire(orung) == oe) {
+	if (oe && oe != load_relaxed(&o->kicked) &&
+	    (ch->pk ? bits & (int)WOKE_BELL : load_acquire(orung) == oe)) {
 		/*
 		 * The event that we have just cleared may have been for the other
 		 * direction. Once for each of its arms: perhaps nobody wants it.
