@@ -297,7 +297,8 @@ static void bad_options(void **state)
 		{ { .vector = 1 }, -EINVAL },
 		{ { .vector = 65536, .flags = VMP_CH_NO_SLEEP }, -EINVAL },
 		{ { .size = 39 }, -EINVAL },
-		{ { .flags = 2 }, -EINVAL },
+		{ { .flags = 4 }, -EINVAL },
+		{ { .flags = VMP_CH_PACKETS }, -EOPNOTSUPP },
 		{ { .reserved = 1 }, -EINVAL },
 	};
 	struct vmp_channel_opts o;
