@@ -126,7 +126,8 @@ def _(stack):
     uri, _d = region(stack, '1M')
     Ctl(stack, 'bench', '--side', '0', '--timeout', '1', uri).fails(3, '--side 1')
     other = Ctl(stack, 'bench', '--side', '1', uri)
-    b = Ctl(stack, 'bench', '--side', '0', '--only', 'rtt', '--windows', '1000', uri)
+    b = Ctl(stack, 'bench', '--side', '0', '--only', 'rtt', '--windows', '1000', '--timeout', '3',
+            uri)
     time.sleep(1)
     other.p.kill()
     b.fails(3)

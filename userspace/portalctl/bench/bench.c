@@ -170,6 +170,8 @@ static int prepare(struct bench *b)
 	if (!b->lat || !b->batch || !b->src || !b->dst)
 		return -ENOMEM;
 	b->clock_ns = clock_cost();
+	b->step_ms = b->place.timeout_ms > 0 && b->place.timeout_ms < STEP_MS ?
+		     b->place.timeout_ms : STEP_MS;
 	memset(b->src, 1, BULK_MSG);
 	memset(b->dst, 2, BULK_MSG);
 	return control_open(b);
@@ -209,7 +211,7 @@ static int window(struct bench *b, size_t icase, size_t icont, double *ns)
 	if (t->reset)
 		t->reset(b);
 	b->nlat = 0;
-	b->deadline_ns = now_ns() + b->window_ns + STEP_MS * 1000000ULL;
+	b->deadline_ns = now_ns() + b->window_ns + b->step_ms * 1000000ULL;
 	err = control_ask(b, CMD_RUN, icase, icont, NULL);
 	if (err)
 		return err;

@@ -97,6 +97,7 @@ struct bench {
 	char *scratch;
 	size_t range, scratch_len;
 	uint64_t window_ns, deadline_ns;
+	int step_ms;		/* that one call may wait in a window: STEP_MS or --timeout */
 	uint64_t clock_ns;	/* what reading the clock takes */
 	int efd[2];		/* bare eventfds, rung for side 0 and side 1 */
 	pid_t child;
@@ -118,7 +119,7 @@ static inline bool bench_stuck(const struct bench *b, uint32_t *spins)
 	return !(++*spins & 0xffff) && now_ns() > b->deadline_ns;
 }
 
-/* Milliseconds that one call may wait in a window. */
+/* Without --timeout. */
 #define STEP_MS	10000
 
 /* ---- control.c: commands between the two ends ---- */

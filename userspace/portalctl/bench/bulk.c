@@ -158,7 +158,7 @@ static int lead_copy(struct bench *b, struct sample *s)
 		bulk_mark(b, s->ops, now, &t, &marks);
 		last = now - start >= b->window_ns;
 		*MARK(b->src) = last ? STOP : 0;
-		err = vmp_send(b->ch, b->src, BULK_MSG, 0, STEP_MS);
+		err = vmp_send(b->ch, b->src, BULK_MSG, 0, b->step_ms);
 		if (err)
 			return err;
 	}
@@ -171,7 +171,7 @@ static int follow_copy(struct bench *b)
 	ssize_t got;
 
 	do {
-		got = vmp_recv(b->ch, b->dst, BULK_MSG, STEP_MS);
+		got = vmp_recv(b->ch, b->dst, BULK_MSG, b->step_ms);
 		if (got != (ssize_t)BULK_MSG)
 			return got < 0 ? got : -EBADMSG;
 	} while (*MARK(b->dst) != STOP);
@@ -190,7 +190,7 @@ static int lead_place(struct bench *b, struct sample *s)
 		now = now_ns();
 		bulk_mark(b, s->ops, now, &t, &marks);
 		last = now - start >= b->window_ns;
-		err = vmp_reserve(b->ch, &p, BULK_MSG, STEP_MS);
+		err = vmp_reserve(b->ch, &p, BULK_MSG, b->step_ms);
 		if (err)
 			return err;
 		*MARK(b->src) = last ? STOP : 0;
@@ -211,7 +211,7 @@ static int follow_place(struct bench *b)
 	int err;
 
 	do {
-		got = vmp_peek(b->ch, &p, STEP_MS);
+		got = vmp_peek(b->ch, &p, b->step_ms);
 		if (got != (ssize_t)BULK_MSG)
 			return got < 0 ? got : -EBADMSG;
 		sink = touch(p, BULK_MSG);

@@ -40,6 +40,11 @@ static ssize_t wait_msg(struct bench *b, void *buf, size_t cap, int ms)
 	return n;
 }
 
+static int ask_ms(const struct bench *b)
+{
+	return b->step_ms < STEP_MS ? b->step_ms : ASK_MS;
+}
+
 int control_open(struct bench *b)
 {
 	struct vmp_channel_opts o = b->place.ch;
@@ -71,7 +76,7 @@ int channel_open(struct bench *b, const struct bench_case *c)
 	err = vmp_channel_open(&b->ch, b->p, &o);
 	if (err)
 		return err;
-	return vmp_channel_connect(b->ch, STEP_MS);
+	return vmp_channel_connect(b->ch, b->step_ms);
 }
 
 void channel_counts(const struct bench *b, struct bench_counts *n)
@@ -111,7 +116,7 @@ int control_ask(struct bench *b, enum bench_cmd cmd, uint32_t icase, uint32_t ic
 	vmp_get_info(b->p, &info, sizeof(info));
 	m.peer_id = info.peer_id;
 	frame_make(&m.f, KIND_BENCH, FRAME_OFFER, 0);
-	err = vmp_send(b->ctl, &m, sizeof(m), 0, STEP_MS);
+	err = vmp_send(b->ctl, &m, sizeof(m), 0, b->step_ms);
 	if (err || cmd == CMD_QUIT)
 		return err;
 	/* Opening waits for us to open as well: the answer comes after our own. */
@@ -120,7 +125,7 @@ int control_ask(struct bench *b, enum bench_cmd cmd, uint32_t icase, uint32_t ic
 		if (err)
 			return err;
 	}
-	err = take_answer(b, &a, ASK_MS);
+	err = take_answer(b, &a, ask_ms(b));
 	if (err)
 		return err;
 	b->peer_id = a.peer_id;
@@ -134,7 +139,7 @@ int control_done(struct bench *b)
 {
 	struct answer_msg a;
 
-	return take_answer(b, &a, ASK_MS);
+	return take_answer(b, &a, ask_ms(b));
 }
 
 static int answer(struct bench *b, int status, bool ready, const struct bench_counts *counts)
@@ -147,7 +152,7 @@ static int answer(struct bench *b, int status, bool ready, const struct bench_co
 	if (counts)
 		a.counts = *counts;
 	frame_make(&a.f, KIND_BENCH, FRAME_ACCEPT, 0);
-	return vmp_send(b->ctl, &a, sizeof(a), 0, STEP_MS);
+	return vmp_send(b->ctl, &a, sizeof(a), 0, b->step_ms);
 }
 
 static int serve_run(struct bench *b, const struct command_msg *m)
@@ -159,7 +164,7 @@ static int serve_run(struct bench *b, const struct command_msg *m)
 	if (!t || (t->local && b->remote) || !b->ch)
 		return answer(b, -EPROTO, false, NULL);
 	b->window_ns = m->window_us * 1000ULL;
-	b->deadline_ns = now_ns() + b->window_ns + STEP_MS * 1000000ULL;
+	b->deadline_ns = now_ns() + b->window_ns + b->step_ms * 1000000ULL;
 	b->peer_id = m->peer_id;
 	b->peer_vector = m->vector;
 	err = answer(b, 0, true, NULL);

@@ -46,7 +46,7 @@ int produce_vmp(struct bench *b, struct sample *s, unsigned int burst)
 		m.w[0] = last ? STOP : n;
 		m.w[7] = n;
 		err = vmp_send(b->ch, &m, sizeof(m),
-			       burst > 1 && !last && (n + 1) % burst ? VMP_MORE : 0, STEP_MS);
+			       burst > 1 && !last && (n + 1) % burst ? VMP_MORE : 0, b->step_ms);
 		if (err)
 			return err;
 		if (last) {
@@ -73,7 +73,7 @@ static int follow_recv(struct bench *b)
 	ssize_t got;
 
 	for (uint64_t n = 0;; n++) {
-		got = vmp_recv(b->ch, &m, sizeof(m), STEP_MS);
+		got = vmp_recv(b->ch, &m, sizeof(m), b->step_ms);
 		if (got < 0)
 			return got;
 		if (got != sizeof(m) || m.w[7] != n)

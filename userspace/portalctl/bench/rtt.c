@@ -70,11 +70,11 @@ static int exchange_vmp(struct bench *b, uint64_t n)
 {
 	uint64_t m[RTT_BYTES / 8] = { n, n, n, n };
 	ssize_t got;
-	int err = vmp_send(b->ch, m, sizeof(m), 0, STEP_MS);
+	int err = vmp_send(b->ch, m, sizeof(m), 0, b->step_ms);
 
 	if (err)
 		return err;
-	got = vmp_recv(b->ch, m, sizeof(m), STEP_MS);
+	got = vmp_recv(b->ch, m, sizeof(m), b->step_ms);
 	if (got < 0)
 		return got;
 	return got == sizeof(m) && m[0] == n ? 0 : -EBADMSG;
@@ -83,7 +83,7 @@ static int exchange_vmp(struct bench *b, uint64_t n)
 static int stop_vmp(struct bench *b, int err)
 {
 	uint64_t m[RTT_BYTES / 8] = { STOP };
-	int ret = vmp_send(b->ch, m, sizeof(m), 0, STEP_MS);
+	int ret = vmp_send(b->ch, m, sizeof(m), 0, b->step_ms);
 
 	return err ? err : ret;
 }
@@ -105,12 +105,12 @@ static int follow_vmp(struct bench *b)
 	int err;
 
 	for (;;) {
-		got = vmp_recv(b->ch, m, sizeof(m), STEP_MS);
+		got = vmp_recv(b->ch, m, sizeof(m), b->step_ms);
 		if (got != sizeof(m))
 			return got < 0 ? got : -EBADMSG;
 		if (m[0] == STOP)
 			return 0;
-		err = vmp_send(b->ch, m, sizeof(m), 0, STEP_MS);
+		err = vmp_send(b->ch, m, sizeof(m), 0, b->step_ms);
 		if (err)
 			return err;
 	}
