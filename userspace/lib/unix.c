@@ -8,6 +8,7 @@
  * nobody tells any more who comes and goes.
  */
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/un.h>
 #include <time.h>
 #include <fcntl.h>
@@ -435,16 +437,28 @@ static int await(int sock, struct packet *k, int64_t until)
 	}
 }
 
-/* The region must stay as long as it is mapped: sealed against shrinking. */
+/*
+ * The region must stay as long as it is mapped: a memfd that is sealed against
+ * shrinking, or a dma-buf, whose size nobody can change.
+ */
+static bool keeps_size(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct statfs fs;
+
+	if (seals >= 0)
+		return seals & F_SEAL_SHRINK;
+	return !fstatfs(fd, &fs) && fs.f_type == DMA_BUF_MAGIC;
+}
+
 static int check_region(const struct client *c, int fd, uint64_t size)
 {
 	struct stat st;
-	int seals = fcntl(fd, F_GET_SEALS);
 
 	if (fstat(fd, &st) || st.st_size < 0 || (uint64_t)st.st_size < size || !size)
 		return vmp_fail(-EPROTO, "unix:%s: the server announced %" PRIu64 " bytes but its memory has not as many",
 				c->path, size);
-	if (seals < 0 || !(seals & F_SEAL_SHRINK))
+	if (!keeps_size(fd))
 		return vmp_fail(-EPROTO, "unix:%s: the server's memory is not sealed against shrinking, so it could crash this process; use portald",
 				c->path);
 	return 0;
