@@ -63,7 +63,8 @@ def main(t):
     sources = sorted(
         glob.glob(TOP + '/drivers/**/*.[ch]', recursive=True) +
         glob.glob(TOP + '/uapi/**/*.h', recursive=True) +
-        glob.glob(TOP + '/tests/vm/*/*.c'))
+        glob.glob(TOP + '/tests/vm/seeded/**/*.c', recursive=True) +
+        glob.glob(TOP + '/tests/vm/memattr/*.c'))
     t.ok(len(sources) > 5, 'there are kernel sources to check')
     with tempfile.NamedTemporaryFile('w', suffix='.c') as f:
         f.write('// SPDX-License-Identifier: GPL-2.0-only\n'

@@ -46,7 +46,7 @@ def initrds(k, user):
     fs.copy(k.image, '/root/file', 0o644)
     l2 = os.path.join(qemu.workdir(), 'l2')
     fs.write(l2)
-    fs = nested.l1_initramfs(k, k, l2)
+    fs = nested.l1_initramfs(k, {'l2': (k, l2)})
     fs.program(os.path.join(user, 'bin/portald'), '/bin/portald')
     l1 = os.path.join(qemu.workdir(), 'l1')
     fs.write(l1)

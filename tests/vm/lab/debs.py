@@ -180,5 +180,54 @@ def download(package, version=None):
     return path
 
 
+def source(package, version, suite):
+    """Return the path of the source package's upstream tarball: of this
+    version, or of another of the same upstream version."""
+    upstream = re.sub(r'^\d+:|-[^-]*$', '', version)
+    tarball = os.path.join(cache_dir('debs'),
+                           '%s_%s.orig.tar.xz' % (package, upstream))
+    with lock('source-' + package):
+        if os.path.exists(tarball):
+            return tarball
+        config = _source_config(suite)
+        run(['apt-get', '-c', config, '-q', 'update'])
+        text = run(['apt-cache', '-c', config, 'showsrc', package],
+                   check=False).stdout
+        have = re.findall(r'(?m)^Version: (.*)$', text)
+        same = [v for v in have
+                if re.sub(r'^\d+:|-[^-]*$', '', v) == upstream]
+        if not same:
+            raise Gone('%s has no source of %s %s (but of %s); remove what was '
+                       'fetched from there before, in %s' % (
+                           suite, package, upstream, ', '.join(have) or 'none',
+                           cache_dir()))
+        tmp = cache_dir('debs', 'partial-%d' % os.getpid())
+        say('fetching the source of %s %s' % (package, upstream))
+        # The tarball alone: it is what the checksums are about, and mirrors
+        # lose the rest sooner.
+        run(['apt-get', '-c', config, '-q', 'source', '--download-only',
+             '--tar-only', '%s=%s' % (package, same[0])], cwd=tmp)
+        os.rename(os.path.join(tmp, os.path.basename(tarball)), tarball)
+        os.rmdir(tmp)
+    return tarball
+
+
+def _source_config(suite):
+    """A configuration with the source index of one suite only."""
+    base = cache_dir('apt-src-' + suite)
+    for part in ('lists', 'archives'):
+        cache_dir('apt-src-' + suite, part, 'partial')
+    with open(_config()) as f:
+        text = f.read()
+    files = {'apt.conf': text.replace(cache_dir('apt') + '/', base + '/')
+             .replace('"%s"' % cache_dir('apt'), '"%s"' % base),
+             'sources.list': 'deb-src [signed-by=%s] %s %s main\n' % (
+                 KEYRING, mirrors()['main'], suite), 'status': ''}
+    for name, content in files.items():
+        with open(os.path.join(base, name), 'w') as f:
+            f.write(content)
+    return os.path.join(base, 'apt.conf')
+
+
 def unpack(deb, where):
     run(['dpkg', '-x', deb, where])

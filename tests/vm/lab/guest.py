@@ -23,7 +23,7 @@ from .cache import LabError, say
 
 # What the kernel says when something is wrong, wherever it says it.
 BAD_LOG = re.compile(
-    r'WARNING: |BUG: |BUG at |Oops|Call Trace|general protection|'
+    r'WARNING: |BUG: |BUG at |\bOops|Call Trace|general protection|'
     r'KASAN|UBSAN|kmemleak: [1-9]|lockdep|possible .*deadlock|'
     r'possible recursive|sleeping function called|refcount_t|'
     r'page allocation failure|unreferenced object|INFO: task|'
@@ -195,6 +195,7 @@ class Guest:
                 raise self._lost('no %s after %d s%s' % (what, timeout, said))
             r, _, _ = select.select([self.sock], [], [], min(left, 1))
             if not r:
+                self._idle(what)
                 continue
             try:
                 data = self.sock.recv(1 << 16)
@@ -209,6 +210,10 @@ class Guest:
             self._buffer += data
             while self._frame():
                 pass
+
+    def _idle(self, what):
+        """Nothing came for a second: a guest whose end is not the end of its
+        channel looks after it here."""
 
     def _frame(self):
         """Take one whole frame off the buffer; False if there is none."""

@@ -41,10 +41,11 @@ def l2_initramfs(kernel):
     return fs
 
 
-def l1_initramfs(kernel, l2_kernel, l2_initrd):
-    """L1's file system: KVM's modules, QEMU, and L2's kernel and initramfs."""
+def l1_initramfs(kernel, guests):
+    """L1's file system: KVM's modules, QEMU, and for each L2 of guests, {name:
+    (kernel, initrd)}, what it boots from, in /l2/NAME."""
     fs = Initramfs(kernel)
-    fs.modules(names=['kvm-amd'])
+    fs.modules(names=['kvm-amd', 'virtio_pci', 'virtio_console'])
     binary, extra = qemu.find('amd64')
     fs.program(binary, '/bin/qemu-system-x86_64')
     places = extra[1::2] or ['/usr/share/qemu', '/usr/share/seabios']
@@ -55,14 +56,15 @@ def l1_initramfs(kernel, l2_kernel, l2_initrd):
             raise LabError('%s is not in %s; run tests/deps/install' % (
                 name, ' '.join(places)))
         fs.copy(os.path.realpath(found[0]), '/firmware/' + name, 0o644)
-    fs.copy(l2_kernel.image, '/l2/vmlinuz', 0o644)
-    fs.copy(l2_initrd, '/l2/initrd', 0o644)
+    for l2, (l2_kernel, l2_initrd) in guests.items():
+        fs.copy(l2_kernel.image, '/l2/%s/vmlinuz' % l2, 0o644)
+        fs.copy(l2_initrd, '/l2/%s/initrd' % l2, 0o644)
     return fs
 
 
-def start_l1(kernel, initrd, memory='1536M'):
+def start_l1(kernel, initrd, memory='1536M', devices=()):
     """The Guest that is L1, with a working /dev/kvm."""
-    l1 = Guest('l1', kernel, initrd, memory=memory, accel=L1_ACCEL)
+    l1 = Guest('l1', kernel, initrd, devices, memory=memory, accel=L1_ACCEL)
     try:
         l1.run('modprobe kvm-amd && test -w /dev/kvm')
     except BaseException:
@@ -84,7 +86,7 @@ class L2:
             'exec qemu-system-x86_64 -L /firmware -name {n},debug-threads=on '
             '-accel kvm -cpu host -machine pc,hpet=off -m {m} -smp 1 '
             '-nodefaults -no-user-config -display none -no-reboot '
-            '-kernel /l2/vmlinuz -initrd /l2/initrd -append "console=ttyS0 '
+            '-kernel /l2/l2/vmlinuz -initrd /l2/l2/initrd -append "console=ttyS0 '
             'quiet panic=-1 panic_on_warn=1 mitigations=off" '
             '-serial file:{log} -chardev stdio,id=ctl,signal=off '
             '-serial chardev:ctl {d}'.format(n=name, m=memory, d=devices,

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Rescind and offer at run time, which QEMU's VMBus has no call for: messages of our
+ * own, posted to the guest by a SINT route of our own. QEMU's bus does not notice; its
+ * channels are closed by the guest as ever, and opened again after the next offer.
+ *
+ * A host rescinds when no access to the guest's pages is left, because the guest frees
+ * them at once: clients go first ("rescind now" is the host that does not care).
+ */
+#include "vsp.h"
+#include "block/aio.h"
+#include "qemu/main-loop.h"
+
+/* As QEMU numbers them (VMBUS_CHAN_CONNECTION_OFFSET). */
+#define CONNECTION_ID(relid)	(16 + (relid))
+/* Where the guest gets its messages: Linux connects on CPU 0. */
+#define MESSAGE_VP		0
+
+static void post_next(void *opaque);
+
+/* A message was delivered, or the guest's slot was taken: both go on from the loop. */
+static void posted(void *opaque, int status)
+{
+	struct vsp *p = opaque;
+
+	if (status && status != -EAGAIN)
+		vsp_log(p, "a message could not be delivered: %s", strerror(-status));
+	if (status != -EAGAIN)
+		g_free(g_queue_pop_head(p->messages));
+	aio_bh_schedule_oneshot(qemu_get_aio_context(), post_next, p);
+}
+
+static void post_next(void *opaque)
+{
+	struct vsp *p = opaque;
+	struct hyperv_message *m = g_queue_peek_head(p->messages);
+
+	if (!m || !p->route)
+		offer_close(p);
+	else if (hyperv_post_msg(p->route, m) == -EAGAIN)
+		aio_bh_schedule_oneshot(qemu_get_aio_context(), post_next, p);
+}
+
+void offer_close(struct vsp *p)
+{
+	hyperv_sint_route_unref(p->route);
+	p->route = NULL;
+}
+
+static int post(struct vsp *p, const void *payload, uint32_t size, char *err)
+{
+	struct hyperv_message *m = g_new0(struct hyperv_message, 1);
+	bool idle = g_queue_is_empty(p->messages);
+
+	m->header.message_type = HV_MESSAGE_VMBUS;
+	m->header.payload_size = ROUND_UP(size, 8);
+	memcpy(m->payload, payload, size);
+	if (!p->route)
+		p->route = hyperv_sint_route_new(MESSAGE_VP, VMBUS_SINT, posted, p);
+	if (!p->route) {
+		g_free(m);
+		return vsp_fail(err, -ENOMEM, "no SINT route");
+	}
+	g_queue_push_tail(p->messages, m);
+	if (idle)
+		aio_bh_schedule_oneshot(qemu_get_aio_context(), post_next, p);
+	return 0;
+}
+
+/* Subchannels first: the primary one takes the device with it. */
+static int rescind(struct vsp *p, char *err)
+{
+	vmbus_message_rescind_channel_offer m = {
+		.header.message_type = VMBUS_MSG_RESCIND_CHANNELOFFER,
+	};
+	int r = 0;
+	uint32_t i;
+
+	p->rescind_waits = false;
+	p->offered = false;
+	for (i = p->nch; i-- && !r;) {
+		m.child_relid = channel_relid(p->ch[i].vc);
+		r = post(p, &m, sizeof(m), err);
+	}
+	vsp_log(p, "rescinded");
+	return r;
+}
+
+int offer_rescind(struct vsp *p, bool now, char *err)
+{
+	if (!p->offered || p->rescind_waits)
+		return vsp_fail(err, -EALREADY, "it is rescinded already");
+	p->rescind_waits = !now;
+	session_close(p);
+	if (now)
+		return rescind(p, err);
+	if (p->state != VSP_ENDING && p->rescind_waits)
+		offer_left(p);
+	return 0;
+}
+
+void offer_left(struct vsp *p)
+{
+	char err[VSP_ERR];
+
+	if (p->rescind_waits && rescind(p, err) < 0)
+		vsp_log(p, "rescind: %s", err);
+}
+
+int offer_again(struct vsp *p, char *err)
+{
+	VMBusDeviceClass *k = VMBUS_DEVICE_GET_CLASS(p);
+	/* Little-endian GUIDs on the bus. */
+	QemuUUID class = qemu_uuid_bswap(k->classid);
+	QemuUUID instance = qemu_uuid_bswap(p->parent.instanceid);
+	int r = 0;
+	uint32_t i;
+
+	if (p->offered)
+		return vsp_fail(err, -EALREADY, "it is offered already");
+	for (i = 0; i < p->nch && !r; i++) {
+		vmbus_message_offer_channel m = {
+			.header.message_type = VMBUS_MSG_OFFERCHANNEL,
+			.child_relid = channel_relid(p->ch[i].vc),
+			.connection_id = CONNECTION_ID(channel_relid(p->ch[i].vc)),
+			.channel_flags = k->channel_flags,
+			.sub_channel_index = i,
+			.interrupt_flags = VMBUS_OFFER_INTERRUPT_DEDICATED,
+		};
+
+		memcpy(m.type_uuid, &class, sizeof(class));
+		memcpy(m.instance_uuid, &instance, sizeof(instance));
+		r = post(p, &m, sizeof(m), err);
+	}
+	p->offered = !r;
+	return r;
+}

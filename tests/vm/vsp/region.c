@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Guest memory named by GPADLs: found in the file that backs the guest's RAM, so
+ * that exactly these pages can be handed to another process as a dma-buf.
+ *
+ * QEMU has calls to write to a GPADL and to tell its length, none that tells its
+ * pages, nor a channel's number on the bus. Two prefixes of its private structures do
+ * (hw/hyperv/vmbus.c of 10.0: struct VMBusGpadl, struct VMBusChannel). Compare them
+ * before adding a version to OUR_QEMU; what the public calls can confirm is checked
+ * at every use.
+ */
+#include "vsp.h"
+#include "exec/memory.h"
+#include "exec/address-spaces.h"
+#include "qapi/qapi-commands-control.h"
+#include "qapi/qapi-types-control.h"
+
+#include <linux/udmabuf.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define OUR_QEMU(major, minor)	((major) == 10 && (minor) == 0)
+
+struct gpadl_prefix {
+	uint32_t id;
+	uint32_t child_relid;
+	uint32_t num_gfns;
+	uint32_t seen_gfns;
+	uint64_t *gfns;
+};
+
+struct channel_prefix {
+	VMBusDevice *dev;
+	uint32_t id;
+	uint16_t subchan_idx;
+	uint32_t open_id;
+	uint32_t target_vp;
+	uint32_t ringbuf_gpadl;
+	uint32_t ringbuf_send_offset;
+};
+
+/* Refuse to run where the prefixes are not known to be right. */
+int region_check_qemu(struct vsp *p, char *err)
+{
+	VersionInfo *v = qmp_query_version(NULL);
+	int major = v->qemu->major, minor = v->qemu->minor;
+	uint32_t i;
+
+	qapi_free_VersionInfo(v);
+	if (!OUR_QEMU(major, minor))
+		return vsp_fail(err, -ENOTSUP, "this is QEMU %d.%d: compare the private structures in tests/vm/vsp/region.c with its hw/hyperv/vmbus.c, then allow it there",
+				major, minor);
+	if (p->parent.num_channels != p->nch || p->parent.dma_as != &address_space_memory)
+		return vsp_fail(err, -ENOTSUP, "struct VMBusDevice is not that of the headers: build the VSP with this QEMU's");
+	for (i = 0; i < p->nch; i++) {
+		VMBusChannel *vc = vmbus_device_channel(&p->parent, i);
+		const struct channel_prefix *c = (const void *)vc;
+
+		if (c->dev != &p->parent || c->subchan_idx != i || vmbus_channel_idx(vc) != i)
+			return vsp_fail(err, -ENOTSUP, "struct VMBusChannel is not what tests/vm/vsp/region.c believes");
+	}
+	return 0;
+}
+
+uint32_t channel_relid(VMBusChannel *vc)
+{
+	return ((const struct channel_prefix *)(const void *)vc)->id;
+}
+
+uint32_t channel_vp(VMBusChannel *vc)
+{
+	return ((const struct channel_prefix *)(const void *)vc)->target_vp;
+}
+
+/* Append the file's place of one guest page. */
+static int add_page(GArray *runs, uint64_t gfn, char *err)
+{
+	MemoryRegionSection s;
+	struct run r = { .size = PORTAL_VMBUS_PAGE }, *last;
+
+	if (gfn >> (64 - 12))
+		return vsp_fail(err, -EFAULT, "page %#" PRIx64 " is no guest address", gfn);
+	s = memory_region_find(get_system_memory(), gfn * PORTAL_VMBUS_PAGE, PORTAL_VMBUS_PAGE);
+	if (!s.mr)
+		return vsp_fail(err, -EFAULT, "nothing is at guest page %#" PRIx64, gfn);
+	r.fd = memory_region_is_ram(s.mr) && !s.readonly && int128_get64(s.size) == r.size ?
+		memory_region_get_fd(s.mr) : -1;
+	r.offset = s.offset_within_region;
+	memory_region_unref(s.mr);
+	if (r.fd < 0)
+		return vsp_fail(err, -EFAULT, "guest page %#" PRIx64 " is not RAM backed by a memfd (-object memory-backend-memfd,share=on)",
+				gfn);
+	last = runs->len ? &g_array_index(runs, struct run, runs->len - 1) : NULL;
+	if (last && last->fd == r.fd && last->offset + last->size == r.offset)
+		last->size += r.size;
+	else
+		g_array_append_val(runs, r);
+	return 0;
+}
+
+/* Append the pages of a GPADL of @relid; how many they are. */
+static int add_gpadl(VMBusChannel *vc, uint32_t id, uint32_t relid, GArray *runs, char *err)
+{
+	VMBusGpadl *g = vmbus_get_gpadl(vc, id);
+	const struct gpadl_prefix *gp = (const void *)g;
+	uint32_t i, n;
+	int r = 0;
+
+	if (!g)
+		return vsp_fail(err, -ENOENT, "no GPADL %#x", id);
+	n = vmbus_gpadl_len(g) / PORTAL_VMBUS_PAGE;
+	if (gp->id != id || gp->num_gfns != n || gp->seen_gfns != n)
+		r = vsp_fail(err, -ENOTSUP, "struct VMBusGpadl is not what tests/vm/vsp/region.c believes");
+	else if (gp->child_relid != relid)
+		r = vsp_fail(err, -EPROTO, "GPADL %#x is another channel's", id);
+	for (i = 0; i < n && !r; i++)
+		r = add_page(runs, gp->gfns[i], err);
+	/*
+	 * No reference is kept: the guest may tear its GPADL down whenever it likes, and
+	 * a reset of the bus drops QEMU's references whoever else has one. The pages are
+	 * guest RAM in any case, and what the dma-buf holds on to.
+	 */
+	vmbus_put_gpadl(g);
+	return r ? r : (int)n;
+}
+
+void region_begin(struct region *r, uint64_t pages)
+{
+	region_drop(r);
+	r->want = pages;
+	r->runs = g_array_new(false, true, sizeof(struct run));
+	r->gpadls = g_array_new(false, true, sizeof(uint32_t));
+}
+
+/* The next piece of the region. */
+int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err)
+{
+	struct region *r = &p->region;
+	uint32_t i;
+	int n;
+
+	if (!pages || pages > PORTAL_VMBUS_MAX_GPADL || pages > r->want - r->pages)
+		return vsp_fail(err, -EPROTO, "a piece of %u pages, with %" PRIu64 " of %" PRIu64 " there",
+				pages, r->pages, r->want);
+	for (i = 0; i < r->gpadls->len; i++)
+		if (g_array_index(r->gpadls, uint32_t, i) == gpadl)
+			return vsp_fail(err, -EPROTO, "GPADL %#x is named twice", gpadl);
+	n = add_gpadl(p->ch[0].vc, gpadl, p->ch[0].relid, r->runs, err);
+	if (n < 0)
+		return n;
+	if ((uint32_t)n != pages)
+		return vsp_fail(err, -EPROTO, "GPADL %#x has %d pages, not %u", gpadl, n, pages);
+	g_array_append_val(r->gpadls, gpadl);
+	r->pages += pages;
+	return 0;
+}
+
+/* A dma-buf of exactly these pages, in this order. */
+int region_share(struct vsp *p, char *err)
+{
+	struct region *r = &p->region;
+	struct udmabuf_create_list *list;
+	uint32_t i;
+	int dev, e;
+
+	dev = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
+	if (dev < 0)
+		return vsp_fail(err, -errno, "/dev/udmabuf: %s", strerror(errno));
+	list = g_malloc0(sizeof(*list) + r->runs->len * sizeof(list->list[0]));
+	list->flags = UDMABUF_FLAGS_CLOEXEC;
+	list->count = r->runs->len;
+	for (i = 0; i < r->runs->len; i++) {
+		const struct run *run = &g_array_index(r->runs, struct run, i);
+
+		list->list[i].memfd = run->fd;
+		list->list[i].offset = run->offset;
+		list->list[i].size = run->size;
+	}
+	r->fd = ioctl(dev, UDMABUF_CREATE_LIST, list);
+	e = errno;
+	g_free(list);
+	close(dev);
+	if (r->fd < 0)
+		return vsp_fail(err, -e, "udmabuf of %" PRIu64 " pages in %u runs: %s (see size_limit_mb and list_limit in /sys/module/udmabuf/parameters)",
+				r->pages, r->runs->len, strerror(e));
+	return 0;
+}
+
+void region_drop(struct region *r)
+{
+	if (r->fd >= 0)
+		close(r->fd);
+	if (r->runs)
+		g_array_free(r->runs, true);
+	if (r->gpadls)
+		g_array_free(r->gpadls, true);
+	*r = (struct region){ .fd = -1 };
+}
+
+/* Map @runs one after the other. */
+static void *map_runs(GArray *runs, size_t *size)
+{
+	uint8_t *base, *at;
+	uint32_t i;
+
+	for (*size = 0, i = 0; i < runs->len; i++)
+		*size += g_array_index(runs, struct run, i).size;
+	base = mmap(NULL, *size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (base == MAP_FAILED)
+		return NULL;
+	for (at = base, i = 0; i < runs->len; i++) {
+		const struct run *run = &g_array_index(runs, struct run, i);
+
+		if (mmap(at, run->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			 run->fd, run->offset) == MAP_FAILED) {
+			munmap(base, *size);
+			return NULL;
+		}
+		at += run->size;
+	}
+	return base;
+}
+
+int rings_map(struct channel *c, struct rings *r, char *err)
+{
+	const struct channel_prefix *cp = (const void *)c->vc;
+	GArray *runs = g_array_new(false, true, sizeof(struct run));
+	uint32_t split = cp->ringbuf_send_offset;
+	int n = add_gpadl(c->vc, cp->ringbuf_gpadl, c->relid, runs, err);
+
+	*r = (struct rings){ 0 };
+	if (n >= 0 && (split < 2 || (uint32_t)n < split + 2))
+		n = vsp_fail(err, -EPROTO, "rings of %u and %d pages", split, n - (int)split);
+	if (n >= 0)
+		r->base = map_runs(runs, &r->size);
+	g_array_free(runs, true);
+	if (n < 0)
+		return n;
+	if (!r->base)
+		return vsp_fail(err, -ENOMEM, "the rings cannot be mapped");
+	r->send = r->base;
+	r->send_data = (uint8_t *)r->base + PORTAL_VMBUS_PAGE;
+	r->send_len = (split - 1) * PORTAL_VMBUS_PAGE;
+	r->recv = (void *)((uint8_t *)r->base + (size_t)split * PORTAL_VMBUS_PAGE);
+	r->recv_data = (uint8_t *)r->recv + PORTAL_VMBUS_PAGE;
+	r->recv_len = ((uint32_t)n - split - 1) * PORTAL_VMBUS_PAGE;
+	return 0;
+}
+
+void rings_unmap(struct rings *r)
+{
+	if (r->base)
+		munmap(r->base, r->size);
+	r->base = NULL;
+}
