@@ -80,7 +80,7 @@ static int portal_ioctl_info(struct file *file, union portal_args *args)
 	info->generation = atomic_read(&p->generation);
 	memcpy(info->transport, p->transport, sizeof(info->transport));
 	memcpy(info->identity, p->identity, sizeof(info->identity));
-	info->reserved = 0;
+	info->flags = h->window ? PORTAL_INFO_WINDOW : 0;
 	return 0;
 }
 

@@ -26,7 +26,7 @@ static void kernel(void)
 	M(portal_info, max_peers); M(portal_info, doorbell_format);
 	M(portal_info, doorbell_register); M(portal_info, generation);
 	M(portal_info, transport); M(portal_info, identity);
-	M(portal_info, first_vector);
+	M(portal_info, first_vector); M(portal_info, flags);
 	S(portal_ring);
 	M(portal_ring, size); M(portal_ring, flags); M(portal_ring, peer); M(portal_ring, vector);
 	S(portal_eventfd);
@@ -50,7 +50,7 @@ static void kernel(void)
 	V(PORTAL_PACKETS); V(PORTAL_CAP_FLUSH); V(PORTAL_CAP_PACKETS);
 	V(PORTAL_INFO); V(PORTAL_RING); V(PORTAL_EVENTFD); V(PORTAL_FILE);
 	V(PORTAL_WINDOW); V(PORTAL_WINDOW_WRITE); V(PORTAL_WINDOW_ALIGN); V(PORTAL_WINDOW_MAX_BELLS);
-	V(PORTAL_ANY);
+	V(PORTAL_ANY); V(PORTAL_INFO_WINDOW);
 	V(PORTAL_PEER_NONE); V(PORTAL_API_VERSION);
 	V(PORTAL_CAP_DOORBELL); V(PORTAL_CAP_DOORBELL_PAGE); V(PORTAL_CAP_EVENTS);
 	V(PORTAL_CAP_LARGE_PAGES); V(PORTAL_FILE_ZERO_ON_REVOKE);
@@ -194,10 +194,15 @@ static void library(void)
 	M(vmp_info, size); M(vmp_info, peer_id); M(vmp_info, max_peers); M(vmp_info, vectors);
 	M(vmp_info, caps); M(vmp_info, generation); M(vmp_info, mode);
 	M(vmp_info, transport); M(vmp_info, identity);
+	M(vmp_info, first_vector);
 	S(vmp_channel_opts);
 	M(vmp_channel_opts, size); M(vmp_channel_opts, side); M(vmp_channel_opts, offset);
 	M(vmp_channel_opts, length); M(vmp_channel_opts, vector); M(vmp_channel_opts, flags);
 	M(vmp_channel_opts, spin_us); M(vmp_channel_opts, reserved);
+	S(vmp_window_opts);
+	M(vmp_window_opts, size); M(vmp_window_opts, flags); M(vmp_window_opts, offset);
+	M(vmp_window_opts, length); M(vmp_window_opts, wait); M(vmp_window_opts, ring);
+	M(vmp_window_opts, peer); M(vmp_window_opts, reserved);
 	S(vmp_stats);
 	M(vmp_stats, sent); M(vmp_stats, sent_bytes); M(vmp_stats, received);
 	M(vmp_stats, received_bytes); M(vmp_stats, doorbells); M(vmp_stats, wakeups);
@@ -205,6 +210,7 @@ static void library(void)
 	V(VMP_PEER_NONE); V(VMP_RDONLY); V(VMP_ZERO_ON_REVOKE); V(VMP_CH_NO_SLEEP); V(VMP_MORE);
 	V(VMP_CAP_RING); V(VMP_CAP_EVENTS); V(VMP_CAP_DOORBELL_PAGE); V(VMP_CAP_LARGE_PAGES);
 	V(VMP_CAP_WRITE_BACK); V(VMP_CAP_PACKETS); V(VMP_CH_PACKETS);
+	V(VMP_CAP_WINDOW); V(VMP_WINDOW_RDONLY); V(VMP_WINDOW_ALIGN); V(VMP_PEER_ANY);
 	S(vmp_packet);
 	M(vmp_packet, type); M(vmp_packet, flags); M(vmp_packet, extra); M(vmp_packet, id);
 	V(VMP_PACKET_DATA); V(VMP_PACKET_COMPLETION); V(VMP_PACKET_WANT_COMPLETION);

@@ -128,6 +128,7 @@ static void bytes(void)
 	i = get_info(w);
 	ok(i.region_size == 3 * K64, "region_size is the window's (%llu)",
 	   (unsigned long long)i.region_size);
+	ok(i.flags == PORTAL_INFO_WINDOW && !info.flags, "it is a window, and says so");
 	ok(!i.vectors && !i.first_vector && !(i.caps & (PORTAL_CAP_EVENTS | PORTAL_CAP_DOORBELL)),
 	   "no vector and no doorbell that was not asked for");
 	ok(!i.doorbell_offset && !i.doorbell_format && !i.doorbell_register &&

@@ -104,6 +104,9 @@
  */
 #define PORTAL_DOORBELL_IVSHMEM	1
 
+/* portal_info.flags */
+#define PORTAL_INFO_WINDOW	0x1U	/* the file was made by PORTAL_WINDOW */
+
 /**
  * struct portal_info - PORTAL_INFO: what this portal is
  * @size: sizeof(struct portal_info), in
@@ -125,6 +128,7 @@
  * @transport: "ivshmem", "loopback" ..., NUL-terminated
  * @identity: what makes the number N stable, e.g. "pci-0000:00:04.0"
  * @first_vector: the lowest vector that this file may wait for; 0 but for windows
+ * @flags: PORTAL_INFO_*
  *
  * Of a window: region_size, caps and vectors are the window's. vectors is the highest
  * that it may wait for, plus 1; there may be gaps (PORTAL_EVENTFD says EACCES). There is
@@ -149,7 +153,7 @@ struct portal_info {
 	char transport[PORTAL_TRANSPORT_LEN];
 	char identity[PORTAL_IDENTITY_LEN];
 	__u32 first_vector;
-	__u32 reserved;
+	__u32 flags;
 };
 
 /**

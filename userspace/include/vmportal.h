@@ -58,6 +58,7 @@ extern "C" {
 #endif
 
 #define VMP_PEER_NONE	UINT32_MAX
+#define VMP_PEER_ANY	UINT32_MAX	/* in vmp_window_opts */
 
 struct vmp;
 struct vmp_channel;
@@ -78,6 +79,10 @@ struct vmp_channel;
  *					doorbells); size= makes or grows it; refused
  *					(-EOPNOTSUPP) where mappings are not coherent:
  *					9p, FUSE, NFS, SMB
+ *	"fd:N"				a portal's open file that was passed on: a window of
+ *					vmp_window(), or of a device itself. N stays the
+ *					caller's. One vmp_open() for each file: eventfds are
+ *					the file's, and it has one for each vector
  *	"memfd:fd=N" or "memfd:size=BYTES" anonymous memory, inherited or fresh (no
  *					doorbells)
  *	BYTES may end in K, M or G (powers of 1024). Who may shorten the file or memfd
@@ -143,6 +148,7 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
 #define VMP_CAP_LARGE_PAGES	(1U << 3) /* mapped by large pages */
 #define VMP_CAP_WRITE_BACK	(1U << 4) /* memory known to be write-back cached */
 #define VMP_CAP_PACKETS		(1U << 5) /* VMBus: VMP_CH_PACKETS works, on each vector */
+#define VMP_CAP_WINDOW		(1U << 6) /* a part of a portal: see vmp_window() */
 
 /* vmp_info.mode */
 #define VMP_MODE_RAW		0 /* the whole region is the applications' */
@@ -153,7 +159,7 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
  * @size: region size in bytes; 0: no region (some VMBus devices)
  * @peer_id: this end's doorbell address, or VMP_PEER_NONE
  * @max_peers: peer ids are below this; 0: not known
- * @vectors: receive vectors
+ * @vectors: receive vectors are below this; of a window some may be missing
  * @caps: VMP_CAP_*
  * @generation: counts resumes and resets of the device
  * @mode: VMP_MODE_*: as it was when the portal was opened; bytes that change later do
@@ -161,6 +167,7 @@ int vmp_attach(struct vmp **p, void *base, size_t size,
  * @transport: "ivshmem", "vmbus", "loopback", "portald", "file", "memfd",
  *	"pair", "attach"
  * @identity: which one of them, e.g. "pci-0000:00:04.0" or a path
+ * @first_vector: the lowest receive vector: 0, but for windows
  */
 struct vmp_info {
 	uint64_t size;
@@ -172,6 +179,8 @@ struct vmp_info {
 	uint32_t mode;
 	char transport[16];
 	char identity[112];
+	uint32_t first_vector;
+	uint32_t reserved;
 };
 
 /**
@@ -209,6 +218,50 @@ int vmp_ring(struct vmp *p, uint32_t peer, uint32_t vector);
  */
 int vmp_eventfd(struct vmp *p, uint32_t vector);
 
+/* ---- Windows ------------------------------------------------------------ */
+
+/* vmp_window_opts.flags */
+#define VMP_WINDOW_RDONLY	(1U << 0) /* reads only, and rings nobody */
+
+#define VMP_WINDOW_ALIGN	65536U
+
+/**
+ * struct vmp_window_opts - what a window reaches
+ * @size: sizeof(struct vmp_window_opts) as the caller was compiled
+ * @flags: VMP_WINDOW_*
+ * @offset: bytes from the start of the portal (or window), a multiple of VMP_WINDOW_ALIGN
+ * @length: bytes, a multiple of VMP_WINDOW_ALIGN, not 0
+ * @wait: receive vectors that its holder may wait for: bit v is vector v. They keep their
+ *	numbers. A channel needs its own
+ * @ring: vectors of others that its holder may ring: bit v is vector v
+ * @peer: of this peer only, or VMP_PEER_ANY: a guest that starts anew has another id
+ */
+struct vmp_window_opts {
+	uint32_t size;
+	uint32_t flags;
+	uint64_t offset;
+	uint64_t length;
+	uint64_t wait;
+	uint64_t ring;
+	uint32_t peer;
+	uint32_t reserved;
+};
+
+/**
+ * vmp_window() - a descriptor that reaches only a part of a portal
+ *
+ * For a process that shall not have the rest: pass it on (SCM_RIGHTS, or fork() and
+ * exec()), and open it there as "fd:N". The kernel confines its holder: no call makes it
+ * reach more. Offsets in it, those of channels included, count from its start. It lives
+ * on when @p is closed; make one for each process.
+ *
+ * The descriptor, close-on-exec, the caller's; or -EINVAL (beyond @p, unaligned, no such
+ * vector), -EACCES (@p itself may not do as much, or a managed portal's tables lie
+ * there), -EOPNOTSUPP (only devices have windows: who holds the memory file of a
+ * host's process holds all of it).
+ */
+int vmp_window(struct vmp *p, const struct vmp_window_opts *o);
+
 /* ---- Channels ----------------------------------------------------------- */
 
 /* vmp_channel_opts.flags */
@@ -243,7 +296,7 @@ struct vmp_channel_opts {
 
 /**
  * vmp_channel_open() - open one end of a channel
- * @o: NULL: side 0, the whole region, vector 0
+ * @o: NULL: side 0, the whole region, vector 0 (of a window, its first)
  *
  * Returns at once; the two ends find each other in either order, and whatever the
  * memory held before. Calls below wait for the other end as for anything else.

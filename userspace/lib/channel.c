@@ -145,6 +145,8 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 		return vmp_fail(-EINVAL, "vmp_channel_open: ch and p must not be NULL");
 	*out = NULL;
 	r = read_opts(&o, opts);
+	if (!opts)
+		o.vector = p->info.first_vector;
 	if (!r)
 		r = o.flags & VMP_CH_PACKETS ? check_packets(p, &o) : check_area(p, &o);
 	if (r)

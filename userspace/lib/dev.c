@@ -62,8 +62,9 @@ static int dev_eventfd(struct vmp *p, uint32_t vector)
 		return e.fd;
 	if (!ioctl(d->fd, PORTAL_EVENTFD, &e))
 		return e.fd;
-	r = vmp_fail(-errno, "%s: vector %u: cannot bind an eventfd: %s", p->info.identity,
-		     vector, strerror(errno));
+	r = vmp_fail(-errno, "%s: vector %u: cannot bind an eventfd: %s%s", p->info.identity,
+		     vector, strerror(errno), errno == EACCES && p->info.caps & VMP_CAP_WINDOW ?
+		     ": it is not one of this window's" : "");
 	close(e.fd);
 	return r;
 }
@@ -131,6 +132,42 @@ static int dev_packets(struct vmp *p, uint32_t vector, struct vmp_rings *r)
 			vector, strerror(err));
 }
 
+static int dev_window(struct vmp *p, const struct vmp_window_opts *o)
+{
+	struct portal_bell bells[64];
+	uint32_t vectors[64], v;
+	struct portal_window w = {
+		.size = sizeof(w), .offset = o->offset, .length = o->length,
+		.flags = o->flags & VMP_WINDOW_RDONLY ? 0 : PORTAL_WINDOW_WRITE,
+		.vectors = (uintptr_t)vectors, .bells = (uintptr_t)bells,
+	};
+	struct dev *d = p->priv;
+	int fd;
+
+	for (v = 0; v < 64; v++) {
+		if (o->wait >> v & 1)
+			vectors[w.nr_vectors++] = v;
+		if (o->ring >> v & 1)
+			bells[w.nr_bells++] = (struct portal_bell){ o->peer, v };
+	}
+	fd = ioctl(d->fd, PORTAL_WINDOW, &w);
+	if (fd >= 0)
+		return fd;
+	switch (errno) {
+	case EACCES:
+		return vmp_fail(-EACCES, "%s: a window cannot be given more than this file has itself: %s",
+				p->info.identity, fcntl(d->fd, F_GETFL) & O_RDWR ?
+				"it may not wait for such a vector, or ring such a doorbell" :
+				"it was opened read-only");
+	case ENOTTY:
+		return vmp_fail(-EOPNOTSUPP, "%s: its kernel module has no windows yet; update vmportal-dkms",
+				p->info.identity);
+	default:
+		return vmp_fail(-errno, "%s: window of %" PRIu64 " bytes at %" PRIu64 ": %s",
+				p->info.identity, o->length, o->offset, strerror(errno));
+	}
+}
+
 static void dev_close(struct vmp *p)
 {
 	struct dev *d = p->priv;
@@ -149,6 +186,7 @@ static const struct vmp_ops dev_ops = {
 	.refresh = dev_refresh,
 	.service = dev_service,
 	.packets = dev_packets,
+	.window = dev_window,
 	.close = dev_close,
 };
 
@@ -227,8 +265,8 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 	int r;
 
 	if (ioctl(d->fd, PORTAL_INFO, &i))
-		return errno == ENOTTY ?
-			vmp_fail(-ENOTTY, "%s is a device, but not a portal", path) :
+		return errno == ENOTTY || errno == EINVAL ?
+			vmp_fail(-ENOTTY, "%s can be opened, but is not a portal", path) :
 			vmp_fail(-errno, "%s: %s", path, strerror(errno));
 	if (i.mode != PORTAL_MODE_RAW)
 		return vmp_fail(-EPROTO, "%s: its kernel module is newer than this library (mode %u); update libvmportal",
@@ -238,6 +276,8 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 	if (!i.region_size && !(i.caps & PORTAL_CAP_PACKETS))
 		return vmp_fail(-ENXIO, "%s: its region has no bytes: the BAR was not assigned (see dmesg; on q35 give the port pref64-reserve)",
 				path);
+	if (i.flags & PORTAL_INFO_WINDOW)
+		p->info.caps |= VMP_CAP_WINDOW;
 	r = i.region_size ? vmp_map_fd(p, d->fd, i.region_size, path) : 0;
 	if (r)
 		return r;
@@ -245,6 +285,8 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 	p->info.max_peers = i.max_peers;
 	p->info.generation = i.generation;
 	p->info.vectors = i.caps & PORTAL_CAP_EVENTS ? i.vectors : 0;
+	if (i.first_vector >= VMP_MAX_VECTORS)
+		p->info.vectors = 0;
 	if (p->info.vectors > VMP_MAX_VECTORS)
 		p->info.vectors = VMP_MAX_VECTORS;
 	if (i.caps & PORTAL_CAP_DOORBELL)
@@ -257,6 +299,7 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 		p->info.caps |= VMP_CAP_PACKETS;
 	if (i.cache == PORTAL_CACHE_WRITE_BACK && i.region_size)
 		p->info.caps |= VMP_CAP_WRITE_BACK;
+	p->info.first_vector = i.first_vector;
 	map_doorbell(p, d, &i);
 	snprintf(p->info.transport, sizeof(p->info.transport), "%.*s",
 		 (int)sizeof(i.transport), i.transport);
@@ -268,23 +311,13 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 	return 0;
 }
 
-int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags)
+/* Makes the portal of @fd, which is its own from here on. */
+static int open_file(struct vmp **out, int fd, const char *path, unsigned int flags)
 {
-	struct dev *d;
-	struct vmp *p;
-	int fd, r;
+	struct dev *d = calloc(1, sizeof(*d));
+	struct vmp *p = d ? vmp_alloc(&dev_ops, flags) : NULL;
+	int r;
 
-	/* Non-blocking: whatever stands there must not hold us up. */
-	fd = open(path, (flags & VMP_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0)
-		return explain_open(path, errno);
-	r = check_kind(fd, path);
-	if (r) {
-		close(fd);
-		return r;
-	}
-	d = calloc(1, sizeof(*d));
-	p = d ? vmp_alloc(&dev_ops, flags) : NULL;
 	if (!p) {
 		free(d);
 		close(fd);
@@ -299,4 +332,57 @@ int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags)
 	}
 	*out = p;
 	return 0;
+}
+
+int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags)
+{
+	int fd, r;
+
+	/* Non-blocking: whatever stands there must not hold us up. */
+	fd = open(path, (flags & VMP_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return explain_open(path, errno);
+	r = check_kind(fd, path);
+	if (r) {
+		close(fd);
+		return r;
+	}
+	return open_file(out, fd, path, flags);
+}
+
+/* What a descriptor is that is no portal's, and what to say instead. */
+static int check_passed(int fd, const char *what, unsigned int flags)
+{
+	struct stat st;
+	int fl = fcntl(fd, F_GETFL);
+
+	if (fl < 0 || fstat(fd, &st))
+		return vmp_fail(-errno, "%s: no such open descriptor in this process", what);
+	if (S_ISREG(st.st_mode))
+		return vmp_fail(-ENOTTY, "%s is a regular file or a memfd; say memfd:fd=%d", what, fd);
+	if (S_ISSOCK(st.st_mode) || S_ISFIFO(st.st_mode) || S_ISDIR(st.st_mode))
+		return vmp_fail(-ENOTTY, "%s is not a portal", what);
+	if ((fl & O_ACCMODE) == O_RDONLY && !(flags & VMP_RDONLY))
+		return vmp_fail(-EACCES, "%s may only be read: open it with VMP_RDONLY", what);
+	return 0;
+}
+
+int vmp_open_fd(struct vmp **out, const char *rest, unsigned int flags)
+{
+	char what[32], *end;
+	int fd, r;
+	long n;
+
+	errno = 0;
+	n = strtol(rest, &end, 10);
+	if (errno || *rest < '0' || *rest > '9' || *end || n > INT32_MAX)
+		return vmp_fail(-EINVAL, "'fd:%s': the number of an open descriptor belongs behind fd:", rest);
+	snprintf(what, sizeof(what), "fd:%ld", n);
+	r = check_passed((int)n, what, flags);
+	if (r)
+		return r;
+	fd = fcntl((int)n, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return vmp_fail(-errno, "%s: dup: %s", what, strerror(errno));
+	return open_file(out, fd, what, flags);
 }

@@ -43,6 +43,8 @@ struct vmp_rings {
  *	portal's info; lock held. 0, or -ENODEV when the portal is gone. NULL: nothing
  * @service: the state descriptor is ready (see vmp.state_fd): take notice. 0 or
  *	-ENODEV; does not block; any thread
+ * @window: make a window by options that have been checked; a descriptor or -errno.
+ *	NULL: there are none
  * @gone: how often @peer has left so far, as far as known; with its tenure (see
  *	linux/portal_layout.h): whether that one has. NULL: nobody tells
  * @packets: claim and map the packet rings of @vector; lock held. They are unmapped by
@@ -56,6 +58,7 @@ struct vmp_ops {
 	int (*eventfd)(struct vmp *p, uint32_t vector);
 	int (*refresh)(struct vmp *p);
 	int (*service)(struct vmp *p);
+	int (*window)(struct vmp *p, const struct vmp_window_opts *o);
 	uint32_t (*gone)(struct vmp *p, uint32_t peer, uint64_t tenure);
 	int (*packets)(struct vmp *p, uint32_t vector, struct vmp_rings *r);
 	void (*close)(struct vmp *p);
@@ -144,6 +147,7 @@ int vmp_refresh(struct vmp *p);
 
 /* The backends' ways in; the rest of the URI behind the scheme. */
 int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags);
+int vmp_open_fd(struct vmp **out, const char *rest, unsigned int flags);
 int vmp_open_unix(struct vmp **out, const char *path, unsigned int flags);
 int vmp_open_file(struct vmp **out, const char *rest, unsigned int flags);
 int vmp_open_memfd(struct vmp **out, const char *rest, unsigned int flags);

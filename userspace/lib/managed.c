@@ -70,6 +70,9 @@ int vmp_fix_mode(struct vmp *p, int fd)
 	struct portal_super *s;
 	int err;
 
+	/* A window's first bytes are the applications', whatever they look like. */
+	if (p->info.caps & VMP_CAP_WINDOW)
+		return 0;
 	if (p->info.size < PORTAL_LAYOUT_MIN || !first_bytes(p, fd, first))
 		return 0;
 	s = malloc(sizeof(*s));

@@ -139,10 +139,12 @@ VMP_API int vmp_open(struct vmp **p, const char *uri, unsigned int flags)
 		return vmp_open_file(p, rest, flags);
 	if (starts(uri, "memfd:", &rest))
 		return vmp_open_memfd(p, rest, flags);
+	if (starts(uri, "fd:", &rest))
+		return vmp_open_fd(p, rest, flags);
 	if (*uri == '/')
 		return vmp_open_dev(p, uri, flags);
 	return vmp_fail(-EINVAL,
-			"'%s' names no portal; use /dev/portalN, unix:PATH, file:PATH?size=BYTES or memfd:size=BYTES",
+			"'%s' names no portal; use /dev/portalN, unix:PATH, file:PATH?size=BYTES, memfd:size=BYTES or fd:N",
 			uri);
 }
 

@@ -165,7 +165,7 @@ static int run_info(int argc, char **argv)
 		options, parse_info, "[URI]", "What one portal is.\v" EXIT_CODES_DOC,
 		NULL, NULL, NULL
 	};
-	struct args a = { .uri = DEFAULT_URI };
+	struct args a = { .uri = default_uri() };
 	struct json_object *o;
 	struct vmp_info info;
 

@@ -8,7 +8,7 @@
 static const struct command *const commands[] = {
 	&cmd_list, &cmd_info, &cmd_send, &cmd_recv,
 	&cmd_ping, &cmd_watch, &cmd_ring, &cmd_bench,
-	&cmd_bind, &cmd_unbind,
+	&cmd_bind, &cmd_unbind, &cmd_exec,
 	&cmd_format, &cmd_dump, &cmd_check,
 };
 
@@ -20,8 +20,9 @@ static void usage(FILE *f)
 	      "Memory that two or more machines share, from the command line.\n\n", f);
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(f, "  %-6s %s\n", commands[i]->name, commands[i]->summary);
-	fputs("\nURI is /dev/portalN (default " DEFAULT_URI "), unix:/run/vmportal/NAME.sock,\n"
-	      "file:PATH[?size=BYTES] or memfd:fd=N. \"portalctl COMMAND --help\" says more.\n\n"
+	fputs("\nURI is /dev/portalN (default $VMPORTAL_URI or " DEFAULT_URI "),\n"
+	      "unix:/run/vmportal/NAME.sock, file:PATH[?size=BYTES], memfd:fd=N or fd:N.\n"
+	      "\"portalctl COMMAND --help\" says more.\n\n"
 	      EXIT_CODES_DOC "\n", f);
 }
 

@@ -14,7 +14,8 @@ static const struct argp_option options[] = {
 	{ "length", OPT_LENGTH, "BYTES", 0, "Its length (default: to the end of the region)", 10 },
 	{ "side", OPT_SIDE, "0|1", 0, "Which end this is; the defaults of a command and of its "
 	  "counterpart fit together", 10 },
-	{ "vector", OPT_VECTOR, "N", 0, "Doorbell vector to sleep on (default 0)", 10 },
+	{ "vector", OPT_VECTOR, "N", 0, "Doorbell vector to sleep on (default 0; "
+	  "of a window, its first)", 10 },
 	{ NULL, 0, NULL, 0, "How to wait:", 11 },
 	{ "spin-us", OPT_SPIN, "N", 0, "Spin N microseconds before sleeping (default: adaptive)", 11 },
 	{ "never-sleep", OPT_NEVER, NULL, 0, "Poll always: fastest, takes a whole CPU", 11 },
@@ -46,6 +47,7 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 	case OPT_VECTOR:
 		if (!parse_u32(arg, &pl->ch.vector))
 			argp_error(st, "--vector wants a number, not \"%s\"", arg);
+		pl->vector_set = true;
 		return 0;
 	case OPT_SPIN:
 		if (!parse_u32(arg, &pl->ch.spin_us))
@@ -71,7 +73,7 @@ const struct argp place_argp = { options, parse, NULL, NULL, NULL, NULL, NULL };
 void place_init(struct place *pl, uint32_t default_side)
 {
 	memset(pl, 0, sizeof(*pl));
-	pl->uri = DEFAULT_URI;
+	pl->uri = default_uri();
 	pl->ch.size = sizeof(pl->ch);
 	pl->ch.side = default_side;
 	pl->timeout_ms = 60000;
@@ -79,6 +81,8 @@ void place_init(struct place *pl, uint32_t default_side)
 
 int link_open(struct link *l, const struct place *pl)
 {
+	struct vmp_channel_opts o = pl->ch;
+	struct vmp_info info;
 	int err;
 
 	memset(l, 0, sizeof(*l));
@@ -86,7 +90,9 @@ int link_open(struct link *l, const struct place *pl)
 	err = vmp_open(&l->p, pl->uri, VMP_ZERO_ON_REVOKE);
 	if (err)
 		return fail(EX_OPEN, "%s", vmp_errmsg());
-	err = vmp_channel_open(&l->ch, l->p, &pl->ch);
+	if (!pl->vector_set && !vmp_get_info(l->p, &info, sizeof(info)))
+		o.vector = info.first_vector;
+	err = vmp_channel_open(&l->ch, l->p, &o);
 	if (err) {
 		fail(EX_OPEN, "%s", vmp_errmsg());
 		vmp_close(l->p);

@@ -113,9 +113,16 @@ uint64_t now_ns(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
+const char *default_uri(void)
+{
+	const char *uri = getenv("VMPORTAL_URI");
+
+	return uri && *uri ? uri : DEFAULT_URI;
+}
+
 bool is_uri(const char *s)
 {
-	static const char *const prefix[] = { "/dev/portal", "unix:", "file:", "memfd:" };
+	static const char *const prefix[] = { "/dev/portal", "unix:", "file:", "memfd:", "fd:" };
 
 	for (size_t i = 0; i < sizeof(prefix) / sizeof(*prefix); i++)
 		if (!strncmp(s, prefix[i], strlen(prefix[i])))

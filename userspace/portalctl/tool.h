@@ -47,7 +47,7 @@ struct command {
 
 extern const struct command cmd_list, cmd_info, cmd_send, cmd_recv, cmd_ping,
 			    cmd_watch, cmd_ring, cmd_bench, cmd_bind, cmd_unbind, cmd_format,
-			    cmd_dump, cmd_check;
+			    cmd_dump, cmd_check, cmd_exec;
 
 /* ---- tool.c ---- */
 
@@ -71,6 +71,9 @@ char *human_size(char *buf, size_t cap, uint64_t bytes);
 /* Monotonic clock, nanoseconds. */
 uint64_t now_ns(void);
 
+/* What is opened where no URI is given: $VMPORTAL_URI, or DEFAULT_URI. */
+const char *default_uri(void);
+
 /*
  * Whether @s names a portal rather than a file: a scheme the library opens, or
  * a path that begins with /dev/portal.
@@ -87,14 +90,16 @@ size_t rank(size_t n, double p);
 
 /**
  * struct place - which portal, which channel in it, how long to wait
- * @uri: default /dev/portal0
+ * @uri: default_uri()
  * @side_set: --side was given; otherwise the command chooses
+ * @vector_set: --vector was given; otherwise the portal's first
  * @timeout_ms: of one step of the other end; negative: for ever
  */
 struct place {
 	const char *uri;
 	struct vmp_channel_opts ch;
 	bool side_set;
+	bool vector_set;
 	int timeout_ms;
 };
 

@@ -109,7 +109,7 @@ static int watch_portal(struct watch *w, struct vmp *p)
 {
 	struct pollfd *fds;
 	struct vmp_info info;
-	uint32_t n;
+	uint32_t n, watched = 0;
 	int err = vmp_get_info(p, &info, sizeof(info));
 
 	if (err)
@@ -122,14 +122,18 @@ static int watch_portal(struct watch *w, struct vmp *p)
 	if (!fds)
 		return fail(EX_LOCAL, "out of memory");
 	for (uint32_t v = 0; v < n && err >= 0; v++) {
-		fds[v].fd = err = vmp_eventfd(p, v);
+		fds[v].fd = v < info.first_vector ? -EACCES : vmp_eventfd(p, v);
 		fds[v].events = POLLIN;
+		watched += fds[v].fd >= 0;
+		/* A window may have gaps; poll() passes over what is negative. */
+		if (fds[v].fd < 0 && (!(info.caps & VMP_CAP_WINDOW) || fds[v].fd != -EACCES))
+			err = fds[v].fd;
 	}
 	if (err < 0) {
 		err = fail_vmp(err);
 	} else {
 		if (info.peer_id != VMP_PEER_NONE)
-			fprintf(stderr, "watching %u vectors; ring them as peer %u\n", n,
+			fprintf(stderr, "watching %u vectors; ring them as peer %u\n", watched,
 				info.peer_id);
 		err = watch_loop(w, p, fds, n);
 	}
@@ -143,7 +147,7 @@ static int run_watch(int argc, char **argv)
 		watch_options, parse_watch, "[URI]", "Print each doorbell as it comes: time, vector, "
 		"how many were counted (rings coalesce).\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct watch w = { .uri = DEFAULT_URI };
+	struct watch w = { .uri = default_uri() };
 	struct vmp *p;
 	int code;
 
@@ -191,7 +195,7 @@ static int run_ring(int argc, char **argv)
 		NULL, parse_ring, "[URI] PEER [VECTOR]", "Ring a doorbell of another peer (vector 0 "
 		"unless given).\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct ring r = { .uri = DEFAULT_URI };
+	struct ring r = { .uri = default_uri() };
 	struct vmp *p;
 	int err;
 

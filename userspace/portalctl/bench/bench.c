@@ -496,7 +496,7 @@ static int run_bench(int argc, char **argv)
 	b.place.uri = NULL;
 	parse_args(&argp, argc, argv, &b);
 	if (b.remote && !b.place.uri)
-		b.place.uri = DEFAULT_URI;
+		b.place.uri = default_uri();
 	if (!b.windows)
 		b.windows = b.quick ? 8 : 60;
 	if (!b.window_ms)
