@@ -113,7 +113,7 @@ static int run(int argc, char **argv)
 		"every damage. Changes nothing, and may run while the portal is in use. Status 0: clean, "
 		"4: damaged, 6: not a managed portal.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .uri = DEFAULT_URI };
+	struct args a = { .uri = default_uri() };
 	struct result r = { .most = SHOWN };
 	struct vmp *p;
 	int err;

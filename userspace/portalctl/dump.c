@@ -362,7 +362,7 @@ static int run(int argc, char **argv)
 		"managed portal say. It is the machines' word; \"portalctl check\" tells whether it has "
 		"its form.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .uri = DEFAULT_URI };
+	struct args a = { .uri = default_uri() };
 	struct vmp *p;
 	int code;
 
