@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * portalctl bind: make a virtio-pmem device a portal. portalctl unbind: give it back.
+ * Devices of VMBus: bind_vmbus.c.
  *
  * A virtio-pmem device is a disk to everybody else. So bind first makes sure that nobody
  * uses it (use.c), and holds every disk on it exclusively until virtio_pmem has let go:
@@ -18,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bind.h"
 #include "tool.h"
 #include "use.h"
 
@@ -30,13 +32,9 @@
 
 extern char **environ;
 
-struct args {
-	const char *device;
-	bool force;
-};
+enum { OPT_REGION = 0x100, OPT_RING, OPT_CLASS };
 
-/* The first line of a file, without its newline; false: there is none. */
-static bool read_line(const char *path, char *buf, size_t cap)
+bool read_line(const char *path, char *buf, size_t cap)
 {
 	FILE *f = fopen(path, "re");
 	bool good = f && fgets(buf, (int)cap, f);
@@ -48,15 +46,14 @@ static bool read_line(const char *path, char *buf, size_t cap)
 	return good;
 }
 
-/* 0 or -errno. */
-static int write_name(const char *path, const char *name)
+int write_name(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	int err = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (write(fd, name, strlen(name)) < 0)
+	if (write(fd, text, strlen(text)) < 0)
 		err = -errno;
 	close(fd);
 	return err;
@@ -181,35 +178,33 @@ static int need_root(void)
 /* A rule of udev has no PATH, and the default one no sbin. */
 static const char *const modprobes[] = { "modprobe", "/sbin/modprobe", "/usr/sbin/modprobe" };
 
-/* Binds nothing by itself: that is the module's promise. */
-static int load_driver(void)
+int load_module(const char *driver, const char *module)
 {
-	char *argv[] = { (char []){ "modprobe" }, (char []){ OURS }, NULL };
+	char *argv[] = { (char []){ "modprobe" }, (char *)(uintptr_t)module, NULL };
 	int status;
 	pid_t pid;
 
 	for (size_t i = 0; i < sizeof(modprobes) / sizeof(modprobes[0]); i++) {
-		if (driver_there(OURS))
+		if (!access(driver, F_OK))
 			return EX_DONE;
 		if (!posix_spawnp(&pid, modprobes[i], NULL, NULL, argv, environ)) {
 			waitpid(pid, &status, 0);
 			break;
 		}
 	}
-	if (driver_there(OURS))
+	if (!access(driver, F_OK))
 		return EX_DONE;
-	return fail(EX_OPEN, "the module " OURS " is not loaded, and modprobe " OURS " did not help");
+	return fail(EX_OPEN, "the module %s is not loaded, and modprobe %s did not help", module, module);
 }
 
-/* Prints the portal of device @name. */
-static int print_portal(const char *name)
+int print_portal(const char *dir)
 {
-	char pattern[128];
+	char pattern[PATH_MAX];
 	glob_t g;
 
-	snprintf(pattern, sizeof(pattern), BUS "devices/%s/portal/portal[0-9]*", name);
+	snprintf(pattern, sizeof(pattern), "%s/portal/portal[0-9]*", dir);
 	if (glob(pattern, 0, NULL, &g))
-		return fail(EX_LOCAL, "%s is bound, but has no portal; see dmesg", name);
+		return fail(EX_LOCAL, "%s is bound, but has no portal; see dmesg", strrchr(dir, '/') + 1);
 	printf("/dev/%s\n", strrchr(g.gl_pathv[0], '/') + 1);
 	globfree(&g);
 	return EX_DONE;
@@ -232,9 +227,11 @@ static int hand_over(const char *name)
 static int take_from_stock(const char *name)
 {
 	struct use use;
+	char dir[128];
 	int err;
 
-	if (use_claim(&use, name)) {
+	snprintf(dir, sizeof(dir), BUS "devices/%s", name);
+	if (use_claim(&use, dir)) {
 		use_release(&use);
 		return fail(EX_LOCAL, "%s; nothing was changed", use.why);
 	}
@@ -249,14 +246,17 @@ static int take_from_stock(const char *name)
 static int do_bind(const char *name)
 {
 	const char *driver;
+	char dir[128];
 	int code, err = 0;
 
-	if (load_driver())
+	snprintf(dir, sizeof(dir), BUS "devices/%s", name);
+	/* Binds nothing by itself: that is the module's promise. */
+	if (load_module(BUS "drivers/" OURS, OURS))
 		return EX_OPEN;
 	for (int i = 0; i < TRIES; i++) {
 		driver = driver_of(name);
 		if (!strcmp(driver, OURS))
-			return print_portal(name);
+			return print_portal(dir);
 		if (*driver && strcmp(driver, STOCK))
 			return fail(EX_LOCAL, "%s belongs to the driver %s; unbind it from there first",
 				    name, driver);
@@ -265,7 +265,7 @@ static int do_bind(const char *name)
 			return code;
 		err = hand_over(name);
 		if (!err)
-			return print_portal(name);
+			return print_portal(dir);
 		/* Who loads virtio_pmem at this moment is quicker: once more. */
 		if (strcmp(driver_of(name), STOCK))
 			break;
@@ -279,13 +279,15 @@ static int do_bind(const char *name)
 static int do_unbind(const char *name, bool force)
 {
 	struct use use;
+	char dir[128];
 	int err;
 
+	snprintf(dir, sizeof(dir), BUS "devices/%s", name);
 	if (strcmp(driver_of(name), OURS))
 		return fail(EX_MISUSE, "%s is not bound to " OURS " but to %s", name,
 			    *driver_of(name) ? driver_of(name) : "no driver");
 	if (!force) {
-		err = use_claim(&use, name);
+		err = use_claim(&use, dir);
 		use_release(&use);
 		if (err)
 			return fail(EX_LOCAL, "%s; --force takes it away all the same", use.why);
@@ -307,7 +309,7 @@ static int do_unbind(const char *name, bool force)
 
 static error_t parse(int key, char *arg, struct argp_state *st)
 {
-	struct args *a = st->input;
+	struct bind_args *a = st->input;
 
 	switch (key) {
 	case 'f':
@@ -319,7 +321,20 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 		a->device = arg;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(st, "which device?");
+		if (!a->class_id)
+			argp_error(st, "which device?");
+		return 0;
+	case OPT_REGION:
+		if (!parse_size(arg, &a->region) || a->region % 65536)
+			argp_error(st, "--region wants a multiple of 64K, not \"%s\"", arg);
+		a->region_set = true;
+		return 0;
+	case OPT_RING:
+		if (!parse_size(arg, &a->ring) || !a->ring || a->ring % 4096)
+			argp_error(st, "--ring wants a multiple of 4096 bytes, not \"%s\"", arg);
+		return 0;
+	case OPT_CLASS:
+		a->class_id = arg;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -327,17 +342,32 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 
 static int run_bind(int argc, char **argv)
 {
-	static const struct argp argp = {
-		NULL, parse, "DEVICE", "Make a virtio-pmem device a portal. DEVICE is /dev/pmemN, "
-		"virtioN or a PCI address. Refused while anybody uses the disk on it. Prints the "
-		"portal.\v" EXIT_CODES_DOC, NULL, NULL, NULL
+	static const struct argp_option options[] = {
+		{ "region", OPT_REGION, "BYTES", 0, "VMBus: how much memory to share with the host, "
+		  "a multiple of 64K", 0 },
+		{ "ring", OPT_RING, "BYTES", 0, "VMBus: bytes of each packet ring", 0 },
+		{ "class", OPT_CLASS, "GUID", 0, "VMBus: take every free device of this class, now "
+		  "and later; with DEVICE: only if it is of this class", 0 },
+		{ "force", 'f', NULL, 0, "VMBus: even if another driver, or a process, has it", 0 },
+		{ 0 }
 	};
-	struct args a = { 0 };
-	char name[NAME_LEN];
+	static const struct argp argp = {
+		options, parse, "DEVICE", "Make a device a portal. DEVICE is a virtio-pmem device "
+		"(/dev/pmemN, virtioN or a PCI address), or a device of VMBus (its instance GUID, or "
+		"the /dev/portalN that it is). Refused while anybody uses it. Prints the portal.\v"
+		EXIT_CODES_DOC, NULL, NULL, NULL
+	};
+	struct bind_args a = { 0 };
+	char name[NAME_LEN], guid[40];
 	int code;
 
 	parse_args(&argp, argc, argv, &a);
 	code = need_root();
+	if (!code && (!a.device || vmbus_device(a.device, guid, sizeof(guid))))
+		return bind_vmbus(&a, a.device ? guid : NULL);
+	if (!code && (a.region_set || a.ring || a.class_id || a.force))
+		code = fail(EX_MISUSE, "--region, --ring, --class and --force are for devices of VMBus; "
+			    "%s is none", a.device);
 	if (!code)
 		code = resolve(a.device, name);
 	return code ? code : do_bind(name);
@@ -351,19 +381,22 @@ static int run_unbind(int argc, char **argv)
 		{ 0 }
 	};
 	static const struct argp argp = {
-		options, parse, "DEVICE", "Make a portal over virtio-pmem a disk again. DEVICE is "
-		"/dev/portalN, virtioN or a PCI address.\v" EXIT_CODES_DOC, NULL, NULL, NULL
+		options, parse, "DEVICE", "Take a portal's device away from it: a virtio-pmem "
+		"device is a disk again, a VMBus device its former driver's. DEVICE is /dev/portalN, "
+		"virtioN, a PCI address, or a VMBus instance GUID.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { 0 };
-	char name[NAME_LEN];
+	struct bind_args a = { 0 };
+	char name[NAME_LEN], guid[40];
 	int code;
 
 	parse_args(&argp, argc, argv, &a);
 	code = need_root();
+	if (!code && vmbus_device(a.device, guid, sizeof(guid)))
+		return unbind_vmbus(guid, a.force);
 	if (!code)
 		code = resolve(a.device, name);
 	return code ? code : do_unbind(name, a.force);
 }
 
-const struct command cmd_bind = { "bind", "make a virtio-pmem device a portal", run_bind };
-const struct command cmd_unbind = { "unbind", "make it a disk again", run_unbind };
+const struct command cmd_bind = { "bind", "make a device a portal (virtio-pmem, VMBus)", run_bind };
+const struct command cmd_unbind = { "unbind", "give it back", run_unbind };

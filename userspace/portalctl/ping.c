@@ -71,6 +71,11 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 	case ARGP_KEY_END:
 		if (!p->place.side_set)
 			p->place.ch.side = p->echo;
+		/* The host's service is the echo; its packets' lengths are multiples of 8. */
+		if (p->place.ch.flags & VMP_CH_PACKETS && p->echo)
+			argp_error(st, "--echo is the other side, and that is the host's with --packets");
+		if (p->place.ch.flags & VMP_CH_PACKETS)
+			p->size = (p->size + 7) & ~7U;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -193,7 +198,7 @@ static int run_ping(int argc, char **argv)
 	static const struct argp_child children[] = { { &place_argp, 0, NULL, 0 }, { 0 } };
 	static const struct argp argp = {
 		options, parse, "[URI]", "Time round trips to \"portalctl ping --echo\" on the other "
-		"machine.\v" EXIT_CODES_DOC, children, NULL, NULL
+		"machine; with --packets, to an echo service of a VMBus host.\v" EXIT_CODES_DOC, children, NULL, NULL
 	};
 	struct ping p = { .count = 1000, .size = 32 };
 	int code;

@@ -6,7 +6,7 @@
 
 #include "tool.h"
 
-enum { OPT_OFFSET = 0x100, OPT_LENGTH, OPT_SIDE, OPT_VECTOR, OPT_SPIN, OPT_NEVER };
+enum { OPT_OFFSET = 0x100, OPT_LENGTH, OPT_SIDE, OPT_VECTOR, OPT_SPIN, OPT_NEVER, OPT_PACKETS };
 
 static const struct argp_option options[] = {
 	{ NULL, 0, NULL, 0, "Where the channel lies (the same on both ends, but for --side):", 10 },
@@ -16,6 +16,8 @@ static const struct argp_option options[] = {
 	  "counterpart fit together", 10 },
 	{ "vector", OPT_VECTOR, "N", 0, "Doorbell vector to sleep on (default 0; "
 	  "of a window, its first)", 10 },
+	{ "packets", OPT_PACKETS, NULL, 0, "VMBus: not in the region, but by the packet rings of "
+	  "--vector, to the host's service", 10 },
 	{ NULL, 0, NULL, 0, "How to wait:", 11 },
 	{ "spin-us", OPT_SPIN, "N", 0, "Spin N microseconds before sleeping (default: adaptive)", 11 },
 	{ "never-sleep", OPT_NEVER, NULL, 0, "Poll always: fastest, takes a whole CPU", 11 },
@@ -59,6 +61,15 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 	case OPT_NEVER:
 		pl->ch.flags |= VMP_CH_NO_SLEEP;
 		return 0;
+	case OPT_PACKETS:
+		pl->ch.flags |= VMP_CH_PACKETS;
+		return 0;
+	case ARGP_KEY_END:
+		if (!(pl->ch.flags & VMP_CH_PACKETS))
+			return 0;
+		if (pl->side_set || pl->ch.offset || pl->ch.length)
+			argp_error(st, "--packets goes without --offset, --length and --side");
+		return 0;
 	case 't':
 		if (!parse_u32(arg, &v) || v > INT32_MAX / 1000)
 			argp_error(st, "--timeout wants seconds, not \"%s\"", arg);
@@ -86,6 +97,9 @@ int link_open(struct link *l, const struct place *pl)
 	int err;
 
 	memset(l, 0, sizeof(*l));
+	/* The rings have no sides: the other end is the host. */
+	if (o.flags & VMP_CH_PACKETS)
+		o.side = 0;
 	/* A device may go at any time: an error of the next call is better than SIGBUS. */
 	err = vmp_open(&l->p, pl->uri, VMP_ZERO_ON_REVOKE);
 	if (err)

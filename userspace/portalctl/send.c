@@ -21,6 +21,8 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 		st->child_inputs[0] = s;
 		st->child_inputs[1] = &s->place;
 		return 0;
+	case ARGP_KEY_END:
+		return stream_end(s, st);
 	case ARGP_KEY_ARG:
 		return stream_arg(s, arg, st);
 	}

@@ -57,6 +57,14 @@ void stream_init(struct stream *s, uint32_t default_side)
 	sha256_init(&s->hash);
 }
 
+error_t stream_end(struct stream *s, struct argp_state *st)
+{
+	if (s->place.ch.flags & VMP_CH_PACKETS)
+		argp_error(st, "packet rings lead to the host's service, which is no portalctl; "
+			   "without --packets the stream goes through the region");
+	return 0;
+}
+
 error_t stream_arg(struct stream *s, char *arg, struct argp_state *st)
 {
 	if (st->arg_num == 0 && is_uri(arg)) {

@@ -90,6 +90,7 @@ static struct json_object *caps_json(uint32_t caps)
 		{ VMP_CAP_LARGE_PAGES, "large-pages" },
 		{ VMP_CAP_WRITE_BACK, "write-back" },
 		{ VMP_CAP_WINDOW, "window" },
+		{ VMP_CAP_PACKETS, "packets" },
 	};
 	struct json_object *a = json_object_new_array();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Who uses the disks and other nodes of a virtio device.
+ * Who uses the disks and other nodes of a device.
  *
  * The kernel's own users (file systems, swap, device mapper, md) claim a disk, and
  * so do we: O_EXCL fails while they have it, and keeps them off afterwards. Those who
@@ -364,18 +364,17 @@ static int claim_node(struct use *u, const char *path)
 	return err;
 }
 
-int use_claim(struct use *u, const char *name)
+int use_claim(struct use *u, const char *dir)
 {
-	char link[128], real[PATH_MAX];
+	char real[PATH_MAX];
 	char *paths[] = { real, NULL };
 	FTSENT *e;
 	int err = 0;
 	FTS *fts;
 
 	memset(u, 0, sizeof(*u));
-	snprintf(link, sizeof(link), "/sys/bus/virtio/devices/%s", name);
-	if (!realpath(link, real))
-		return because(u, -errno, "%s: %s", link, strerror(errno));
+	if (!realpath(dir, real))
+		return because(u, -errno, "%s: %s", dir, strerror(errno));
 	fts = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
 	if (!fts)
 		return because(u, -errno, "%s: %s", real, strerror(errno));

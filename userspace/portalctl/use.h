@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Who uses the disks and other nodes of a virtio device. */
+/* Who uses the disks and other nodes of a device. */
 #ifndef PORTALCTL_USE_H
 #define PORTALCTL_USE_H
 
@@ -17,11 +17,11 @@ struct use {
 };
 
 /*
- * Looks at every node below virtio device @name, and claims its disks. 0, or -EBUSY
+ * Looks at every node below the device @dir in sysfs, and claims its disks. 0, or -EBUSY
  * (or another -errno if that cannot be found out) with @why. Needs root. The caller
  * releases it in any case.
  */
-int use_claim(struct use *u, const char *name);
+int use_claim(struct use *u, const char *dir);
 void use_release(struct use *u);
 
 #endif /* PORTALCTL_USE_H */

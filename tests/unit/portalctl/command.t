@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 
 from ctltest import *
@@ -45,6 +46,9 @@ MISUSE = [
     ['ring', '1', '2', '3'], ['bench', '--only', 'fly'], ['bench', 'a', 'b', 'c'],
     ['send', '--chunk', '99999999999999999999'], ['format'], ['format', '--peers', '0', 'file:x'],
     ['format', '--uuid', '12', 'file:x'], ['format', '--name', 'x' * 64, 'file:x'],
+    ['send', '--packets', 'x'], ['recv', '--packets'], ['ping', '--packets', '--echo'],
+    ['ping', '--packets', '--offset', '4096'], ['bind'], ['bind', '--region', '5', 'x'],
+    ['bind', '--ring', '100', 'x'], ['bind', '--class', 'x', 'y', 'z'], ['unbind', '--ring', '4K', 'x'],
     ['dump', 'file:a', 'file:b'], ['check', 'file:a', 'file:b'],
 ]
 
@@ -55,6 +59,30 @@ def _(stack):
         code, out, err = run(*args)
         equal((code, out), (1, ''), args)
         check('portalctl' in err, args)
+
+
+@point('packet rings only where there are some: status 2, and where that is')
+def _(stack):
+    path = stack.enter_context(tempfile.TemporaryDirectory()) + '/r'
+    code, out, err = run('ping', '--packets', 'file:%s?size=1M' % path)
+    equal((code, out), (2, ''))
+    check('VMBus' in err, err)
+
+
+GUID = '3fe7a2d1-0000-4000-8000-00000000abcd'
+
+
+@point('bind: a GUID is a device of VMBus; of the wrong kind, or none, changes nothing')
+def _(stack):
+    if os.path.isdir('/sys/bus/vmbus/devices/' + GUID):
+        raise Skip('this very device is here')
+    for args, want in ((['bind', GUID], 2), (['unbind', GUID], 2), (['bind', '--class', GUID], 2),
+                       (['bind', '--region', '1M', 'virtio77'], 1)):
+        code, out, err = run(*args)
+        # Not root: status 5 for all of them.
+        equal((code if not os.geteuid() else want, out), (want, ''), args)
+        # modprobe has its own to say.
+        check(err.splitlines()[-1].startswith('portalctl: '), err)
 
 
 @point('what cannot be opened: status 2 and one line')
