@@ -6,7 +6,8 @@
 #	make check-unit		builds them and runs the quick ones
 #	tests/unit/lib.t	runs one of them in one build (plain, asan, tsan)
 
-unit_names := ring channel wake backends deaths servers hostile layout managed packets packets_hostile window
+unit_names := ring channel wake backends deaths inner servers hostile layout managed \
+	packets packets_hostile window
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
 
 unit: $(unit_bin)
@@ -17,10 +18,13 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) -Wno-missing-prototypes $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) \
-		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread
+		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread $(unit_ld)
 
 # It talks to the real daemon.
 $(O)/tests/unit/backends $(O)/tests/unit/deaths: | $(O)/bin/portald
+
+# It steps between the library and the system.
+$(O)/tests/unit/inner: unit_ld := -Wl,--wrap=pthread_mutex_unlock,--wrap=getrandom
 
 check-unit-lib: $(unit_bin)
 	$(Q)for t in $(unit_bin); do \

@@ -120,11 +120,12 @@ struct packets {
  * Under @lock: @hails (that the handshake may still do at once), @hails_at (when it was
  * given some last).
  *
- * Atomic: @stage; @generation (of the device, when the address was published); @dead (final error of the channel); @peer_bells (the other end may
- * arm); @peer_gone (portald said so); @trusted (a doorbell of the peer has come
- * through); @introduced (we rang the peer once so that it may trust); @owe (sent with
- * VMP_MORE, nobody rung yet); @rung (last epoch of the peer rung for, per direction);
- * @doorbells.
+ * Atomic: @stage; @generation (of the device, when the address was published);
+ * @looked_at (when it was asked for last); @look_due (it should be asked again); @dead
+ * (final error of the channel); @peer_bells (the other end may arm); @peer_gone (portald
+ * said so); @trusted (a doorbell of the peer has come through); @introduced (we rang the
+ * peer once so that it may trust); @owe (sent with VMP_MORE, nobody rung yet); @rung
+ * (last epoch of the peer rung for, per direction); @doorbells.
  */
 struct vmp_channel {
 	struct vmp *p;
@@ -158,6 +159,8 @@ struct vmp_channel {
 
 	int stage;
 	int dead;
+	int look_due;
+	int64_t looked_at;
 	int peer_bells;
 	int peer_gone;
 	int trusted;

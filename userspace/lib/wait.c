@@ -30,6 +30,8 @@
 #define POLL_FIRST	(50 * US)
 #define POLL_SOON	(4 * MS)
 #define POLL_LAST	(16 * MS)
+/* How often a device that is rung is asked whether it was reset, too. */
+#define LOOK_EVERY	(10 * MS)
 /* Adaptive spinning stays between these. */
 #define SPIN_FIRST	(20 * US)
 #define SPIN_LEAST	(1 * US)
@@ -222,14 +224,16 @@ static int state_changed(struct vmp_channel *ch)
 	return 0;
 }
 
-/* A doorbell that nobody says he rang: has the device been reset, has our id changed? */
-static int unexplained(struct vmp_channel *ch)
+/* Has the device been reset, has our id changed? */
+static int look_at_device(struct vmp_channel *ch)
 {
 	uint32_t now;
 	int r;
 
 	if (!ch->p->ops->refresh)
 		return 0;
+	store_relaxed(&ch->look_due, 0);
+	store_relaxed(&ch->looked_at, now_ns());
 	/* Both threads may come here: the older answer must not be published last. */
 	pthread_mutex_lock(&ch->lock);
 	r = ch->pk ? packet_check(ch) : vmp_refresh(ch->p);
@@ -245,7 +249,22 @@ static int unexplained(struct vmp_channel *ch)
 	return r;
 }
 
-/* What the events mean: 0, or a final error. */
+/*
+ * A doorbell that the other end says it rang may have been a reset's as well: the two
+ * are one event to who sleeps. A look each time would cost more than the wake-up, so it
+ * may be put off, until the next bell or the end of a sleep that is a short one.
+ */
+static int look_now_and_then(struct vmp_channel *ch, bool rung)
+{
+	if (!ch->p->ops->refresh || (!rung && !load_relaxed(&ch->look_due)))
+		return 0;
+	if (now_ns() - load_relaxed(&ch->looked_at) >= LOOK_EVERY)
+		return look_at_device(ch);
+	store_relaxed(&ch->look_due, 1);
+	return 0;
+}
+
+/* What the events mean, or that there were none: 0, or a final error. */
 static int woken(struct vmp_channel *ch, enum dir d, int bits)
 {
 	struct waiter *w = chan_waiter(ch, d);
@@ -256,12 +275,16 @@ static int woken(struct vmp_channel *ch, enum dir d, int bits)
 		r = state_changed(ch);
 	if (!r && bits & (int)WOKE_BELL) {
 		/* Its words for the arm that this ended: rings do reach us. */
-		if (w->epoch && load_acquire(rung) == w->epoch)
+		if (w->epoch && load_acquire(rung) == w->epoch) {
 			store_relaxed(&ch->trusted, 1);
-		else
-			r = unexplained(ch);
+			r = look_now_and_then(ch, true);
+		} else {
+			r = look_at_device(ch);
+		}
 		count(&chan_counts(ch, d)->wakeups, 1);
 		w->nap_ns = 0;
+	} else if (!r) {
+		r = look_now_and_then(ch, false);
 	}
 	return r ? chan_fail(ch, r) : 0;
 }
@@ -285,7 +308,7 @@ static int64_t next_nap(struct vmp_channel *ch, struct waiter *w)
 	if (ch->pk && ch->bells && (w == &ch->rx.w || !chan_packet_naps))
 		return FOR_EVER;
 	if (ch->bells && load_relaxed(&ch->trusted) && load_relaxed(&ch->stage) == STAGE_SEND)
-		return FOR_EVER;
+		return load_relaxed(&ch->look_due) ? LOOK_EVERY : FOR_EVER;
 	ns = w->nap_ns ? w->nap_ns : first;
 	more = ch->bells || ns < POLL_SOON ? ns / 2 : ns / 32;
 	w->nap_ns = ns + more < last ? ns + more : last;
