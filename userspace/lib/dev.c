@@ -172,7 +172,7 @@ static void dev_close(struct vmp *p)
 {
 	struct dev *d = p->priv;
 
-	if (d->page)
+	if (d->page && vmp_mapped_here(p))
 		munmap(d->page, d->page_size);
 	if (d->fd >= 0)
 		close(d->fd);
@@ -188,6 +188,7 @@ static const struct vmp_ops dev_ops = {
 	.packets = dev_packets,
 	.window = dev_window,
 	.close = dev_close,
+	.own_process = true,
 };
 
 static int module_there(void)
@@ -252,6 +253,10 @@ static void map_doorbell(struct vmp *p, struct dev *d, const struct portal_info 
 	m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, (off_t)i->doorbell_offset);
 	if (m == MAP_FAILED)
 		return;
+	if (vmp_no_child(p, m, page, p->info.identity)) {
+		munmap(m, page);
+		return;
+	}
 	d->page = m;
 	d->page_size = page;
 	d->doorbell = (uint32_t *)(void *)((char *)m + i->doorbell_register);

@@ -51,6 +51,8 @@ struct vmp_rings {
  *	vmp_unmap_twice(). NULL: there are none
  * @ring_calls: system calls of one ring, if not 1
  * @close: free what the backend holds; the region is unmapped before
+ * @own_process: what is mapped is this process's alone: a child does not inherit it, lest
+ *	it stores to, or rings, as one who is thought dead
  */
 struct vmp_ops {
 	const char *transport;
@@ -63,12 +65,14 @@ struct vmp_ops {
 	int (*packets)(struct vmp *p, uint32_t vector, struct vmp_rings *r);
 	void (*close)(struct vmp *p);
 	bool keeps_eventfds;
+	bool own_process;
 	unsigned int ring_calls;
 };
 
 /**
  * struct vmp - an open portal
  * @ops, @priv: the backend and what it keeps
+ * @pid: of the process that opened it
  * @base: the mapping; @mapped: its length, 0 if it is the caller's own
  * @flags: of vmp_open()
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
@@ -86,6 +90,7 @@ struct vmp_ops {
 struct vmp {
 	const struct vmp_ops *ops;
 	void *priv;
+	pid_t pid;
 	void *base;
 	size_t mapped;
 	unsigned int flags;
@@ -132,6 +137,12 @@ int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length);
  */
 void *vmp_map_twice(int fd, uint64_t offset, size_t header, size_t size);
 void vmp_unmap_twice(void *ring, size_t header, size_t size);
+
+/* A mapping of @p's: not for children, if its backend says so. 0 or an error. */
+int vmp_no_child(struct vmp *p, void *base, size_t size, const char *what);
+
+/* Is it mapped in this process, or is this a child without it? */
+bool vmp_mapped_here(const struct vmp *p);
 
 /* "64M" -> bytes; -EINVAL with a text. */
 int vmp_parse_size(const char *s, uint64_t *size);

@@ -20,6 +20,7 @@ struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
 		return NULL;
 	p->ops = ops;
 	p->flags = flags;
+	p->pid = getpid();
 	p->state_fd = -1;
 	p->notice = vmp_efd_new();
 	p->info.peer_id = VMP_PEER_NONE;
@@ -34,7 +35,8 @@ void vmp_free(struct vmp *p)
 {
 	unsigned int i;
 
-	if (p->mapped)
+	/* In a child it may have been left out, and what is there now is not ours. */
+	if (p->mapped && vmp_mapped_here(p))
 		munmap(p->base, p->mapped);
 	if (!p->ops->keeps_eventfds)
 		for (i = 0; i < VMP_MAX_VECTORS; i++)
@@ -49,10 +51,24 @@ void vmp_free(struct vmp *p)
 	free(p);
 }
 
+bool vmp_mapped_here(const struct vmp *p)
+{
+	return !p->ops->own_process || p->pid == getpid();
+}
+
+int vmp_no_child(struct vmp *p, void *base, size_t size, const char *what)
+{
+	if (!p->ops->own_process || !madvise(base, size, MADV_DONTFORK))
+		return 0;
+	return vmp_fail(-errno, "%s: cannot keep its memory from child processes: %s", what,
+			strerror(errno));
+}
+
 int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what)
 {
 	int prot = PROT_READ | (p->flags & VMP_RDONLY ? 0 : PROT_WRITE);
 	void *base;
+	int r;
 
 	if (size > SIZE_MAX / 2)
 		return vmp_fail(-ENOMEM, "%s: %" PRIu64 " bytes do not fit into this process's address space",
@@ -64,7 +80,8 @@ int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what)
 	p->base = base;
 	p->mapped = size;
 	p->info.size = size;
-	return vmp_fix_mode(p, fd);
+	r = vmp_no_child(p, base, size, what);
+	return r ? r : vmp_fix_mode(p, fd);
 }
 
 void *vmp_map_twice(int fd, uint64_t offset, size_t header, size_t size)

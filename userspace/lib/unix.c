@@ -408,6 +408,7 @@ static const struct vmp_ops unix_ops = {
 	.gone = unix_gone,
 	.close = unix_close,
 	.keeps_eventfds = true,
+	.own_process = true,
 };
 
 static int64_t now_ms(void)

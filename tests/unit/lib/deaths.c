@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -80,6 +81,59 @@ static void an_id_comes_back(void **state)
 	assert_int_equal(vmp_recv(ch, buf, sizeof(buf), PATIENCE_MS), -ECONNRESET);
 	vmp_channel_close(ch);
 	vmp_close(s);
+	end(server, SIGTERM);
+}
+
+/* Mapped, for all that the kernel says. */
+static bool is_mapped(const void *at)
+{
+	unsigned char v;
+
+	return !mincore((void *)(uintptr_t)at, 4096, &v);
+}
+
+/*
+ * A child does not inherit what its parent has mapped; closing what it did inherit leaves
+ * alone what is mapped in that place now, and its parent's portal.
+ */
+static void a_child_has_no_region(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock"), *file = in_dir("file:DIR/inherited?size=64K");
+	pid_t server = start_portald(), pid;
+	struct vmp *p, *q, *pair[2];
+	void *base, *pb, *fb;
+	char *again;
+	int status;
+	size_t size;
+
+	assert_int_equal(vmp_open(&p, uri, 0), 0);
+	assert_int_equal(vmp_open(&q, file, 0), 0);
+	assert_int_equal(vmp_pair(pair, 65536, 1), 0);
+	vmp_map(p, &base, &size);
+	vmp_map(pair[0], &pb, NULL);
+	vmp_map(q, &fb, NULL);
+	assert_true(is_mapped(base));
+	pid = fork();
+	if (!pid) {
+		if (is_mapped(base) || !is_mapped(pb) || !is_mapped(fb))
+			_exit(1);
+		again = mmap(base, size, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		if (again != base)
+			_exit(2);
+		again[5] = 5;
+		vmp_close(p);
+		vmp_close(pair[0]);
+		_exit(is_mapped(base) && again[5] == 5 && !is_mapped(pb) ? 0 : 3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(is_mapped(base));
+	vmp_close(p);
+	assert_false(is_mapped(base));
+	vmp_close(q);
+	vmp_close(pair[0]);
+	vmp_close(pair[1]);
 	end(server, SIGTERM);
 }
 
@@ -209,6 +263,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(death_of_a_process),
 		cmocka_unit_test(an_id_comes_back),
 		cmocka_unit_test(death_heard_by_who_polls),
+		cmocka_unit_test(a_child_has_no_region),
 		cmocka_unit_test(a_death_told_late),
 		cmocka_unit_test(a_death_before_the_announcement),
 	};
