@@ -146,11 +146,6 @@ def prepare_boot(c):
          'sysinit.target.wants/')
 
 
-def bad_lines(log):
-    return [line for line in log if guest.BAD_LOG.search(line) and
-            not guest.HARMLESS.search(line)]
-
-
 def check_report(t, r, log):
     t.equal(r.get('node'), 'character special file 660 root:portal',
             'udev loads the module by itself; /dev/portal0 is root:portal 0660')
@@ -174,7 +169,7 @@ def check_report(t, r, log):
     t.equal(r.get('unload'), '0', 'the modules unload')
     t.ok('No such file' in r.get('node_after', ''), '/dev/portal0 goes with '
          'them', r.get('node_after'))
-    bad = bad_lines(log)
+    bad = guest.bad_lines('\n'.join(log))
     t.ok(log and not bad, 'the kernel log holds no complaint', '\n'.join(bad))
 
 
@@ -218,7 +213,7 @@ def main():
         say('booting it once more, with virtio-pmem')
         report, log = c.boot(image, pmem_udev.disks(), '512M,slots=3,maxmem=16G',
                              pmem_udev.CMDLINE)
-        pmem_udev.check(t, report, log, bad_lines)
+        pmem_udev.check(t, report, log)
         os.unlink(image)
         check_uninstall(t, c, before)
 

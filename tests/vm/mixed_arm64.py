@@ -45,8 +45,7 @@ def initrd(k, files=()):
                                   parts=['.'], target=None)
         portalctl = arm64.program('portalctl')
     else:
-        portalctl = os.path.join(portal.userspace(['portalctl-static']),
-                                 'bin/portalctl.static')
+        portalctl = portal.portalctl_static()
     # The control port of the arm64 guest is a PCI device: it needs no module.
     fs.modules(own)
     fs.copy(portalctl, '/bin/portalctl', 0o755)

@@ -12,7 +12,6 @@ counters count.
 About 40 seconds; both levels run the same kernel.
 """
 import os
-import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -39,8 +38,7 @@ def initrds(k, user):
     """L2's and L1's file systems."""
     fs = nested.l2_initramfs(k)
     fs.modules(build.modules(k))
-    fs.copy(os.path.join(user, 'bin/portalctl.static'), '/bin/portalctl',
-            0o755)
+    fs.copy(portal.portalctl_static(), '/bin/portalctl', 0o755)
     fs.copy(build.program(os.path.join(HERE, 'peer.c')), '/bin/peer', 0o755)
     fs.copy(portal.guard_program(), '/bin/guard', 0o755)
     fs.copy(k.image, '/root/file', 0o644)
@@ -98,13 +96,6 @@ def both(a, b, script_a, script_b, timeout=90):
     return status, [j.text() for j in jobs]
 
 
-def interrupts(g):
-    """MSI-X interrupts of the portal that this guest took so far."""
-    rows = [line for line in g.run('cat /proc/interrupts').splitlines()
-            if 'portal' in line]
-    return sum(int(re.match(r'\s*\w+:\s+(\d+)', row).group(1)) for row in rows)
-
-
 def check_counters(t, a, b):
     """A ring to nobody has no ioeventfd: QEMU must see each one."""
     with Counts([a, b]) as c:
@@ -117,12 +108,12 @@ def check_counters(t, a, b):
 def check_doorbells(t, l1, a, b, how):
     """how: by the ioctl, or by a store from user space to the doorbell page."""
     ids = [g.run('peer id') for g in (a, b)]
-    took = [interrupts(g) for g in (a, b)]
+    took = [portal.interrupts(g) for g in (a, b)]
     with Counts([a, b]) as c, nested.Trace(l1, EVENTS) as trace:
         status, text = both(a, b, *(
             'peer bounce %d %s %d %d %s' % (side, ids[1 - side], VECTOR, RINGS,
                                             how) for side in (0, 1)))
-    took = [interrupts(g) - n for g, n in zip((a, b), took)]
+    took = [portal.interrupts(g) - n for g, n in zip((a, b), took)]
     t.diag(c)
     t.ok(status == [0, 0], 'by %s: %d acknowledged rings each way are %d '
          'events each way' % (how, RINGS, RINGS), '\n'.join(text))
@@ -154,12 +145,12 @@ def check_trace(t, found, vcpus):
 
 def check_file(t, source, sink):
     """A stream sleeps and rings as it likes: still nothing goes to QEMU."""
-    took = [interrupts(g) for g in (source, sink)]
+    took = [portal.interrupts(g) for g in (source, sink)]
     with Counts([source, sink]) as c:
         recv = sink.start('portalctl recv -q -t 60 /dev/portal0 /tmp/got')
         send = source.start('portalctl send -q -t 60 /dev/portal0 /root/file')
         status = [send.wait(120), recv.wait(120)]
-    took = [interrupts(g) - n for g, n in zip((source, sink), took)]
+    took = [portal.interrupts(g) - n for g, n in zip((source, sink), took)]
     sums = [g.call('sha256sum ' + f)[1].split(' ')[0] for g, f in
             ((source, '/root/file'), (sink, '/tmp/got'))]
     t.ok(status == [0, 0] and sums[0] == sums[1] and len(sums[0]) == 64,
@@ -175,7 +166,7 @@ def finish(t, g):
     status, text = g.call('rmmod portal_ivshmem && rmmod portal')
     t.ok(status == 0, '%s: modules unload' % g.name, text)
     # Each byte of L2's serial port costs a millisecond: not the whole log.
-    bad = g.l1.bad_lines(g.run("dmesg | grep -iE '%s' || :" %
+    bad = guest.bad_lines(g.run("dmesg | grep -iE '%s' || :" %
                                guest.BAD_LOG.pattern))
     t.ok(not bad, '%s: the kernel log holds no complaint' % g.name,
          '\n'.join(bad))
@@ -185,7 +176,7 @@ def finish(t, g):
 def main():
     with Tap() as t:
         k = kernels.find(KERNEL)
-        user = portal.userspace(['portalctl-static'])
+        user = portal.userspace()
         initrd = initrds(k, user)
         say('starting L1')
         with nested.start_l1(k, initrd) as l1:

@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pmemlab
-from lab import portal, qemu
+from lab import guest, portal, qemu
 from lab.cache import ROOT, run
 
 RULE = 'userspace/udev/61-vmportal-pmem.rules.example'
@@ -67,8 +67,7 @@ def report():
 
 def prepare(c):
     """The rule as it is, and portalctl where it says."""
-    out = portal.userspace(['portalctl-static'])
-    shutil.copy(out + '/bin/portalctl.static', c.path('/usr/local/bin/portalctl'))
+    shutil.copy(portal.portalctl_static(), c.path('/usr/local/bin/portalctl'))
     with open(os.path.join(ROOT, RULE)) as f:
         c.write('/etc/udev/rules.d/61-vmportal-pmem.rules', f.read())
 
@@ -90,7 +89,7 @@ def disks():
     return argv
 
 
-def check(t, r, log, bad_lines):
+def check(t, r, log):
     t.equal(r.get('boot_named'), 'portal_pmem portal',
             'udev rule: the named device comes up as a portal')
     t.equal(r.get('access'), '660 root:portal', 'udev rule: for the group, by its place')
@@ -106,5 +105,5 @@ def check(t, r, log, bad_lines):
     t.equal(r.get('unmounted'), 'portal_pmem portal',
             'udev rule: unmounted and named, it is a portal, whatever is on it')
     t.equal(r.get('still_other'), 'virtio_pmem pmem', 'udev rule: the other one never was')
-    bad = bad_lines(log)
+    bad = guest.bad_lines('\n'.join(log))
     t.ok(log and not bad, 'udev rule: the kernel log holds no complaint', '\n'.join(bad))

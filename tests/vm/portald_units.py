@@ -90,8 +90,7 @@ def prepare(c):
     make = ['make', '-s', '-C', ROOT + '/userspace', 'DESTDIR=' + c.root]
     run(make + ['install-portald'], timeout=300)
     # the library is tried from a program that needs no shared one
-    out = portal.userspace(['portalctl-static'])
-    shutil.copy(out + '/bin/portalctl.static', c.path('/usr/local/bin/portalctl'))
+    shutil.copy(portal.portalctl_static(), c.path('/usr/local/bin/portalctl'))
     for name in LIBRARIES:
         if not glob.glob(c.path('/usr/lib/x86_64-linux-gnu/' + name)) and \
            not glob.glob(c.path('/lib/x86_64-linux-gnu/' + name)):

@@ -65,7 +65,7 @@ def stream(t, a, b):
 
 def stream_to_host(t, b, server):
     got = os.path.join(server.dir, 'got')
-    recv = qemu.spawn([server.binary('portalctl.static'), 'recv', '-q', '-t',
+    recv = qemu.spawn([portal.portalctl_static(), 'recv', '-q', '-t',
                        '60', server.uri, got], stdout=subprocess.PIPE,
                       stderr=subprocess.STDOUT, text=True)
     send = b.start('portalctl send -q -t 60 /dev/portal0 /tmp/got')
@@ -144,7 +144,7 @@ def kill_in_mid_stream(t, a, b, server):
          'the stream goes on without it and arrives unchanged',
          '%s %s %s' % (status, send.text(), recv.text()))
     bounce(t, a, b, 'without portald')
-    p = subprocess.run([server.binary('portalctl.static'), 'info', server.uri],
+    p = subprocess.run([portal.portalctl_static(), 'info', server.uri],
                        text=True, stdin=subprocess.DEVNULL, timeout=60,
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     t.ok(p.returncode != 0 and len(p.stdout.strip().splitlines()) == 1,
@@ -153,10 +153,9 @@ def kill_in_mid_stream(t, a, b, server):
 
 def main(t):
     k = suite.kernel()
-    portal.userspace(['portalctl-static'])
     server = portal.Portald('%dM' % (REGION >> 20), vectors=VECTORS, name='two')
     rd = suite.initrd(k, programs=True, extra=[
-        (server.binary('portalctl.static'), '/bin/portalctl')])
+        (portal.portalctl_static(), '/bin/portalctl')])
     with suite.guest('a', k, rd, server.doorbell(), memory='384M') as a, \
             suite.guest('b', k, rd, server.doorbell(), memory='384M') as b:
         for g in (a, b):

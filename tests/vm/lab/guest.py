@@ -45,6 +45,12 @@ CMDLINE = ('watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 '
            'hung_task_panic=1 random.trust_cpu=on mitigations=off')
 
 
+def bad_lines(log):
+    """What in a kernel's log is a complaint."""
+    return [line for line in log.splitlines()
+            if BAD_LOG.search(line) and not HARMLESS.search(line)]
+
+
 class Job:
     """A command that runs in a guest."""
 
@@ -95,6 +101,8 @@ class Job:
 
 
 class Guest:
+    bad_lines = staticmethod(bad_lines)
+
     def __init__(self, name, kernel, initrd, devices=(), memory='256M',
                  cmdline='', machine=None, accel=None, boot_timeout=120,
                  pass_fds=(), slow=1):
@@ -320,7 +328,7 @@ class Guest:
         t.ok(status == 0, '%s: modules unload (%s)' % (
             self.name, ' '.join(gone) or 'none loaded'), text)
         self.check_leaks(t)
-        bad = self.bad_lines(self.dmesg())
+        bad = bad_lines(self.dmesg())
         t.ok(not bad, self.name + ': the kernel log holds no complaint',
              '\n'.join(bad))
         self._send(b'Q\n')
@@ -328,10 +336,6 @@ class Guest:
         code = qemu.stop(self.process, 20 * self.slow)
         t.ok(code == 0, self.name + ': powers off when told',
              'QEMU ended with %s' % code)
-
-    def bad_lines(self, log):
-        return [line for line in log.splitlines()
-                if BAD_LOG.search(line) and not HARMLESS.search(line)]
 
     def check_leaks(self, t):
         if self.call('test -e /sys/kernel/debug/kmemleak')[0]:

@@ -96,12 +96,23 @@ def userspace(flags=()):
     return out
 
 
+def portalctl_static():
+    """A portalctl that needs no library."""
+    return os.path.join(userspace(['portalctl-static']), 'bin', 'portalctl.static')
+
+
+def interrupts(guest):
+    """Interrupts that portals' devices raised in a guest (of one processor) so far."""
+    rows = [row for row in guest.run('cat /proc/interrupts').splitlines() if 'portal' in row]
+    return sum(int(row.split(':', 1)[1].split()[0]) for row in rows)
+
+
 class Portald:
     """A portald that serves one region to guests and host processes."""
 
     def __init__(self, size='16M', vectors=4, name='lab', more=()):
         self.name = name
-        self.out = userspace(['portalctl-static'])
+        self.out = userspace()
         self.dir = os.path.join(qemu.workdir(), 'portald-%s-%d' % (
             name, len(os.listdir(qemu.workdir()))))
         os.mkdir(self.dir)
