@@ -276,6 +276,8 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 		return -ENODEV;
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
+	/* portal_vma_offset() asks for it from here on. */
+	vma->vm_private_data = h;
 
 	/* A register page rings whom it likes, so a window never has it. */
 	if (!h->window && p->doorbell_page &&
@@ -296,7 +298,6 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 	spin_lock(&h->lock);
 	h->mapped = true;
 	spin_unlock(&h->lock);
-	vma->vm_private_data = h;
 	vma->vm_ops = &portal_vm_ops;
 	return 0;
 }
