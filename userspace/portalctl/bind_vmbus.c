@@ -23,7 +23,7 @@
 #define OURS	"portal_vmbus"
 #define DRIVER	BUS "drivers/" OURS
 #define GUID	36
-/* The class that the driver takes by itself: linux/portal_vmbus.h. */
+/* The class that the driver takes by itself; portal_vmbus.h has it for guests and hosts. */
 #define CLASS	"888b0701-2231-4fd5-9e9e-d5d6d0788d82"
 
 static bool is_guid(const char *s)
