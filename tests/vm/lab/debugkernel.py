@@ -20,7 +20,10 @@ SOURCE = 'linux-source-6.12'
 # dependency vanishes without a word, and every later test would pass for it.
 MUST_HAVE = ['KASAN', 'PROVE_LOCKING', 'DEBUG_KMEMLEAK', 'UBSAN_BOUNDS',
              'DEBUG_ATOMIC_SLEEP', 'X86_PAT', 'PCI_MSI', 'IA32_EMULATION',
-             'MODULE_UNLOAD', 'HOTPLUG_PCI_ACPI', 'UIO_PCI_GENERIC']
+             'MODULE_UNLOAD', 'HOTPLUG_PCI_ACPI', 'UIO_PCI_GENERIC',
+             'USERFAULTFD', 'IO_STRICT_DEVMEM', 'FAILSLAB', 'KPROBES',
+             'VIRTIO_PMEM', 'BLK_DEV_PMEM', 'HYPERV', 'UIO_HV_GENERIC',
+             'HIBERNATION']
 
 
 def _prepare(tree, jobs):
@@ -54,8 +57,10 @@ def build(jobs=None):
         if os.path.exists(os.path.join(path, 'built')):
             return path
         deb = debs.download(SOURCE)
-        for old in glob.glob(os.path.join(cache_dir('debug-kernel'), '*')):
-            shutil.rmtree(old)
+        # Of older configurations one is kept: who has another tree checked
+        # out beside this one would else build in turns with it.
+        for old in sorted(known, key=os.path.getmtime)[:-1]:
+            shutil.rmtree(os.path.dirname(old))
         with building(path) as tmp:
             say('unpacking ' + os.path.basename(deb))
             debs.unpack(deb, tmp + '/deb')
