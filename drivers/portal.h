@@ -52,8 +52,10 @@ struct portal;
  *	before on stable storage. Process context, read lock held, concurrently. It
  *	may wait for the device, killable, provided that the transport ends every
  *	such wait before it calls portal_remove() or portal_pause(). Returns 0, -EIO
- *	if it is not certain that all arrived, -ENODEV if the device went, or -EINTR.
- *	NULL: the region is as volatile as memory.
+ *	if it is not certain that all arrived, -ENODEV if the device went, or
+ *	-ERESTARTSYS after a fatal signal. Each failure of the device, whether anybody
+ *	waits for it or not, is told by portal_flush_failed() too. NULL: the region is
+ *	as volatile as memory.
  *
  * More callbacks (managed tables) come with the features that need them.
  */
@@ -180,6 +182,14 @@ void portal_put(struct portal *p);
  * portal_put(). An out-of-range vector is ignored.
  */
 void portal_event(struct portal *p, u32 vector);
+
+/**
+ * portal_flush_failed() - something that was stored before may be lost
+ *
+ * Any context but NMI, until portal_put(). Every file that is open now gets -EIO from
+ * its next fsync() (or from that which is under way), once, as files on disks do.
+ */
+void portal_flush_failed(struct portal *p);
 
 /**
  * portal_pause() - the device is about to be reset or suspended

@@ -13,6 +13,7 @@
 
 #include <linux/eventfd.h>
 #include <linux/io.h>
+#include <linux/ioport.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -124,6 +125,20 @@ static inline bool portal_compat_is_write_back(void *kva)
 #else
 	return true;
 #endif
+}
+
+/*
+ * Whether a page table entry can hold this physical address. x86 ends its tree of
+ * resources where the processor's addresses end; arm64 does not, and there the bits
+ * above would be taken for attributes.
+ */
+static inline bool portal_compat_phys_valid(u64 addr)
+{
+#ifdef CONFIG_ARM64
+	if (addr & ~(u64)PHYS_MASK)
+		return false;
+#endif
+	return addr <= iomem_resource.end;
 }
 
 #endif /* _PORTAL_COMPAT_H */

@@ -35,9 +35,13 @@ compile()
 		: > "$dir/$name.yes"
 }
 
+# Every header that a probe below includes: one that is missing or broken is no "no".
 probe CONTROL_YES << 'EOF'
 #include <linux/eventfd.h>
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
 int f(struct vm_area_struct *vma) { return vma->vm_start != 0; }
 EOF
 
@@ -81,6 +85,12 @@ probe VIRTIO_RESET_DEVICE << 'EOF'
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 void f(struct virtio_device *vdev) { virtio_reset_device(vdev); }
+EOF
+
+# 6.16: a driver is told of resets
+probe VIRTIO_RESET_PREPARE << 'EOF'
+#include <linux/virtio.h>
+int f(struct virtio_driver *drv) { return drv->reset_prepare != NULL; }
 EOF
 
 # In pairs: as fast as two processors are, and no burden for more.

@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 
 #include "core.h"
@@ -47,6 +48,8 @@ void portal_handle_attach(struct portal_handle *h, struct file *file)
 {
 	file->private_data = h;
 	file->f_mapping = h->portal->inode->i_mapping;
+	/* Failed flushes from here on; open(2) looked at the node's own mapping. */
+	file->f_wb_err = filemap_sample_wb_err(file->f_mapping);
 	/* A stream: no position, so no lseek() and no pread(). Never fails. */
 	stream_open(file_inode(file), file);
 }
@@ -97,22 +100,37 @@ static int portal_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+void portal_flush_failed(struct portal *p)
+{
+	mapping_set_error(p->inode->i_mapping, -EIO);
+}
+EXPORT_SYMBOL_GPL(portal_flush_failed);
+
 /*
  * What offsets are asked for makes no difference: a device flushes all it has.
  * The wait may be as long as the host's disk takes; what ends it is in portal.h.
+ *
+ * A flush that failed for somebody else may have lost what was stored through this
+ * file, and no later flush brings it back: so it fails here too, once.
  */
 static int portal_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
 	struct portal_handle *h = file->private_data;
 	struct portal *p = h->portal;
-	int ret;
+	int ret, earlier;
 
 	ret = portal_enter(p);
 	if (ret)
 		return ret;
 	ret = p->ops->flush ? p->ops->flush(p->priv) : -EINVAL;
 	portal_leave(p);
-	return ret && portal_is_dead(p) ? -ENODEV : ret;
+	if (ret && portal_is_dead(p))
+		return -ENODEV;
+	/* Who was killed, say, has not been told. */
+	if (ret && ret != -EIO)
+		return ret;
+	earlier = file_check_and_advance_wb_err(file);
+	return ret ? ret : earlier;
 }
 
 const struct file_operations portal_fops = {

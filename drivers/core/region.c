@@ -29,7 +29,7 @@ static bool portal_extent_valid(const struct portal_extent *e, u32 flags)
 
 	if (!e->len || !PAGE_ALIGNED(e->start) || !IS_ALIGNED(e->len, PAGE_SIZE))
 		return false;
-	if (check_add_overflow((u64)e->start, e->len - 1, &end) || end > PHYS_ADDR_MAX)
+	if (check_add_overflow((u64)e->start, e->len - 1, &end) || !portal_compat_phys_valid(end))
 		return false;
 	return !(flags & PORTAL_DESC_RAM) || (pfn_valid(PHYS_PFN(e->start)) &&
 					      pfn_valid(PHYS_PFN(end)));

@@ -21,9 +21,9 @@
  * or "portalctl bind", which first makes sure that nobody uses the disk. An allowance
  * is for one device, once: it ends when the device is probed or goes away. While
  * there is one the table matches virtio-pmem, for bind must find a match, and the
- * probe refuses every other device. A probe that refuses leaves the device's status
- * FAILED, which is why refusing alone, with a table that always matches, would not
- * do: the next driver would find a device that others had given up.
+ * probe refuses every other device. The virtio bus then leaves FAILED in the device's
+ * status, and the next driver would find a device that others have given up; so when we
+ * do not take a device after all it is reset.
  *
  * Flushes
  *
@@ -33,6 +33,14 @@
  * and at least one. A request is memory of its own, counted: one for the queue, until the
  * device has returned it or was reset, and one for each caller that waits, who may be
  * killed meanwhile.
+ *
+ * A flush that fails may have lost what anybody stored before, and the host tells nobody
+ * twice: the next flush may well succeed. So the core is told of each failure, and tells
+ * every open file once.
+ *
+ * A device may stop without a word: somebody resets it behind our back (sysfs, before
+ * virtio_pci learned to tell), or it breaks its queue. So whoever waits looks at it now
+ * and then.
  *
  * A reset should make the device forget its requests. QEMU (10.0) does not: it answers
  * them when its disk is done, writes into their memory, and puts them on the queue of
@@ -70,6 +78,9 @@
 /* How long a reset waits for a request to come back, see above. */
 #define PMP_GRACE		(10 * HZ)
 
+/* How often whoever waits for a flush looks whether the device still works. */
+#define PMP_LOOK		(2 * HZ)
+
 /* Feature bit, and the id of the shared memory region; in linux/virtio_pmem.h since 6.9. */
 #define PMP_F_SHMEM_REGION	0
 #define PMP_SHMEM_REGION_ID	0
@@ -80,14 +91,15 @@
  * @done: @result is there
  * @result: 0 or -errno
  * @req: read by the device
- * @resp: written by the device; anything but 0 is a failure
+ * @resp: written by the device; anything but 0 is a failure. In a cache line of its own:
+ *	where DMA is not coherent a store beside it would undo the device's
  */
 struct pmp_flush {
 	refcount_t refs;
 	struct completion done;
 	int result;
 	struct virtio_pmem_req req;
-	struct virtio_pmem_resp resp;
+	struct virtio_pmem_resp resp ____cacheline_aligned;
 };
 
 /**
@@ -122,8 +134,13 @@ static void pmp_flush_put(struct pmp_flush *f)
 		kfree(f);
 }
 
-static void pmp_flush_complete(struct pmp_flush *f, int result)
+/* Under the lock. The first answer counts: after a stop the device's may still come. */
+static void pmp_flush_complete(struct pmp *pmp, struct pmp_flush *f, int result)
 {
+	if (completion_done(&f->done))
+		return;
+	if (result == -EIO)
+		portal_flush_failed(pmp->portal);
 	f->result = result;
 	complete_all(&f->done);
 }
@@ -151,9 +168,9 @@ static bool pmp_submit(struct pmp *pmp)
 	pmp->next = NULL;
 	sg_init_one(&out, &f->req, sizeof(f->req));
 	sg_init_one(&in, &f->resp, sizeof(f->resp));
-	/* Room there is: nothing else is on the queue. So a failure is a broken device. */
+	/* Room there is: nothing else is on the queue. A broken queue, or no bounce buffer. */
 	if (virtqueue_add_sgs(pmp->vq, sgs, 1, 1, f, GFP_ATOMIC)) {
-		pmp_flush_complete(f, -EIO);
+		pmp_flush_complete(pmp, f, -EIO);
 		pmp_flush_put(f);
 		return false;
 	}
@@ -163,22 +180,44 @@ static bool pmp_submit(struct pmp *pmp)
 
 /*
  * From now on flushes return @error, and so do those that wait. What is on the
- * queue stays the device's until pmp_drop().
+ * queue stays the device's until pmp_close_queue(). Returns whether they worked until
+ * now; that it is gone is the last word.
  */
-static void pmp_stop(struct pmp *pmp, int error)
+static bool pmp_stop(struct pmp *pmp, int error)
 {
 	unsigned long flags;
+	bool worked;
 
 	spin_lock_irqsave(&pmp->lock, flags);
-	pmp->stopped = error;
+	worked = !pmp->stopped;
+	if (pmp->stopped != -ENODEV)
+		pmp->stopped = error;
 	if (pmp->flying)
-		pmp_flush_complete(pmp->flying, error);
+		pmp_flush_complete(pmp, pmp->flying, error);
 	if (pmp->next) {
-		pmp_flush_complete(pmp->next, error);
+		pmp_flush_complete(pmp, pmp->next, error);
 		pmp_flush_put(pmp->next);
 		pmp->next = NULL;
 	}
 	spin_unlock_irqrestore(&pmp->lock, flags);
+	return worked;
+}
+
+/*
+ * Stops a device that has given up, was reset by somebody else, or is no more (all
+ * ones). Asking it may sleep on some buses.
+ */
+static void pmp_look(struct pmp *pmp)
+{
+	const u8 mask = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET;
+	struct virtio_device *vdev = pmp->vdev;
+	u8 status = vdev->config->get_status(vdev);
+
+	if ((status & mask) == VIRTIO_CONFIG_S_DRIVER_OK && !virtqueue_is_broken(pmp->vq))
+		return;
+	if (pmp_stop(pmp, -EIO))
+		dev_err(&vdev->dev, "the device has given up (status %#x): the memory stays, but flushes fail; unbind and bind it\n",
+			status);
 }
 
 /* Tell the device, if it is there still. The queue is not deleted while callers are about. */
@@ -200,8 +239,7 @@ static void pmp_flush_done(struct virtqueue *vq)
 	spin_lock_irqsave(&pmp->lock, flags);
 	while ((f = virtqueue_get_buf(vq, &len))) {
 		pmp->flying = NULL;
-		if (!pmp->stopped)
-			pmp_flush_complete(f, le32_to_cpu(f->resp.ret) ? -EIO : 0);
+		pmp_flush_complete(pmp, f, le32_to_cpu(f->resp.ret) ? -EIO : 0);
 		pmp_flush_put(f);
 	}
 	if (!pmp->flying && pmp->next)
@@ -211,6 +249,9 @@ static void pmp_flush_done(struct virtqueue *vq)
 
 	if (notify)
 		pmp_notify(pmp);
+	/* The device returned what it was never given: no more interrupts will come. */
+	if (virtqueue_is_broken(vq))
+		schedule_work(&pmp->broken_work);
 }
 
 /* Which request covers the caller; *spare is used for it if there is none yet. */
@@ -238,22 +279,35 @@ static struct pmp_flush *pmp_join(struct pmp *pmp, struct pmp_flush **spare)
 }
 
 /* Killable only: fsync() is not restarted by those who call it. */
+static int pmp_flush_wait(struct pmp *pmp, struct pmp_flush *f)
+{
+	long left;
+
+	while (!(left = wait_for_completion_killable_timeout(&f->done, PMP_LOOK)))
+		pmp_look(pmp);
+	return left < 0 ? left : f->result;
+}
+
 static int pmp_flush(void *priv)
 {
 	struct pmp_flush *spare, *f;
+	struct pmp *pmp = priv;
 	int ret;
 
 	spare = pmp_flush_new();
 	if (!spare)
 		return -ENOMEM;
-	f = pmp_join(priv, &spare);
+	/*
+	 * The caller's stores before the request, whoever hands it over: to the host, so
+	 * not smp_mb(). What follows is ordered by the lock and the queue's own barriers.
+	 */
+	virt_mb();
+	f = pmp_join(pmp, &spare);
 	pmp_flush_put(spare);
 	if (IS_ERR(f))
 		return PTR_ERR(f);
 
-	ret = wait_for_completion_killable(&f->done);
-	if (!ret)
-		ret = f->result;
+	ret = pmp_flush_wait(pmp, f);
 	pmp_flush_put(f);
 	return ret;
 }
@@ -262,7 +316,7 @@ static const struct portal_ops pmp_ops = {
 	.flush = pmp_flush,
 };
 
-/* The device says in an interrupt that it has given up; asking it may sleep on some buses. */
+/* The device may have given up: an interrupt says no more than this. */
 static void pmp_config_changed(struct virtio_device *vdev)
 {
 	struct pmp *pmp = vdev->priv;
@@ -272,13 +326,7 @@ static void pmp_config_changed(struct virtio_device *vdev)
 
 static void pmp_broken(struct work_struct *work)
 {
-	struct pmp *pmp = container_of(work, struct pmp, broken_work);
-	struct virtio_device *vdev = pmp->vdev;
-
-	if (!(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET))
-		return;
-	dev_err(&vdev->dev, "the device has given up: the memory stays, but flushes fail; unbind and bind it\n");
-	pmp_stop(pmp, -EIO);
+	pmp_look(container_of(work, struct pmp, broken_work));
 }
 
 static int pmp_find_memory(struct virtio_device *vdev, struct portal_extent *memory)
@@ -296,12 +344,16 @@ static int pmp_find_memory(struct virtio_device *vdev, struct portal_extent *mem
 		start = region.addr;
 		len = region.len;
 	} else {
+		if (!vdev->config->get) {
+			dev_err(&vdev->dev, "the device says nowhere where its memory is\n");
+			return -EINVAL;
+		}
 		virtio_cread_le(vdev, struct virtio_pmem_config, start, &start);
 		virtio_cread_le(vdev, struct virtio_pmem_config, size, &len);
 	}
 
 	if (len < PAGE_SIZE || !PAGE_ALIGNED(start) || start + len - 1 < start ||
-	    start + len - 1 > PHYS_ADDR_MAX) {
+	    !portal_compat_phys_valid(start + len - 1)) {
 		dev_err(&vdev->dev, "memory at %#llx, %#llx bytes, cannot be mapped: give the host's file a size that is a multiple of 2 MiB\n",
 			start, len);
 		return -EINVAL;
@@ -314,13 +366,21 @@ static int pmp_find_memory(struct virtio_device *vdev, struct portal_extent *mem
 /* Requests may be made when this returns. */
 static int pmp_open_queue(struct pmp *pmp)
 {
-	struct virtqueue *vq = virtio_find_single_vq(pmp->vdev, pmp_flush_done, "flush");
+	struct virtio_device *vdev = pmp->vdev;
+	struct virtqueue *vq = virtio_find_single_vq(vdev, pmp_flush_done, "flush");
 
 	if (IS_ERR(vq))
 		return PTR_ERR(vq);
+	/* A request is two descriptors; the virtio core warns of what never fits. */
+	if (virtqueue_get_vring_size(vq) < 2) {
+		dev_err(&vdev->dev, "a queue of %u cannot hold a flush\n",
+			virtqueue_get_vring_size(vq));
+		vdev->config->del_vqs(vdev);
+		return -EINVAL;
+	}
 	pmp->vq = vq;
+	virtio_device_ready(vdev);
 	pmp->stopped = 0;
-	virtio_device_ready(pmp->vdev);
 	return 0;
 }
 
@@ -446,6 +506,7 @@ static void pmp_remove(struct virtio_device *vdev)
 	kfree(pmp);
 }
 
+/* Before suspend, and before a reset that the bus tells of. */
 static int __maybe_unused pmp_freeze(struct virtio_device *vdev)
 {
 	struct pmp *pmp = vdev->priv;
@@ -499,13 +560,13 @@ static void pmp_allow(const char *name)
 	WRITE_ONCE(pmp_ids[0].device, name[0] ? VIRTIO_ID_PMEM : 0);
 }
 
-/* Whether @dev was allowed, which it is no more. */
-static bool pmp_disallow(struct device *dev)
+/* Whether @name was allowed, which it is no more. */
+static bool pmp_disallow(const char *name)
 {
 	bool was;
 
 	mutex_lock(&pmp_allow_lock);
-	was = !strcmp(pmp_allowed, dev_name(dev));
+	was = !strcmp(pmp_allowed, name);
 	if (was)
 		pmp_allow("");
 	mutex_unlock(&pmp_allow_lock);
@@ -514,7 +575,7 @@ static bool pmp_disallow(struct device *dev)
 
 static int pmp_probe(struct virtio_device *vdev)
 {
-	if (!pmp_disallow(&vdev->dev))
+	if (!pmp_disallow(dev_name(&vdev->dev)))
 		return -ENODEV;
 	return pmp_take(vdev);
 }
@@ -529,34 +590,42 @@ static ssize_t allow_show(struct device_driver *drv, char *buf)
 	return len;
 }
 
-/* The name of a virtio-pmem device that is there, or nothing. */
+/* 0 if @name is a virtio-pmem device that is there. */
+static int pmp_check_name(struct device_driver *drv, const char *name)
+{
+	struct device *dev = bus_find_device_by_name(drv->bus, NULL, name);
+	int ret;
+
+	if (!dev)
+		return -ENODEV;
+	ret = dev_to_virtio(dev)->id.device == VIRTIO_ID_PMEM ? 0 : -EINVAL;
+	put_device(dev);
+	return ret;
+}
+
+/*
+ * The name of a device, or nothing. First allowed, then looked for: should the device
+ * go meanwhile, either it is not found any more or its going ends the allowance.
+ */
 static ssize_t allow_store(struct device_driver *drv, const char *buf, size_t count)
 {
-	char name[sizeof(pmp_allowed)];
-	struct device *dev;
-	bool is_pmem;
+	char text[sizeof(pmp_allowed)], *name;
+	int ret;
 
-	if (strscpy(name, buf, sizeof(name)) < 0)
+	if (strscpy(text, buf, sizeof(text)) < 0)
 		return -EINVAL;
-	strim(name);
+	name = strim(text);
 
 	mutex_lock(&pmp_allow_lock);
-	pmp_allow("");
+	pmp_allow(name);
 	mutex_unlock(&pmp_allow_lock);
 	if (!name[0])
 		return count;
 
-	dev = bus_find_device_by_name(drv->bus, NULL, name);
-	if (!dev)
-		return -ENODEV;
-	is_pmem = dev_to_virtio(dev)->id.device == VIRTIO_ID_PMEM;
-	if (is_pmem) {
-		mutex_lock(&pmp_allow_lock);
-		pmp_allow(name);
-		mutex_unlock(&pmp_allow_lock);
-	}
-	put_device(dev);
-	return is_pmem ? count : -EINVAL;
+	ret = pmp_check_name(drv, name);
+	if (ret)
+		pmp_disallow(name);
+	return ret ? ret : count;
 }
 static DRIVER_ATTR_RW(allow);
 
@@ -566,11 +635,28 @@ static struct attribute *pmp_driver_attrs[] = {
 };
 ATTRIBUTE_GROUPS(pmp_driver);
 
-/* Another device may get the name. */
+/* As the bus leaves a device that it has found. */
+static void pmp_undo_failure(struct virtio_device *vdev)
+{
+	portal_virtio_reset(vdev);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+}
+
+static struct virtio_driver pmp_driver;
+
+/*
+ * A device that went may give its name to another. One that we did not take after all
+ * is to be as new for the next driver; the bus stores FAILED after our probe, and
+ * tells of the end of it here, with the device still locked.
+ */
 static int pmp_bus_event(struct notifier_block *nb, unsigned long event, void *data)
 {
-	if (event == BUS_NOTIFY_DEL_DEVICE)
-		pmp_disallow(data);
+	struct device *dev = data;
+
+	if (event == BUS_NOTIFY_REMOVED_DEVICE)
+		pmp_disallow(dev_name(dev));
+	else if (event == BUS_NOTIFY_DRIVER_NOT_BOUND && dev->driver == &pmp_driver.driver)
+		pmp_undo_failure(dev_to_virtio(dev));
 	return NOTIFY_DONE;
 }
 
@@ -593,6 +679,7 @@ static struct virtio_driver pmp_driver = {
 	.remove = pmp_remove,
 	.config_changed = pmp_config_changed,
 	PORTAL_COMPAT_VIRTIO_PM(pmp_freeze, pmp_restore)
+	PORTAL_COMPAT_VIRTIO_RESET(pmp_freeze, pmp_restore)
 };
 
 static int __init pmp_init(void)
