@@ -6,6 +6,8 @@
  *	pmem flush DEVICE N	N threads flush at one time: all succeed
  *	pmem fail DEVICE N	the same, and each gets EIO
  *	pmem gone DEVICE N CMD	the same; while they wait, CMD takes the portal away
+ *	pmem stops DEVICE N CMD	the same, but CMD has the device stop: each gets EIO
+ *	pmem told DEVICE	who hears of a flush that fails; says when, and reads a line
  *	pmem faults DEVICE	touches every page of 1 GiB and counts faults
  *	pmem nap US		does nothing but sleep so long, again and again (no TAP)
  *	pmem cpu SECONDS CMD...	CMD's use of the processor, while it waits (no TAP)
@@ -31,6 +33,7 @@
 #define FAULTS_MAX	512		/* 2 MiB each */
 #define GONE_MAX_MS	20000
 #define WAKE_MAX_MS	2000		/* less than the driver's grace for the device */
+#define STOPS_MAX_MS	8000		/* the driver looks every two seconds */
 #define MAX_THREADS	1024
 
 static long now_ms(void)
@@ -160,6 +163,46 @@ static int gone(const char *device, int n, const char *command)
 		last = landed[i] > last ? landed[i] : last;
 	ok(last - began < WAKE_MAX_MS, "within %ld ms of the order", last - began);
 	fails(fsync(flush_fd), ENODEV, "fsync() afterwards");
+	return done();
+}
+
+/* The device does not answer; then it breaks, or is reset. */
+static int stops(const char *device, int n, const char *command)
+{
+	long began;
+
+	launch(device, n);
+	usleep(300000);
+	began = now_ms();
+	ok(!system(command), "%s", command);
+	ok(land(n, EIO) == n, "%d flushes that waited: EIO", n);
+	ok(now_ms() - began < STOPS_MAX_MS, "within %ld ms", now_ms() - began);
+	fails(fsync(flush_fd), EIO, "fsync() afterwards");
+	return done();
+}
+
+static void agree(const char *what)
+{
+	char line[16];
+
+	printf("%s\n", what);
+	if (!fgets(line, sizeof(line), stdin))
+		die("stdin");
+}
+
+/* Whoever was there when it failed, once; as files on disks do. */
+static int told(const char *device)
+{
+	int a = open_portal(device, O_RDWR), b = open_portal(device, O_RDWR), c;
+
+	agree("# fail");
+	fails(fsync(a), EIO, "fsync() that fails");
+	agree("# work");
+	ok(!fsync(a), "who was told, and stored again, succeeds");
+	c = open_portal(device, O_RDWR);
+	ok(!fsync(c), "who came later has lost nothing");
+	fails(fsync(b), EIO, "who may have lost something without waiting");
+	ok(!fsync(b), "hears of it once");
 	return done();
 }
 
@@ -303,6 +346,10 @@ int main(int argc, char **argv)
 		return gone(argv[2], atoi(argv[3]), argv[4]);
 	if (!strcmp(test, "nap"))
 		nap(atol(argv[2]));
+	if (!strcmp(test, "stops") && argc == 5)
+		return stops(argv[2], atoi(argv[3]), argv[4]);
+	if (!strcmp(test, "told") && argc == 3)
+		return told(argv[2]);
 	if (!strcmp(test, "cpu") && argc > 3)
 		return cpu(atoi(argv[2]), argv + 3);
 	fprintf(stderr, "usage: see the top of tests/guest/pmem.c\n");

@@ -25,6 +25,7 @@ GIB = 1 << 30
 FLUSHES = 1000
 HIGH = 80 << 40         # with page tables of 4 levels a kernel's own map ends at 64 TiB
 WORD = 20041971
+STATUS_FOUND = 0x1      # acknowledged
 STATUS_OK = 0xf         # acknowledged, driver, features, driver ok
 
 
@@ -47,11 +48,14 @@ def not_unasked(t, g):
     t.equal(g.run('cat %sallow' % OURS).strip(), a, 'allow says who')
     t.ok(g.call('echo %s > %sbind' % (b, OURS))[0],
          'what one device was allowed another does not get')
+    t.equal(int(g.run('cat %sdevices/%s/status' % (BUS, b)), 16), STATUS_FOUND,
+            'and is left as it was found')
     g.run('echo > %sallow; modprobe virtio_pmem; modprobe nd_pmem' % OURS)
     drivers = [pmemlab.driver(g, n) for n in names]
     t.equal(drivers, ['virtio_pmem'] * 2, 'virtio_pmem, loaded later, gets both')
-    t.equal(int(g.run('cat %sdevices/%s/status' % (BUS, a)), 16), STATUS_OK,
-            'a device that was never given away never failed')
+    for name in names:
+        t.equal(int(g.run('cat %sdevices/%s/status' % (BUS, name)), 16), STATUS_OK,
+                '%s never failed' % name)
     return a, b
 
 
@@ -127,6 +131,14 @@ def flushes(t, g, slow, a):
     g.tap(t, 'pmem fail /dev/portal0 100')
     slow.say('ok')
     g.tap(t, 'pmem flush /dev/portal0 10', name='after a failure')
+    job = g.start('pmem told /dev/portal0')
+    for order in ('fail', 'work'):
+        job.expect('# ' + order, 20)
+        slow.say(order)
+        job.send('go on\n')
+    status = job.wait(30)
+    t.nested(job.text(), 'told', status)
+    slow.say('ok')
 
 
 def gone(t, g, slow, a):
@@ -201,6 +213,52 @@ def hang(t, k, rd):
         t.equal(g.bad_lines(g.dmesg()), [], 'hang: the kernel log holds no complaint')
 
 
+def reset(t, k, rd):
+    """Somebody resets the PCI function under the portal."""
+    disk = pmemlab.Disk(SIZE)
+    port = ['-device', 'pcie-root-port,id=rp0,slot=1,bus=pcie.0']
+    with pmemlab.guest('reset', k, rd, [disk], more=port, machine='q35',
+                       options='bus=rp0') as g:
+        g.run('modprobe virtio_pci; portalctl bind virtio0')
+        g.tap(t, 'pmem flush /dev/portal0 10', name='before the reset')
+        pci = os.path.dirname(g.run('readlink -f %sdevices/virtio0' % BUS).strip())
+        g.run('echo 1 > %s/reset' % pci)
+        if k.version >= (6, 16):
+            t.equal(g.run('cat /sys/class/portal/portal0/generation').strip(), '1',
+                    'reset: the bus tells of it: a new generation')
+        else:
+            g.tap(t, "pmem stops /dev/portal0 10 'true'", name='reset behind our back')
+            t.ok('the device has given up' in g.dmesg(), 'reset: the log says so',
+                 g.dmesg()[-1000:])
+            g.run('portalctl unbind virtio0; portalctl bind virtio0')
+        g.tap(t, 'pmem flush /dev/portal0 10', name='after the reset')
+        g.finish(t, pmemlab.UNLOAD)
+
+
+def suspend(t, k, rd):
+    """Suspend to RAM, with a mapping that goes on afterwards."""
+    with pmemlab.guest('sleep', k, rd, [pmemlab.Disk(SIZE)]) as g:
+        g.run('modprobe virtio_pci; portalctl bind virtio0')
+        if 'mem' not in g.run('cat /sys/power/state') or \
+                '[deep]' not in g.run('cat /sys/power/mem_sleep'):
+            t.skip('suspend', 'this kernel has no suspend to RAM')
+        else:
+            hand = Hand(g, '/dev/portal0')
+            hand.must('map 0 rw')
+            hand.must('put 8192 %d' % WORD)
+            job = g.start('echo mem > /sys/power/state')
+            qemu.wait_until(lambda: g.qmp('query-status')['status'] == 'suspended', 60,
+                            'suspend', every=0.2)
+            g.qmp('system_wakeup')
+            t.equal(job.wait(60), 0, 'suspend to RAM and back')
+            t.equal(g.run('cat /sys/class/portal/portal0/generation').strip(), '1',
+                    'suspend: a new generation')
+            t.equal(hand.must('get 8192'), str(WORD), 'suspend: the mapping goes on')
+            hand.end()
+            g.tap(t, 'pmem basic /dev/portal0', name='after suspend')
+        g.finish(t, pmemlab.UNLOAD)
+
+
 def faults(t, k, rd):
     """1 GiB, touched page by page; then the memory is the system's for a while. No disk
     is behind it: that would have to keep it all."""
@@ -247,6 +305,8 @@ def main(t):
     rd = pmemlab.initrd(k)
     main_guest(t, k, rd)
     hang(t, k, rd)
+    reset(t, k, rd)
+    suspend(t, k, rd)
     faults(t, k, rd)
     high(t, k, rd)
 

@@ -27,10 +27,10 @@ class Disk:
         os.ftruncate(fd, size)
         self.fd = fd
 
-    def device(self, ident='pm0'):
+    def device(self, ident='pm0', options=''):
         return ['-object', 'memory-backend-file,id=mem-%s,mem-path=%s,size=%d,share=on' % (
                     ident, self.path, self.size),
-                '-device', 'virtio-pmem-pci,id=%s,memdev=mem-%s' % (ident, ident)]
+                '-device', 'virtio-pmem-pci,id=%s,memdev=mem-%s%s' % (ident, ident, options)]
 
     def read(self, offset, length):
         return os.pread(self.fd, length, offset)
@@ -47,8 +47,8 @@ class Memory:
         self.region = region
         self.options = options
 
-    def device(self, ident='pm0'):
-        more = ''.join(',%s=%s' % o for o in self.options.items())
+    def device(self, ident='pm0', options=''):
+        more = options + ''.join(',%s=%s' % o for o in self.options.items())
         return self.region.backend('mem-' + ident) + [
             '-device', 'virtio-pmem-pci,id=%s,memdev=mem-%s%s' % (ident, ident, more)]
 
@@ -92,12 +92,12 @@ def initrd(k):
                         system=('/sbin/dmsetup',))
 
 
-def guest(name, k, rd, disks, more=(), maxmem=None, **kw):
+def guest(name, k, rd, disks, more=(), maxmem=None, options='', **kw):
     """A guest with room for the disks: virtio-pmem lies where hot-plugged memory
     would. It is never the guest's RAM."""
     devices = list(more)
     for n, d in enumerate(disks):
-        devices += d.device('pm%d' % n)
+        devices += d.device('pm%d' % n, options and ',' + options)
     if not maxmem:
         maxmem = '%dM' % (2048 + sum((d.size >> 20) + 1024 for d in disks))
     memory = '%s,slots=%d,maxmem=%s' % (kw.pop('memory', '256M'), max(2, len(disks)), maxmem)

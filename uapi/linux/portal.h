@@ -20,9 +20,11 @@
  * read()          returns whole struct portal_event records, as many as fit.
  *                 Blocks unless O_NONBLOCK (-EAGAIN).
  * fsync()         and fdatasync(), msync(MS_SYNC): with PORTAL_CAP_FLUSH, what was
- *                 stored before is on the host's disk when they return 0. EIO: not
- *                 certain. Without that capability EINVAL. MAP_SYNC is refused
- *                 (EOPNOTSUPP): stores alone never reach a disk.
+ *                 stored before is on the host's disk when they return 0. EIO: it may
+ *                 be lost; store it again. Each open file hears once of every flush
+ *                 that failed, whoever asked for it. Without that capability EINVAL.
+ *                 MAP_SYNC with MAP_SHARED_VALIDATE is refused (EOPNOTSUPP): stores
+ *                 alone never reach a disk.
  *
  * Every ioctl takes a pointer to a structure whose first member is its size as
  * the caller knows it. A longer structure than the kernel's is accepted if the
@@ -207,9 +209,10 @@ struct portal_eventfd {
  * struct portal_file - PORTAL_FILE: choose how this open file behaves
  * @size: sizeof(struct portal_file)
  * @flags: PORTAL_FILE_*: with PORTAL_FILE_ZERO_ON_REVOKE, every page of every
- *	mapping through this file becomes one page of zeroes once the portal is gone,
- *	in place of SIGBUS. Nobody but users of this file ever sees that page;
- *	stores to it reach no other machine
+ *	mapping through this file becomes one and the same page, zeroed, once the
+ *	portal is gone, in place of SIGBUS. It is ordinary memory of this kernel: what is
+ *	stored to it is seen by users of this file, at every page of their mappings,
+ *	and by nobody else, here or on another machine
  *
  * EBUSY: the file has been mapped already.
  */
