@@ -7,8 +7,11 @@
 # for those that compile. Called by Kbuild, with the kernel's own compiler flags
 # and in its working directory. Each probe asks one thing. Two controls, one that
 # must compile and one that must not, see to it that a compiler that cannot work
-# is an error and not an answer.
+# is an error and not an answer; and a "no" counts only if it is about the probe's
+# own lines.
 set -eu
+LC_ALL=C
+export LC_ALL
 
 out=$1
 shift
@@ -111,6 +114,14 @@ if [ ! -e "$dir/CONTROL_YES.yes" ] || [ -e "$dir/CONTROL_NO.yes" ]; then
 	sed -n '1,20p' "$dir/CONTROL_YES.log" >&2
 	exit 1
 fi
+
+for name in $names; do
+	if [ ! -e "$dir/$name.yes" ] && ! grep -q "^$dir/$name\.c:.* error: " "$dir/$name.log"; then
+		echo "probe.sh: $name: the compiler failed, but not because the kernel has none:" >&2
+		sed -n '1,20p' "$dir/$name.log" >&2
+		exit 1
+	fi
+done
 
 {
 	echo "/* Made by probe.sh. */"

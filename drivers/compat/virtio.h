@@ -6,17 +6,8 @@
 #ifndef _PORTAL_COMPAT_VIRTIO_H
 #define _PORTAL_COMPAT_VIRTIO_H
 
-#include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
-
-/*
- * The one answer whose wrong "no" would compile, and then lack what newer kernels do
- * about late interrupts. No kernel since has lost the function.
- */
-#if !defined(PORTAL_HAVE_VIRTIO_RESET_DEVICE) && LINUX_VERSION_CODE >= KERNEL_VERSION(5, 18, 0)
-#error "virtio_reset_device() was not found: probe.sh could not compile linux/virtio_config.h"
-#endif
 
 /* A function of its own since 5.18. */
 static inline void portal_virtio_reset(struct virtio_device *vdev)

@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
+#include <linux/uidgid.h>
 #include <linux/wait.h>
 
 #include <linux/portal.h>
@@ -34,6 +35,9 @@ struct seq_file;
  */
 #define PORTAL_MAX_BINDINGS	1024
 #define PORTAL_MAX_WINDOW_BINDINGS	(PORTAL_MAX_BINDINGS / 2)
+
+/* And those of one user are fewer: no single one keeps the others out. */
+#define PORTAL_MAX_USER_BINDINGS	256
 
 /* Minor numbers, thus portals at one time. */
 #define PORTAL_MAX_NUMBERS	256
@@ -144,6 +148,7 @@ struct portal_handle_vector {
  * @offset: where in the region its offset 0 is
  * @length: bytes that it reaches from there; all of it lies within the region
  * @bells: @nr_bells rules: what it may ring; behind @vectors in the same memory
+ * @owner: who opened or made it
  * @lock: @mapped, @zero_page
  * @mapped: a mapping was made through this file at some time
  * @zero_page: what its mappings show after revocation, or NULL for SIGBUS.
@@ -162,6 +167,7 @@ struct portal_handle {
 	u64 length;
 	struct portal_bell *bells;
 	u32 nr_bells;
+	kuid_t owner;
 	spinlock_t lock;	/* see above */
 	bool mapped;
 	struct page *zero_page;

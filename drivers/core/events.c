@@ -119,6 +119,27 @@ void portal_handle_vectors_exit(struct portal_handle *h)
 		portal_bind(h, i, NULL);
 }
 
+/* Whether one more file of @h's owner may bind the vector; under its lock. */
+static bool portal_may_bind(struct portal_handle *h, u32 vector)
+{
+	struct portal_vector *vec = &h->portal->vectors[vector];
+	const unsigned int most = h->window ? PORTAL_MAX_WINDOW_BINDINGS : PORTAL_MAX_BINDINGS;
+	struct portal_handle_vector *fv;
+	unsigned int own = 0;
+
+	if (vec->nr_bindings >= most)
+		return false;
+	if (vec->nr_bindings < PORTAL_MAX_USER_BINDINGS)
+		return true;
+	list_for_each_entry(fv, &vec->bindings, node) {
+		struct portal_handle *other;
+
+		other = container_of(fv - vector, struct portal_handle, vectors[0]);
+		own += uid_eq(other->owner, h->owner);
+	}
+	return own < PORTAL_MAX_USER_BINDINGS;
+}
+
 /**
  * portal_bind() - bind an eventfd to a vector, or none
  * @h: the file
@@ -127,14 +148,13 @@ void portal_handle_vectors_exit(struct portal_handle *h)
  *
  * Events that the file has not read yet go over to the eventfd as one signal,
  * so that none is lost between the two ways of waiting. Returns 0, -ENODEV if the
- * portal is gone, or -EBUSY if PORTAL_MAX_BINDINGS are there (half of them, for a
- * window); always 0 for NULL.
+ * portal is gone, or -EBUSY if there are too many, in all or of one user; always 0 for
+ * NULL.
  */
 int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
 {
 	struct portal_vector *vec = &h->portal->vectors[vector];
 	struct portal_handle_vector *fv = &h->vectors[vector];
-	const unsigned int most = h->window ? PORTAL_MAX_WINDOW_BINDINGS : PORTAL_MAX_BINDINGS;
 	struct eventfd_ctx *old;
 	unsigned long flags;
 	int ret = 0;
@@ -143,7 +163,7 @@ int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx)
 	old = fv->ctx;
 	if (ctx && vec->closed)
 		ret = -ENODEV;
-	else if (ctx && !old && vec->nr_bindings >= most)
+	else if (ctx && !old && !portal_may_bind(h, vector))
 		ret = -EBUSY;
 	if (ret) {
 		spin_unlock_irqrestore(&vec->lock, flags);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Open files, of /dev/portalN and windows: their life, and the table of what they can do. */
 #include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -46,6 +47,7 @@ void portal_handle_free(struct portal_handle *h)
 /* Makes @file, which nobody else has yet, @h's. */
 void portal_handle_attach(struct portal_handle *h, struct file *file)
 {
+	h->owner = file->f_cred->euid;
 	file->private_data = h;
 	file->f_mapping = h->portal->inode->i_mapping;
 	/* Failed flushes from here on; open(2) looked at the node's own mapping. */

@@ -291,7 +291,8 @@ static phys_addr_t ivp_doorbell_page(struct ivp *ivp)
 		.name = IVP_NAME " rest of page",
 		.start = res->end + 1,
 		.end = res->start + PAGE_SIZE - 1,
-		.flags = res->flags,
+		/* Busy: or a driver's request would nest in it. */
+		.flags = res->flags | IORESOURCE_BUSY,
 	};
 	if (request_resource(res->parent, &ivp->rest)) {
 		ivp->rest.parent = NULL;

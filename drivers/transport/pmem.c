@@ -63,6 +63,7 @@
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/virtio_ids.h>
+#include <linux/virtio_ring.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
@@ -573,6 +574,16 @@ static bool pmp_disallow(const char *name)
 	return was;
 }
 
+/*
+ * One request at a time needs no descriptors elsewhere: nothing to allocate in
+ * interrupts, and nothing that a device which is given up could still be reading.
+ */
+static int pmp_validate(struct virtio_device *vdev)
+{
+	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	return 0;
+}
+
 static int pmp_probe(struct virtio_device *vdev)
 {
 	if (!pmp_disallow(dev_name(&vdev->dev)))
@@ -675,6 +686,7 @@ static struct virtio_driver pmp_driver = {
 	.id_table = pmp_ids,
 	.feature_table = pmp_features,
 	.feature_table_size = ARRAY_SIZE(pmp_features),
+	.validate = pmp_validate,
 	.probe = pmp_probe,
 	.remove = pmp_remove,
 	.config_changed = pmp_config_changed,

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 
 static int a, b;
@@ -175,32 +176,66 @@ static void bindings(void)
 	close(e2);
 }
 
-/* So many files, and no more, may bind one vector: an interrupt signals them all. */
+#define BINDINGS	1024
+#define USER_BINDINGS	256
+#define USERS		(BINDINGS / USER_BINDINGS)
+
+/* Another user, or with 0 the one who runs this; the kernel looks at who opens. */
+static int fresh_of(uid_t user)
+{
+	int fd;
+
+	if (seteuid(user))
+		die("seteuid");
+	fd = fresh();
+	if (seteuid(0))
+		die("seteuid");
+	return fd;
+}
+
+/*
+ * So many files may bind one vector, for an interrupt signals them all; and so many of
+ * one user, for there are others.
+ */
 static void many_bindings(void)
 {
 	struct rlimit lim = { 4096, 4096 };
-	static int fds[1100];
-	int efd = eventfd(0, EFD_NONBLOCK), n, bound = 0, error = 0;
+	static int fds[USERS + 1][USER_BINDINGS + 1];
+	int efd = eventfd(0, EFD_NONBLOCK), bound[USERS + 1] = { 0 }, error[USERS + 1] = { 0 };
+	int u, n, full = 0;
+	struct stat st;
 
-	if (setrlimit(RLIMIT_NOFILE, &lim)) {
-		skip("many files bind one vector", "RLIMIT_NOFILE may not be raised");
+	if (setrlimit(RLIMIT_NOFILE, &lim) || geteuid() || stat(path_a, &st)) {
+		skip("many files bind one vector", "needs RLIMIT_NOFILE, and to be root");
 		return;
 	}
-	for (n = 0; n < 1100; n++) {
-		fds[n] = fresh();
-		if (!bind_eventfd(fds[n], 0, efd))
-			bound++;
-		else
-			error = errno;
+	if (chmod(path_a, 0666))
+		die("chmod");
+	for (u = 0; u <= USERS; u++) {
+		for (n = 0; n <= USER_BINDINGS; n++) {
+			fds[u][n] = fresh_of(u ? 1000 + u : 0);
+			if (!bind_eventfd(fds[u][n], 0, efd))
+				bound[u]++;
+			else
+				error[u] = errno;
+		}
+		full += bound[u] == USER_BINDINGS && error[u] == EBUSY;
 	}
-	ok(bound == 1024 && error == EBUSY, "%d files bind one vector, then EBUSY", bound);
+	ok(full == USERS, "of each user %d files bind one vector, then EBUSY", USER_BINDINGS);
+	ok(!bound[USERS] && error[USERS] == EBUSY, "of all users %d", BINDINGS);
 	ring_a(0);
-	ok(count_of(efd) == 1024, "each gets the ring");
-	ok(!bind_eventfd(fds[0], 0, efd), "one of them may bind anew");
-	bind_eventfd(fds[1], 0, -1);
-	ok(!bind_eventfd(fds[1099], 0, efd), "and where one unbinds another may bind");
-	for (n = 0; n < 1100; n++)
-		close(fds[n]);
+	ok(count_of(efd) == BINDINGS, "each gets the ring");
+	ok(!bind_eventfd(fds[0][0], 0, efd), "one of them may bind anew");
+	bind_eventfd(fds[0][1], 0, -1);
+	ok(!bind_eventfd(fds[USERS][0], 0, efd), "and where one unbinds another may bind");
+	ok(bind_eventfd(fds[0][1], 0, efd) == -1 && errno == EBUSY, "who unbound comes too late");
+	bind_eventfd(fds[1][0], 0, -1);
+	ok(bind_eventfd(fds[2][USER_BINDINGS], 0, efd) == -1 && errno == EBUSY,
+	   "where there is room again a user has not more than his own");
+	for (u = 0; u <= USERS; u++)
+		for (n = 0; n <= USER_BINDINGS; n++)
+			close(fds[u][n]);
+	chmod(path_a, st.st_mode & 07777);
 	close(efd);
 }
 

@@ -14,7 +14,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, 'tests', 'vm'))
-from lab import suite  # noqa: E402
+from lab import build, suite  # noqa: E402
 from lab.portal import Portald, Region, guard  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
@@ -51,10 +51,27 @@ def pair(t, k, rd):
         words = cycle(identity(a))
         a.tap(t, 'revoke /dev/portal0 ' + words, timeout=120)
         a.tap(t, 'amid /dev/portal0 ' + words, timeout=120)
+        a.run('insmod /hinder.ko')
+        a.tap(t, 'held /dev/portal0 ' + words, timeout=120)
+        rest_of_page(t, a)
+        a.run('rmmod hinder')
         a.tap(t, 'churn 8 %s /dev/portal0' % words, timeout=120)
         a.finish(t)
         b.finish(t)
     server.stop()
+
+
+def rest_of_page(t, g):
+    """What BAR0 leaves of its page is nobody's while user space may map the page."""
+    address = identity(g)
+    bar0 = int(g.run('head -1 /sys/bus/pci/devices/%s/resource' % address).split()[0], 16)
+    claim = 'echo %#x %d > /sys/module/hinder/parameters/claim' % (bar0 + 256, 4096 - 256)
+    t.ok('%x-%x : portal_ivshmem rest of page' % (bar0 + 256, bar0 + 4095)
+         in g.run('cat /proc/iomem'), "the rest of BAR0's page is reserved")
+    t.ok(g.call(claim)[0] != 0, 'nothing else may claim it')
+    g.run('echo %s > %s/unbind' % (address, DRIVER))
+    t.equal(g.call(claim)[0], 0, 'but when the driver has gone')
+    g.run('echo %s > %s/bind' % (address, DRIVER))
 
 
 def cached(g):
@@ -198,7 +215,10 @@ def misfits(t, k, rd):
 
 def main(t):
     k = suite.kernel()
-    rd = suite.initrd(k, programs=True, names=['uio_pci_generic', 'vfio_pci'])
+    hinder, = build.modules(k, top=os.path.join(TOP, 'tests', 'vm', 'hinder'), parts=['.'],
+                            target=None)
+    rd = suite.initrd(k, programs=True, names=['uio_pci_generic', 'vfio_pci'],
+                      extra=[(hinder, '/hinder.ko')])
     pair(t, k, rd)
     memory_types(t, k, rd)
     pauses(t, k, rd)

@@ -12,7 +12,7 @@ import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, 'tests', 'vm'))
-from lab import suite  # noqa: E402
+from lab import build, suite  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 LOAD = 'modprobe portal_loopback size=8M'
@@ -59,7 +59,10 @@ def tracepoints(t, g):
 
 def main(t):
     k = suite.kernel()
-    with suite.guest('a', k, suite.initrd(k, programs=True)) as g:
+    hinder, = build.modules(k, top=os.path.join(TOP, 'tests', 'vm', 'hinder'), parts=['.'],
+                            target=None)
+    with suite.guest('a', k, suite.initrd(k, programs=True,
+                                          extra=[(hinder, '/hinder.ko')])) as g:
         parameters(t, g)
         g.run(LOAD)
         for program in ('ioctls', 'ioctls32', 'events', 'window', 'window32',
@@ -70,6 +73,9 @@ def main(t):
         g.tap(t, 'rings both /dev/portal0 /dev/portal1', timeout=120)
         g.tap(t, "revoke /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
         g.tap(t, "amid /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
+        g.run('insmod /hinder.ko')
+        g.tap(t, "held /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
+        g.run('rmmod hinder')
         tracepoints(t, g)
         g.tap(t, "churn 10 '%s' '%s' /dev/portal0 /dev/portal1" % (
             UNLOAD, LOAD), timeout=120)

@@ -8,6 +8,7 @@
  */
 #include "guest.h"
 
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -213,6 +214,57 @@ static void strangers(void)
 	munmap(shut, page);
 }
 
+/* Who reads the memory of a process in one stretch, over the end of a mapping. */
+static void over_the_end(void)
+{
+	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC), status;
+	uint32_t *bytes = calloc(2, page), word;
+	char *all, *map;
+	pid_t child;
+
+	if (size < 2 * page) {
+		skip("a debugger at the end of a mapping", "the region is one page");
+		return;
+	}
+	all = map_at(rw, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	map = map_at(rw, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	touch(all + page, 0xaaaa, NULL);
+	if (mmap(map + page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		 -1, 0) == MAP_FAILED)
+		die("mmap");
+	touch(map + page, 0xbbbb, NULL);
+	ok(pread(mem, bytes, 2 * page, (uintptr_t)map) == (ssize_t)(2 * page) &&
+	   bytes[page / 4] == 0xbbbb, "a debugger reads beyond a mapping what is there");
+	bytes[page / 4] = 0xcccc;
+	ok(pwrite(mem, bytes, 2 * page, (uintptr_t)map) == (ssize_t)(2 * page) &&
+	   !touch(all + page, -1, &word) && word == 0xaaaa &&
+	   !touch(map + page, -1, &word) && word == 0xcccc, "and writes nothing else");
+	munmap(map + page, page);
+	ok(pread(mem, bytes, 2 * page, (uintptr_t)map) == (ssize_t)page,
+	   "a debugger gets one page where the next is not mapped");
+
+	child = fork();
+	if (!child) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		_exit(0);
+	}
+	if (waitpid(child, &status, 0) != child || !WIFSTOPPED(status))
+		die("the traced child");
+	errno = 0;
+	ptrace(PTRACE_PEEKDATA, child, map + page - sizeof(long), NULL);
+	ok(!errno, "ptrace() reads the last word");
+	errno = 0;
+	fails(ptrace(PTRACE_PEEKDATA, child, map + page - sizeof(long) / 2, NULL), EIO,
+	      "ptrace() over the end");
+	ptrace(PTRACE_KILL, child, NULL, NULL);
+	waitpid(child, &status, 0);
+	munmap(map, page);
+	munmap(all, 2 * page);
+	close(mem);
+	free(bytes);
+}
+
 static void forking(void)
 {
 	volatile uint32_t *map = map_at(rw, page, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
@@ -348,6 +400,7 @@ int main(int argc, char **argv)
 	moving();
 	flags();
 	strangers();
+	over_the_end();
 	forking();
 	few_faults(false);
 	few_faults(true);

@@ -193,7 +193,8 @@ struct portal_ring {
  * goes away or resumes, every bound eventfd is signalled once. The kernel
  * holds its own reference: the descriptor may be closed afterwards.
  * Needs a file opened for reading (EACCES). EBUSY: 1024 files have bound the
- * vector already, or 512 and this is a window.
+ * vector already; 512, and this is a window; or 256 of the same user (who opened the
+ * file, or made the window, by his effective id then).
  */
 struct portal_eventfd {
 	__u32 size;

@@ -87,6 +87,7 @@ static void give(u16 head)
 
 	e->id = (__force __virtio32)cpu_to_le32(head);
 	e->len = (__force __virtio32)cpu_to_le32(sizeof(struct virtio_pmem_resp));
+	/* The element before the index that says it is there. */
 	virt_wmb();
 	r->used->idx = (__force __virtio16)cpu_to_le16(idx + 1);
 }
@@ -129,6 +130,7 @@ static void fake_work(struct work_struct *work)
 	struct vring *r = &fake->ring;
 
 	while (fake->seen != le16_to_cpu((__force __le16)READ_ONCE(r->avail->idx))) {
+		/* The index before what it counts. */
 		virt_rmb();
 		serve(le16_to_cpu((__force __le16)r->avail->ring[fake->seen++ % r->num]));
 	}

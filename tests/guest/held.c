@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+/*
+ * held DEVICE GO BACK: a fault that is between its look at the portal and its page
+ * table entry when the portal goes (GO), and comes back (BACK). The module hinder holds
+ * it there. The removal must wait for the fault, or find its entry: else a mapping of
+ * what is no longer ours would stay. TAP; exit status 0 if all went well, 1 otherwise.
+ */
+#include "guest.h"
+
+#include <pthread.h>
+
+#define HINDER		"/sys/module/hinder/parameters/"
+#define LARGE		(4UL << 20)
+#define PATIENCE	2000	/* of 10 ms */
+
+static int number(const char *path)
+{
+	char text[16] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		die(path);
+	close(fd);
+	return atoi(text);
+}
+
+static void arm(void)
+{
+	int fd = open(HINDER "armed", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		die(HINDER "armed");
+	close(fd);
+}
+
+static void *toucher(void *map)
+{
+	return (void *)(intptr_t)touch(map, -1, NULL);
+}
+
+/* One that came by before may not be counted. */
+static bool comes_to_wait(void)
+{
+	int n;
+
+	for (n = 0; n < PATIENCE && !number(HINDER "waiting"); n++)
+		usleep(10000);
+	return n < PATIENCE;
+}
+
+static void held(const char *device, const char *go, const char *back, size_t len,
+		 const char *entry)
+{
+	int fd = open_portal(device, O_RDWR), n;
+	char *map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	pthread_t thread;
+
+	if (map == MAP_FAILED)
+		die("mmap");
+	arm();
+	pthread_create(&thread, NULL, toucher, map);
+	ok(comes_to_wait(), "%s: a fault is in the middle", entry);
+	ok(!system(go) && !number(HINDER "waiting"), "%s: %s: the fault was over by then", entry, go);
+	pthread_join(thread, NULL);
+	ok(touch(map, -1, NULL) == SIGBUS, "%s: its entry did not stay", entry);
+	ok(touch(map + len - sizeof(uint32_t), -1, NULL) == SIGBUS, "%s: nor another", entry);
+	munmap(map, len);
+	close(fd);
+	ok(!system(back), "%s: it comes back: %s", entry, back);
+	for (n = 0; n < 100 && access(device, F_OK); n++)
+		usleep(100000);
+}
+
+int main(int argc, char **argv)
+{
+	struct portal_info info;
+	int fd;
+
+	if (argc != 4) {
+		fprintf(stderr, "usage: held DEVICE GO BACK\n");
+		return 2;
+	}
+	start(150);
+	if (access(HINDER "armed", F_OK))
+		die("the module hinder is not loaded");
+	fd = open_portal(argv[1], O_RDWR);
+	info = get_info(fd);
+	close(fd);
+	held(argv[1], argv[2], argv[3], sysconf(_SC_PAGESIZE), "one page");
+	if (info.caps & PORTAL_CAP_LARGE_PAGES && info.region_size >= LARGE)
+		held(argv[1], argv[2], argv[3], LARGE, "a large entry");
+	else
+		skip("a large entry", "this portal has none");
+	return done();
+}
