@@ -7,7 +7,8 @@
  * owns everything a process can hold on to: device node, files, mappings,
  * eventfds. So a transport may go at any time: after portal_remove() no
  * callback runs or will ever run, no mapping reaches the region, and the
- * transport may free all it has; nothing waits for user space.
+ * transport may free all it has; nothing waits for user space. (Of processors: what
+ * root has let a device reach by VFIO's DMA mappings, no driver can take back.)
  *
  * Life of a portal, in the order of a transport's probe and remove:
  *
@@ -178,7 +179,8 @@ void portal_put(struct portal *p);
 /**
  * portal_event() - a doorbell arrived on @vector
  *
- * Any context but NMI, hard interrupts included; from before portal_add() until
+ * Any context but NMI, hard interrupts included (on PREEMPT_RT: threaded ones, which is
+ * what handlers are there unless they ask for IRQF_NO_THREAD); from before portal_add() until
  * portal_put(). An out-of-range vector is ignored.
  */
 void portal_event(struct portal *p, u32 vector);
