@@ -17,23 +17,6 @@
 
 static char part[PATH_MAX];	/* name while incomplete; empty: written directly */
 
-static error_t parse(int key, char *arg, struct argp_state *st)
-{
-	struct stream *s = st->input;
-
-	switch (key) {
-	case ARGP_KEY_INIT:
-		st->child_inputs[0] = s;
-		st->child_inputs[1] = &s->place;
-		return 0;
-	case ARGP_KEY_END:
-		return stream_end(s, st);
-	case ARGP_KEY_ARG:
-		return stream_arg(s, arg, st);
-	}
-	return ARGP_ERR_UNKNOWN;
-}
-
 static int open_output(struct stream *s)
 {
 	struct stat sb;
@@ -216,7 +199,7 @@ static int run_recv(int argc, char **argv)
 		{ &stream_argp, 0, NULL, 0 }, { &place_argp, 0, NULL, 0 }, { 0 }
 	};
 	static const struct argp argp = {
-		NULL, parse, "[URI] [FILE|-]", "Receive what \"portalctl send\" sends, into FILE "
+		NULL, stream_parse, "[URI] [FILE|-]", "Receive what \"portalctl send\" sends, into FILE "
 		"(default: standard output), and check its SHA-256. FILE appears when it is whole; "
 		"until then it is FILE.part.\v" EXIT_CODES_DOC, children, NULL, NULL
 	};

@@ -12,23 +12,6 @@
 
 #define IDLE_MS	5000	/* how often a slow input sends IDLE */
 
-static error_t parse(int key, char *arg, struct argp_state *st)
-{
-	struct stream *s = st->input;
-
-	switch (key) {
-	case ARGP_KEY_INIT:
-		st->child_inputs[0] = s;
-		st->child_inputs[1] = &s->place;
-		return 0;
-	case ARGP_KEY_END:
-		return stream_end(s, st);
-	case ARGP_KEY_ARG:
-		return stream_arg(s, arg, st);
-	}
-	return ARGP_ERR_UNKNOWN;
-}
-
 static int open_input(struct stream *s)
 {
 	struct stat sb;
@@ -216,7 +199,7 @@ static int run_send(int argc, char **argv)
 		{ &stream_argp, 0, NULL, 0 }, { &place_argp, 0, NULL, 0 }, { 0 }
 	};
 	static const struct argp argp = {
-		NULL, parse, "[URI] [FILE|-]", "Send a file (default: standard input) to \"portalctl "
+		NULL, stream_parse, "[URI] [FILE|-]", "Send a file (default: standard input) to \"portalctl "
 		"recv\" on the other machine, which checks its SHA-256 and says so.\v"
 		EXIT_CODES_DOC, children, NULL, NULL
 	};

@@ -57,7 +57,7 @@ void stream_init(struct stream *s, uint32_t default_side)
 	sha256_init(&s->hash);
 }
 
-error_t stream_end(struct stream *s, struct argp_state *st)
+static error_t stream_end(struct stream *s, struct argp_state *st)
 {
 	if (s->place.ch.flags & VMP_CH_PACKETS)
 		argp_error(st, "packet rings lead to the host's service, which is no portalctl; "
@@ -65,7 +65,7 @@ error_t stream_end(struct stream *s, struct argp_state *st)
 	return 0;
 }
 
-error_t stream_arg(struct stream *s, char *arg, struct argp_state *st)
+static error_t stream_arg(struct stream *s, char *arg, struct argp_state *st)
 {
 	if (st->arg_num == 0 && is_uri(arg)) {
 		s->place.uri = arg;
@@ -76,6 +76,23 @@ error_t stream_arg(struct stream *s, char *arg, struct argp_state *st)
 			   "file:..., memfd:...); \"%s\"?", arg);
 	s->file = arg;
 	return 0;
+}
+
+error_t stream_parse(int key, char *arg, struct argp_state *st)
+{
+	struct stream *s = st->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		st->child_inputs[0] = s;
+		st->child_inputs[1] = &s->place;
+		return 0;
+	case ARGP_KEY_END:
+		return stream_end(s, st);
+	case ARGP_KEY_ARG:
+		return stream_arg(s, arg, st);
+	}
+	return ARGP_ERR_UNKNOWN;
 }
 
 uint32_t stream_chunk(const struct stream *s)

@@ -35,10 +35,8 @@ struct stream {
 extern const struct argp stream_argp;	/* child: --json --sha256 --progress --chunk */
 
 void stream_init(struct stream *s, uint32_t default_side);
-/* Positional arguments of both: [URI] [FILE|-]. 0, or what argp wants. */
-error_t stream_arg(struct stream *s, char *arg, struct argp_state *st);
-/* At ARGP_KEY_END: what goes together. */
-error_t stream_end(struct stream *s, struct argp_state *st);
+/* Of send and recv; their positional arguments are [URI] [FILE|-]. */
+error_t stream_parse(int key, char *arg, struct argp_state *st);
 /* Largest DATA body for this channel: several must fit into the ring. */
 uint32_t stream_chunk(const struct stream *s);
 
