@@ -31,7 +31,7 @@ pair() { # RECEIVER SENDER ARGUMENTS...
 	wait $! || echo "# $rx: $?"
 }
 
-echo "1..5"
+echo "1..6"
 pair recv send hello 'from the other side' ''
 check "send, recv" "hello
 from the other side"
@@ -46,6 +46,9 @@ pair recv reserve 3
 check "reserve and commit, in a batch" "message 0
 message 1
 message 2"
+timeout 20 "$bin/packet" "file:$dir/region?size=1M" question > "$dir/got" 2>&1
+grep -q 'only VMBus' "$dir/got" && echo refused > "$dir/got"
+check "packet: there is no host's service in a file" refused
 long=
 for f in "$top"/userspace/examples/*.c; do
 	# Without the two lines of licence and purpose.

@@ -120,7 +120,9 @@ static int dev_packets(struct vmp *p, uint32_t vector, struct vmp_rings *r)
 	r->recv = map_ring(d->fd, k.recv_offset, k.recv_size, &r->recv_data, &r->recv_size);
 	/* The other side is everybody who is not us. */
 	r->host = !p->info.peer_id;
-	if (r->send && r->recv)
+	if (r->send && r->recv &&
+	    !vmp_no_child(p, r->send, k.send_size + r->send_size, p->info.identity) &&
+	    !vmp_no_child(p, r->recv, k.recv_size + r->recv_size, p->info.identity))
 		return 0;
 	err = errno;
 	if (r->send)

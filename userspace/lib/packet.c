@@ -77,8 +77,10 @@ void packet_close(struct vmp_channel *ch)
 				vmp_ring(p, pk->rings.host, ch->vector);
 			vmpk_unmask(&pk->rx);
 		}
-		vmp_unmap_twice(pk->rings.send, pk->header, pk->rings.send_size);
-		vmp_unmap_twice(pk->rings.recv, pk->header, pk->rings.recv_size);
+		if (vmp_mapped_here(p)) {
+			vmp_unmap_twice(pk->rings.send, pk->header, pk->rings.send_size);
+			vmp_unmap_twice(pk->rings.recv, pk->header, pk->rings.recv_size);
+		}
 		pthread_mutex_lock(&p->lock);
 		p->packet_vectors &= ~(UINT64_C(1) << ch->vector);
 		pthread_mutex_unlock(&p->lock);
