@@ -114,7 +114,8 @@ struct portal_rings {
  * @vectors: receive vectors, 0 .. PORTAL_MAX_VECTORS
  * @max_peers: peer ids are below this; 0: not known
  * @flags: PORTAL_DESC_*
- * @rings: packet rings, one for each vector; copied. Needs @ops->ring. NULL: none
+ * @rings: packet rings, one for each vector; copied. Needs @ops->ring. NULL: none.
+ *	With @ops->open_rings what they say does not matter
  * @send_size: bytes of each ring to the other side, header page included, at least two
  *	pages and whole ones
  * @recv_size: of each ring from the other side

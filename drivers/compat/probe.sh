@@ -96,6 +96,25 @@ probe VIRTIO_RESET_PREPARE << 'EOF'
 int f(struct virtio_driver *drv) { return drv->reset_prepare != NULL; }
 EOF
 
+# 5.16: a GPADL is a structure, before, a number
+probe VMBUS_GPADL << 'EOF'
+#include <linux/hyperv.h>
+int f(struct vmbus_channel *c, struct vmbus_gpadl *g) { return vmbus_teardown_gpadl(c, g); }
+EOF
+
+# 6.8 and stable trees: it says whether its memory is decrypted
+probe VMBUS_GPADL_DECRYPTED << 'EOF'
+#include <linux/hyperv.h>
+int f(struct vmbus_gpadl *g) { return g->decrypted; }
+EOF
+
+# 6.3: void
+probe VMBUS_REMOVE_VOID << 'EOF'
+#include <linux/hyperv.h>
+void f(struct hv_device *dev);
+struct hv_driver d = { .remove = f };
+EOF
+
 # In pairs: as fast as two processors are, and no burden for more.
 pending=
 for name in $names; do

@@ -34,8 +34,8 @@ static u64 portal_rings_stride(const struct portal *p)
 
 static bool portal_ring_valid(phys_addr_t start, u32 size)
 {
-	return PAGE_ALIGNED(start) && IS_ALIGNED(size, PAGE_SIZE) && size >= 2 * PAGE_SIZE &&
-	       pfn_valid(PHYS_PFN(start)) && pfn_valid(PHYS_PFN(start + size - 1));
+	return PAGE_ALIGNED(start) && pfn_valid(PHYS_PFN(start)) &&
+	       pfn_valid(PHYS_PFN(start + size - 1));
 }
 
 int portal_rings_init(struct portal *p, const struct portal_desc *desc)
@@ -47,6 +47,9 @@ int portal_rings_init(struct portal *p, const struct portal_desc *desc)
 		return 0;
 	if (!desc->vectors || !desc->ops->ring)
 		return -EINVAL;
+	if (!IS_ALIGNED(desc->send_size | desc->recv_size, PAGE_SIZE) ||
+	    min(desc->send_size, desc->recv_size) < 2 * PAGE_SIZE)
+		return -EINVAL;
 
 	p->rings = kvcalloc(desc->vectors, sizeof(*p->rings), GFP_KERNEL);
 	if (!p->rings)
@@ -54,8 +57,10 @@ int portal_rings_init(struct portal *p, const struct portal_desc *desc)
 	p->send_size = desc->send_size;
 	p->recv_size = desc->recv_size;
 	for (i = 0; i < desc->vectors; i++) {
-		if (!portal_ring_valid(desc->rings[i].send, p->send_size) ||
-		    !portal_ring_valid(desc->rings[i].recv, p->recv_size))
+		/* Before open_rings() nobody owns them, so nobody maps them. */
+		if (!desc->ops->open_rings &&
+		    (!portal_ring_valid(desc->rings[i].send, p->send_size) ||
+		     !portal_ring_valid(desc->rings[i].recv, p->recv_size)))
 			return -EINVAL;
 		p->rings[i].rings = desc->rings[i];
 	}
@@ -145,9 +150,10 @@ int portal_rings_take(struct portal_handle *h, struct portal_packets *args)
 		return ret;
 	if (!r->owner) {
 		ret = portal_rings_open(p, vector);
-		/* Pairs with portal_mmap_rings(). */
-		if (!ret)
+		if (!ret) {
+			/* Where they are before whose: pairs with portal_mmap_rings(). */
 			smp_store_release(&r->owner, h);
+		}
 	} else if (r->owner != h) {
 		ret = -EBUSY;
 	}

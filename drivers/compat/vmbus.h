@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Differences of VMBus between kernels, for the transport on it; beside compat.h, so
+ * that no other file sees a bus header.
+ */
+#ifndef _PORTAL_COMPAT_VMBUS_H
+#define _PORTAL_COMPAT_VMBUS_H
+
+#include <linux/hyperv.h>
+
+/* A GPADL is a structure since 5.16; before, a handle, and no guest is confidential. */
+#ifdef PORTAL_HAVE_VMBUS_GPADL
+
+static inline int portal_vmbus_establish(struct vmbus_channel *channel, void *memory, u32 size,
+					 struct vmbus_gpadl *gpadl)
+{
+	return vmbus_establish_gpadl(channel, memory, size, gpadl);
+}
+
+static inline int portal_vmbus_teardown(struct vmbus_channel *channel, struct vmbus_gpadl *gpadl)
+{
+	return vmbus_teardown_gpadl(channel, gpadl);
+}
+
+#else /* !PORTAL_HAVE_VMBUS_GPADL */
+
+struct vmbus_gpadl {
+	u32 gpadl_handle;
+};
+
+static inline int portal_vmbus_establish(struct vmbus_channel *channel, void *memory, u32 size,
+					 struct vmbus_gpadl *gpadl)
+{
+	return vmbus_establish_gpadl(channel, memory, size, &gpadl->gpadl_handle);
+}
+
+static inline int portal_vmbus_teardown(struct vmbus_channel *channel, struct vmbus_gpadl *gpadl)
+{
+	return vmbus_teardown_gpadl(channel, gpadl->gpadl_handle);
+}
+
+#endif /* PORTAL_HAVE_VMBUS_GPADL */
+
+/*
+ * Whether memory is decrypted now, or may be: then it is mapped so, and not given back
+ * to the kernel. Since 6.8, and in stable trees, the structure says so. Before, an
+ * error at teardown is all that tells, and outside confidential guests it is all one.
+ */
+#ifdef PORTAL_HAVE_VMBUS_GPADL_DECRYPTED
+#define portal_vmbus_decrypted(_gpadl, _otherwise)	((_gpadl)->decrypted)
+#else
+#define portal_vmbus_decrypted(_gpadl, _otherwise)	(_otherwise)
+#endif
+
+/* Void since 6.3. */
+#ifdef PORTAL_HAVE_VMBUS_REMOVE_VOID
+#define PORTAL_COMPAT_VMBUS_REMOVE(_name, _fn)		\
+static void _name(struct hv_device *dev)		\
+{							\
+	_fn(dev);					\
+}
+#else
+#define PORTAL_COMPAT_VMBUS_REMOVE(_name, _fn)		\
+static int _name(struct hv_device *dev)			\
+{							\
+	_fn(dev);					\
+	return 0;					\
+}
+#endif
+
+#endif /* _PORTAL_COMPAT_VMBUS_H */

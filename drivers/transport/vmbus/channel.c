@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Channels: opening and closing them, and the signals that arrive.
+ *
+ * The callback runs in the bus's interrupt handler (HV_CALL_ISR): the other modes mask
+ * interrupts in the ring's header, which is user space's. It reads no ring.
+ */
+#include <linux/delay.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/string.h>
+
+#include "vmbus.h"
+
+/* Until vmbus_close() has returned; the portal is put after that only. */
+static void vbp_on_signal(void *context)
+{
+	struct vbp_channel *c = context;
+	struct portal *p = READ_ONCE(c->vbp->portal);
+
+	if (p)
+		portal_event(p, c->index);
+	wake_up(&c->vbp->wait);
+}
+
+/* Rings are new, zeroed and empty at each opening. */
+int vbp_open_channel(struct vbp *vbp, u32 index, struct vmbus_channel *channel)
+{
+	struct vbp_channel *c = &vbp->channels[index];
+	int ret;
+
+	c->vbp = vbp;
+	c->index = index;
+	set_channel_read_mode(channel, HV_CALL_ISR);
+	/* A doorbell that waits for the monitor page's next look would be no doorbell. */
+	channel->low_latency = true;
+
+	ret = vmbus_open(channel, vbp->ring_size, vbp->ring_size, NULL, 0, vbp_on_signal, c);
+	if (ret) {
+		dev_err(&vbp->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
+			index, vbp->ring_size, ret);
+		return ret;
+	}
+	c->rings.send = page_to_phys(channel->ringbuffer_page);
+	c->rings.recv = c->rings.send +
+			((phys_addr_t)channel->ringbuffer_send_offset << PAGE_SHIFT);
+	c->rings.shared = portal_vmbus_decrypted(&channel->ringbuffer_gpadlhandle, true);
+	WRITE_ONCE(c->channel, channel);
+	return 0;
+}
+
+/* Looks once; 1: not all are there yet. */
+static int vbp_find_subchannels(struct vbp *vbp, struct vmbus_channel **found)
+{
+	struct vmbus_channel *sc;
+	u32 n = 1;
+
+	/*
+	 * Without the bus's lock, which nobody outside it can take: the list only grows
+	 * at its end, as vmbus_disconnect_ring() relies on too. probe_done says that the
+	 * bus has finished with a newcomer.
+	 */
+	memset(found, 0, PORTAL_VMBUS_MAX_VECTORS * sizeof(*found));
+	list_for_each_entry(sc, &vbp_primary(vbp)->sc_list, sc_list) {
+		u32 index = sc->offermsg.offer.sub_channel_index;
+
+		if (!READ_ONCE(sc->probe_done) || READ_ONCE(sc->rescind) ||
+		    index >= vbp->given.channels)
+			continue;
+		if (!index || found[index]) {
+			dev_err(&vbp->dev->device, "the host offers subchannel %u twice\n", index);
+			return -EPROTO;
+		}
+		found[index] = sc;
+		n++;
+	}
+	return n < vbp->given.channels;
+}
+
+/* All that the host granted. It may offer them later than the device; not much later. */
+int vbp_open_subchannels(struct vbp *vbp)
+{
+	struct vmbus_channel *found[PORTAL_VMBUS_MAX_VECTORS];
+	unsigned long deadline = vbp_deadline();
+	u32 i;
+	int ret;
+
+	if (vbp->given.channels == 1)
+		return 0;
+	while ((ret = vbp_find_subchannels(vbp, found)) == 1) {
+		if (vbp_rescinded(vbp))
+			return -ENODEV;
+		if (time_after(jiffies, deadline)) {
+			dev_err(&vbp->dev->device, "the host granted %u channels, but has not offered them all\n",
+				vbp->given.channels);
+			return -EPROTO;
+		}
+		msleep(20);
+	}
+	for (i = 1; !ret && i < vbp->given.channels; i++)
+		ret = vbp_open_channel(vbp, i, found[i]);
+	return ret;
+}
+
+/*
+ * All of them, at any stage of opening; no callback runs any more. Subchannels go with
+ * the primary one. The bus may have given a rescinded subchannel back when this returns.
+ */
+void vbp_close_channels(struct vbp *vbp)
+{
+	u32 i;
+
+	if (!vbp->channels[0].channel)
+		return;
+	vmbus_close(vbp_primary(vbp));
+	for (i = 0; i < ARRAY_SIZE(vbp->channels); i++)
+		WRITE_ONCE(vbp->channels[i].channel, NULL);
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * portal_vmbus.ko: portals over VMBus, Hyper-V's bus between a guest and its host.
+ *
+ * Two kinds of device. One of our class (linux/portal_vmbus.h) greets, shares a region
+ * of this guest's memory, and has packet rings that its host takes no guest address
+ * from; channels are opened when the device is bound. One of any other class, bound by
+ * new_id, is a service that the host has anyway: there is no region, the rings are all
+ * there is, and a process that takes them begins a conversation of its own: the channel
+ * is opened for it and closed after it. A packet can name any page of the guest to such
+ * a host, so those portals are root's (PORTAL_DESC_RAWIO).
+ *
+ * Order
+ *
+ * probe	session (channels, memory, handshake), then the portal.
+ * remove	portal_remove() revokes; session_end; portal_put(), for until the
+ *		channels are closed signals may arrive; the memory.
+ *
+ * A rescind is a remove: without a rescind callback the bus itself unregisters the
+ * device. The bus serialises all of these for a device (device_lock()).
+ *
+ * Trust
+ *
+ * The host is believed nothing (session.c, packet.c), and user space less: once it had
+ * the rings the kernel looks at them no more, but closes and opens the channel for the
+ * last words. What the bus itself waits for (open, GPADLs) ends when the host answers
+ * or rescinds; what we wait for ends in any case (timeout=).
+ */
+#include <linux/err.h>
+#include <linux/kernel.h>
+#include <linux/module.h>
+#include <linux/nospec.h>
+#include <linux/slab.h>
+#include <linux/uuid.h>
+
+#include "vmbus.h"
+
+static unsigned int timeout = 10;
+module_param(timeout, uint, 0644);
+MODULE_PARM_DESC(timeout, "seconds to wait for each answer of the host, 1 to 60 (default 10)");
+
+/* Expands what it is given first. */
+#define VBP_GUID(...)	GUID_INIT(__VA_ARGS__)
+
+static const guid_t vbp_class = VBP_GUID(PORTAL_VMBUS_CLASS_INIT);
+
+static const struct hv_vmbus_device_id vbp_ids[] = {
+	{ .guid = VBP_GUID(PORTAL_VMBUS_CLASS_INIT) },
+	{ }
+};
+MODULE_DEVICE_TABLE(vmbus, vbp_ids);
+
+unsigned long vbp_deadline(void)
+{
+	return jiffies + clamp(READ_ONCE(timeout), 1U, 60U) * HZ;
+}
+
+/*
+ * Signals have no address: whoever is not this guest is reached through the host. A ring
+ * of one's own is an event here.
+ */
+static int vbp_ring(void *priv, u32 peer, u32 vector)
+{
+	struct vbp *vbp = priv;
+	struct vmbus_channel *channel;
+
+	if (peer >= vbp->given.max_peers || vector >= vbp->given.channels)
+		return -ENXIO;
+	if (peer == vbp->given.peer_id) {
+		portal_event(vbp->portal, vector);
+		return 0;
+	}
+	vector = array_index_nospec(vector, PORTAL_VMBUS_MAX_VECTORS);
+	channel = READ_ONCE(vbp->channels[vector].channel);
+	if (!channel)
+		return -ENXIO;
+	vmbus_setevent(channel);
+	return 0;
+}
+
+static u32 vbp_peer_id(void *priv)
+{
+	struct vbp *vbp = priv;
+
+	return vbp->given.peer_id;
+}
+
+/* Of a foreign class: one channel, opened for whoever takes its rings. */
+static int vbp_open_rings(void *priv, u32 vector)
+{
+	struct vbp *vbp = priv;
+	int ret;
+
+	/* One that a pause kept from being closed. */
+	vbp_close_channels(vbp);
+	ret = vbp_open_channel(vbp, vector, vbp_primary(vbp));
+	if (!ret)
+		portal_set_rings(vbp->portal, vector, &vbp->channels[vector].rings);
+	return ret;
+}
+
+static void vbp_close_rings(void *priv, u32 vector)
+{
+	vbp_close_channels(priv);
+}
+
+static const struct portal_ops vbp_ops = {
+	.ring = vbp_ring,
+	.peer_id = vbp_peer_id,
+};
+
+static const struct portal_ops vbp_foreign_ops = {
+	.ring = vbp_ring,
+	.peer_id = vbp_peer_id,
+	.open_rings = vbp_open_rings,
+	.close_rings = vbp_close_rings,
+};
+
+static struct portal_extent *vbp_extents(const struct vbp *vbp)
+{
+	struct portal_extent *e;
+	u32 i;
+
+	e = kvcalloc(vbp->memory.nr, sizeof(*e), GFP_KERNEL);
+	for (i = 0; e && i < vbp->memory.nr; i++) {
+		e[i].start = page_to_phys(vbp->memory.pieces[i].page);
+		e[i].len = PAGE_SIZE << vbp->memory.pieces[i].order;
+	}
+	return e;
+}
+
+/* Where each vector's rings are; all zero for channels that are not open. */
+static struct portal_rings *vbp_rings(const struct vbp *vbp)
+{
+	struct portal_rings *r;
+	u32 i;
+
+	r = kcalloc(vbp->given.channels, sizeof(*r), GFP_KERNEL);
+	for (i = 0; r && i < vbp->given.channels; i++)
+		r[i] = vbp->channels[i].rings;
+	return r;
+}
+
+static struct portal *vbp_portal_alloc(struct vbp *vbp)
+{
+	bool packets = vbp->given.features & PORTAL_VMBUS_PACKETS;
+	struct portal_extent *extents = NULL;
+	struct portal_rings *rings = NULL;
+	char identity[PORTAL_IDENTITY_LEN];
+	struct portal_desc desc = {
+		.ops = vbp->ours ? &vbp_ops : &vbp_foreign_ops,
+		.parent = &vbp->dev->device,
+		.transport = "vmbus",
+		.identity = identity,
+		.nr_extents = vbp->memory.nr,
+		.vectors = vbp->given.channels,
+		.max_peers = vbp->given.max_peers,
+		.flags = PORTAL_DESC_RAM |
+			 (vbp_memory_decrypted(vbp) ? PORTAL_DESC_SHARED : 0) |
+			 (vbp->ours ? 0 : PORTAL_DESC_RAWIO),
+	};
+	struct portal *p = ERR_PTR(-ENOMEM);
+
+	snprintf(identity, sizeof(identity), "vmbus-%pUl", &vbp->dev->dev_instance);
+	if (vbp->memory.nr) {
+		extents = vbp_extents(vbp);
+		if (!extents)
+			goto out;
+	}
+	if (packets) {
+		rings = vbp_rings(vbp);
+		if (!rings)
+			goto out;
+		desc.send_size = vbp->ring_size;
+		desc.recv_size = vbp->ring_size;
+	}
+	desc.extents = extents;
+	desc.rings = rings;
+	p = portal_alloc(&desc, vbp);
+out:
+	kfree(rings);
+	kvfree(extents);
+	return p;
+}
+
+static int vbp_portal_add(struct vbp *vbp)
+{
+	struct portal *p;
+	int ret;
+
+	p = vbp_portal_alloc(vbp);
+	if (IS_ERR(p))
+		return PTR_ERR(p);
+	WRITE_ONCE(vbp->portal, p);
+	ret = portal_add(p);
+	if (ret)
+		return ret;
+	dev_info(&vbp->dev->device, "portal%d: %llu KiB, %u channels, peer %d\n",
+		 portal_number(p), vbp->memory.size >> 10, vbp->given.channels,
+		 (int)vbp->given.peer_id);
+	return 0;
+}
+
+/* What a session and a portal have left, at any stage. */
+static void vbp_free(struct vbp *vbp)
+{
+	vbp_session_end(vbp);
+	if (vbp->portal)
+		portal_put(vbp->portal);
+	vbp_memory_free(vbp);
+	kfree(vbp);
+}
+
+static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
+{
+	struct vbp *vbp;
+	int ret = 0;
+
+	vbp = kzalloc(sizeof(*vbp), GFP_KERNEL);
+	if (!vbp)
+		return -ENOMEM;
+	vbp->dev = dev;
+	vbp->ours = guid_equal(&dev->dev_type, &vbp_class);
+	init_waitqueue_head(&vbp->wait);
+	vbp_config_find(&dev->dev_instance, &vbp->ring_size, &vbp->region_size);
+
+	if (vbp->ours)
+		ret = vbp_session_begin(vbp);
+	else
+		vbp->given = (struct vbp_welcome) {
+			.features = PORTAL_VMBUS_PACKETS,
+			.channels = 1,
+			.peer_id = PORTAL_PEER_NONE,
+			.max_peers = 1,
+		};
+	if (!ret)
+		ret = vbp_portal_add(vbp);
+	if (ret) {
+		vbp_free(vbp);
+		return ret;
+	}
+	hv_set_drvdata(dev, vbp);
+	return 0;
+}
+
+/* Unbind, module unload, rescind. Nothing here waits for user space. */
+static void vbp_drop(struct hv_device *dev)
+{
+	struct vbp *vbp = hv_get_drvdata(dev);
+
+	portal_remove(vbp->portal);
+	vbp_free(vbp);
+	hv_set_drvdata(dev, NULL);
+}
+
+PORTAL_COMPAT_VMBUS_REMOVE(vbp_remove, vbp_drop)
+
+/*
+ * Reboot and kexec: the next kernel knows nothing of what this one shares. Files may
+ * stay open, so the portal and what its callbacks had stay too.
+ */
+static void vbp_shutdown(struct hv_device *dev)
+{
+	struct vbp *vbp = hv_get_drvdata(dev);
+
+	portal_remove(vbp->portal);
+	vbp_session_end(vbp);
+}
+
+/*
+ * Hibernation; the bus has nothing to do for a suspend to idle. User space is frozen.
+ * The region's pages stay, channels and their rings go.
+ */
+static int vbp_suspend(struct hv_device *dev)
+{
+	struct vbp *vbp = hv_get_drvdata(dev);
+
+	portal_pause(vbp->portal);
+	vbp->was_open = vbp->channels[0].channel;
+	vbp_session_end(vbp);
+	return 0;
+}
+
+/* A foreign service begins anew if a process had its rings; the process sees that. */
+static int vbp_restart(struct vbp *vbp)
+{
+	if (vbp->ours)
+		return vbp_session_again(vbp);
+	return vbp->was_open ? vbp_open_channel(vbp, 0, vbp_primary(vbp)) : 0;
+}
+
+/* On failure the portal is gone, so that nobody waits for it; binding anew helps. */
+static int vbp_resume(struct hv_device *dev)
+{
+	struct vbp *vbp = hv_get_drvdata(dev);
+	u32 i;
+	int ret;
+
+	ret = vbp_restart(vbp);
+	if (ret) {
+		portal_remove(vbp->portal);
+		vbp_session_end(vbp);
+		return ret;
+	}
+	if (vbp->given.features & PORTAL_VMBUS_PACKETS) {
+		for (i = 0; i < vbp->given.channels; i++)
+			portal_set_rings(vbp->portal, i, &vbp->channels[i].rings);
+	}
+	portal_resume(vbp->portal);
+	return 0;
+}
+
+static struct hv_driver vbp_driver = {
+	.name = VBP_NAME,
+	.id_table = vbp_ids,
+	.probe = vbp_probe,
+	.remove = vbp_remove,
+	.shutdown = vbp_shutdown,
+	.suspend = vbp_suspend,
+	.resume = vbp_resume,
+	.driver = {
+		.groups = vbp_driver_groups,
+	},
+};
+
+static int __init vbp_init(void)
+{
+	int ret;
+
+	ret = vbp_config_init();
+	if (ret)
+		return ret;
+	return vmbus_driver_register(&vbp_driver);
+}
+module_init(vbp_init);
+
+static void __exit vbp_exit(void)
+{
+	vmbus_driver_unregister(&vbp_driver);
+	vbp_quarantine_exit();
+	vbp_config_exit();
+}
+module_exit(vbp_exit);
+
+MODULE_DESCRIPTION("Portals over VMBus: Hyper-V's packet rings, and memory shared with its host");
+MODULE_LICENSE("GPL");
+MODULE_VERSION(PORTAL_VERSION);
