@@ -46,7 +46,8 @@ def pair(t, k, rd):
         for n, job in enumerate(sides):
             status = job.wait(200)
             t.nested(job.text(), 'rings, side %d' % n, status)
-        for program in ('ioctls', 'ioctls32', 'mapping', 'mapping32', 'window'):
+        for program in ('ioctls', 'ioctls32', 'mapping', 'mapping32', 'window',
+                        'widen', 'sandbox'):
             a.tap(t, program)
         words = cycle(identity(a))
         a.tap(t, 'revoke /dev/portal0 ' + words, timeout=120)

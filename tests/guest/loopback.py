@@ -66,6 +66,7 @@ def main(t):
         parameters(t, g)
         g.run(LOAD)
         for program in ('ioctls', 'ioctls32', 'events', 'window', 'window32',
+                        'widen', 'sandbox /dev/portal0 /dev/portal1',
                         'mapping /dev/portal0 /dev/portal1',
                         'mapping32 /dev/portal0 /dev/portal1'):
             g.tap(t, program, timeout=120)
