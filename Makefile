@@ -11,6 +11,7 @@
 #   make demo             two guests and a file; FILE=path
 #   make check            all tests; check-unit: in seconds; check-debug: guest
 #                         tests on a kernel with KASAN, lockdep, kmemleak, UBSAN
+#   make check-mutants    is each of many small mistakes in user space found?
 #   make clean
 #
 # V=1 shows the commands.
@@ -29,7 +30,7 @@ udevdir     ?= $(PREFIX)/lib/udev/rules.d
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 
 .PHONY: all modules modules-if-headers user install install-modules install-rules \
-	dkms-install dkms-uninstall group demo check check-unit check-debug clean
+	dkms-install dkms-uninstall group demo check check-unit check-debug check-mutants clean
 
 all: modules-if-headers user
 
@@ -116,6 +117,9 @@ check-unit:
 
 check-debug:
 	$(Q)tests/run debug
+
+check-mutants:
+	$(Q)tests/run mutants
 
 clean:
 	$(Q)[ ! -e $(KDIR)/Makefile ] || $(kbuild) clean

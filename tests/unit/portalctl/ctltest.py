@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What the tests of portalctl share: running it, and a peer that speaks to it
 through the library (ctypes) and can therefore say what portalctl never would."""
-import contextlib
 import ctypes
 import json
 import os
-import shutil
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
-import traceback
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
@@ -19,10 +15,8 @@ OUT = os.environ.get('VMPORTAL_BUILD') or os.path.join(TOP, 'build', 'user')
 CTL = os.environ.get('PORTALCTL') or os.path.join(OUT, 'bin', 'portalctl')
 LIMIT = 60              # seconds that any one step may take
 
-
-def bail(text):
-    print('Bail out! ' + text)
-    sys.exit(1)
+sys.path.insert(0, os.path.join(TOP, 'tests', 'unit'))
+from taptest import Skip, Tap, bail, check, equal, scratch, wait_for   # noqa: E402
 
 
 def build(*targets):
@@ -31,57 +25,6 @@ def build(*targets):
                        text=True, timeout=300)
     if r.returncode:
         bail('user space does not build: ' + ' / '.join(r.stdout.split('\n')[-5:]))
-
-
-class Skip(Exception):
-    pass
-
-
-class Tap:
-    """Test points: functions that raise on failure."""
-
-    def __init__(self):
-        self.points = []
-
-    def __call__(self, name):
-        def add(fn):
-            self.points.append((name, fn))
-            return fn
-        return add
-
-    def run(self):
-        failed = 0
-        print('1..%d' % len(self.points), flush=True)
-        for i, (name, fn) in enumerate(self.points, 1):
-            try:
-                with contextlib.ExitStack() as stack:
-                    fn(stack)
-                print('ok %d - %s' % (i, name), flush=True)
-            except Skip as e:
-                print('ok %d - %s # SKIP %s' % (i, name, e), flush=True)
-            except Exception:           # noqa: any failure is a failed point
-                failed += 1
-                print('not ok %d - %s' % (i, name))
-                for line in traceback.format_exc().rstrip().split('\n'):
-                    print('# ' + line)
-                sys.stdout.flush()
-        sys.exit(1 if failed else 0)
-
-
-def check(cond, text='check failed'):
-    if not cond:
-        raise AssertionError(text)
-
-
-def equal(got, want, what=''):
-    if got != want:
-        raise AssertionError('%s: got %r, want %r' % (what, got, want))
-
-
-def scratch(stack):
-    d = tempfile.mkdtemp(prefix='portalctl-test-')
-    stack.callback(shutil.rmtree, d, ignore_errors=True)
-    return d
 
 
 def region(stack, size='8M'):

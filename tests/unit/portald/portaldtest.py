@@ -3,23 +3,23 @@
 both its sockets, written from the two protocols' descriptions alone (QEMU's
 docs/specs/ivshmem-spec.rst; userspace/portald/proto.h), not from its code."""
 import array
-import atexit
-import contextlib
 import mmap
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
+sys.path.insert(0, os.path.join(TOP, 'tests', 'unit'))
+import taptest
+from taptest import Skip, bail, check, equal, scratch, wait_for     # noqa: E402
+
 MAGIC, VERSION = 0x44504D56, 1
 HELLO, WELCOME, PEER, READY, GONE, REFUSE, STATUS = range(1, 8)
 RDONLY = 1
@@ -48,78 +48,14 @@ def build(out, *args):
                         *args, 'portald'], stdout=subprocess.PIPE,
                        stderr=subprocess.STDOUT, text=True, timeout=300)
     if r.returncode:
-        print('Bail out! portald does not build: ' + ' / '.join(r.stdout.split('\n')[-5:]))
-        sys.exit(1)
+        bail('portald does not build: ' + ' / '.join(r.stdout.split('\n')[-5:]))
 
 
-class Tap:
-    """Test points; a point is a function that raises on failure."""
-
-    def __init__(self):
-        self.points = []
-
-    def __call__(self, name):
-        def add(fn):
-            self.points.append((name, fn))
-            return fn
-        return add
-
-    def run(self):
-        only = sys.argv[1:]
-        print(f'1..{len(self.points)}', flush=True)
-        failed = 0
-        for i, (name, fn) in enumerate(self.points, 1):
-            if only and not any(o in name for o in only):
-                print(f'ok {i} - {name} # SKIP not selected')
-                continue
-            try:
-                with contextlib.ExitStack() as stack:
-                    fn(stack)
-                print(f'ok {i} - {name}', flush=True)
-            except Skip as e:
-                print(f'ok {i} - {name} # SKIP {e}', flush=True)
-            except Exception as e:              # noqa: any failure is a failed point
-                failed += 1
-                print(f'not ok {i} - {name}')
-                import traceback
-                for line in traceback.format_exc().rstrip().split('\n'):
-                    print('# ' + line)
-                for d in Daemon.recent:
-                    for line in d.lines[-15:]:
-                        print('# log: ' + line)
-                sys.stdout.flush()
-            Daemon.recent.clear()
-        sys.exit(1 if failed else 0)
-
-
-class Skip(Exception):
-    pass
-
-
-def check(cond, text='check failed'):
-    if not cond:
-        raise AssertionError(text)
-
-
-def equal(got, want, what=''):
-    if got != want:
-        raise AssertionError(f'{what}: got {got!r}, want {want!r}')
-
-
-def wait_for(fn, what, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        v = fn()
-        if v:
-            return v
-        time.sleep(0.01)
-    raise AssertionError('waited in vain for ' + what)
-
-
-def scratch(stack):
-    d = tempfile.mkdtemp(prefix='portald-test-')
-    stack.callback(shutil.rmtree, d, ignore_errors=True)
-    return d
+def Tap():
+    """Points whose failure also shows the last words of their daemons."""
+    return taptest.Tap(explain=lambda: ['log: ' + line for d in Daemon.recent
+                                        for line in d.lines[-15:]],
+                       forget=lambda: Daemon.recent.clear())
 
 
 class Daemon:
@@ -253,8 +189,49 @@ def connect(kind, path, timeout):
             raise
 
 
-class Guest:
+class Client:
+    """What both kinds have in common; recv() gives a message or None at the end."""
+    noun = None
+
+    def next(self):
+        m = self.recv()
+        if m is None:
+            raise ConnectionError('portald closed the connection')
+        return m
+
+    def pump(self, until, seconds=10):
+        """Take what comes until it is so."""
+        end = time.monotonic() + seconds
+        while not until():
+            left = end - time.monotonic()
+            check(left > 0, f'{self.noun} {self.id} waited in vain; it knows {sorted(self.peers)}')
+            self.s.settimeout(left)
+            self.take(self.next())
+
+    def knows(self, peer):
+        return len(self.peers.get(peer, [])) == self.vectors
+
+    def ended(self, seconds=10):
+        """Reads to the end; true if it comes in time."""
+        self.s.settimeout(seconds)
+        try:
+            while self.recv() is not None:
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self):
+        self.s.close()
+        close_fds(self.fds)
+        self.fds = set()
+
+
+class Guest(Client):
     """The ivshmem protocol as QEMU speaks it: it only listens."""
+    noun = 'guest'
 
     def __init__(self, path, greet=True, vectors=4, timeout=10):
         self.s = connect(socket.SOCK_STREAM, path, timeout)
@@ -323,39 +300,8 @@ class Guest:
             self.take(m, self.count)
         return True
 
-    def pump(self, until, seconds=10):
-        end = time.monotonic() + seconds
-        while not until():
-            left = end - time.monotonic()
-            check(left > 0, f'guest {self.id} waited in vain; it knows {sorted(self.peers)}')
-            self.s.settimeout(left)
-            m = self.recv()
-            if m is None:
-                raise ConnectionError('portald closed the connection')
-            self.take(m)
-
-    def knows(self, peer):
-        return len(self.peers.get(peer, [])) == self.vectors
-
     def map(self, size):
         return mmap.mmap(self.region, size)
-
-    def ended(self, seconds=10):
-        """Reads to the end; true if it comes in time."""
-        self.s.settimeout(seconds)
-        try:
-            while self.recv() is not None:
-                pass
-        except ConnectionResetError:
-            pass
-        except TimeoutError:
-            return False
-        return True
-
-    def close(self):
-        self.s.close()
-        close_fds(self.fds)
-        self.fds = set()
 
 
 class Msg:
@@ -369,8 +315,9 @@ class Msg:
         return f'{NAMES[self.type]}(id {self.id}, arg {self.arg}, {len(self.fds)} fds {self.text})'
 
 
-class Process:
+class Process(Client):
     """A process on the host, by proto.h."""
+    noun = 'process'
 
     def __init__(self, path, hello=True, flags=0, timeout=10):
         self.s = connect(socket.SOCK_SEQPACKET, path, timeout)
@@ -427,36 +374,6 @@ class Process:
             equal(m.type == REFUSE, False, m.text)
             self.take(m)
         return True
-
-    def pump(self, until, seconds=10):
-        end = time.monotonic() + seconds
-        while not until():
-            left = end - time.monotonic()
-            check(left > 0, f'process {self.id} waited in vain; it knows {sorted(self.peers)}')
-            self.s.settimeout(left)
-            m = self.recv()
-            if m is None:
-                raise ConnectionError('portald closed the connection')
-            self.take(m)
-
-    def knows(self, peer):
-        return len(self.peers.get(peer, [])) == self.vectors
-
-    def ended(self, seconds=10):
-        self.s.settimeout(seconds)
-        try:
-            while self.recv() is not None:
-                pass
-        except ConnectionResetError:
-            pass
-        except TimeoutError:
-            return False
-        return True
-
-    def close(self):
-        self.s.close()
-        close_fds(self.fds)
-        self.fds = set()
 
 
 def ring(fd, n=1):
