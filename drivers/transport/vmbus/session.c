@@ -31,13 +31,16 @@ static int vbp_wrong(struct vbp *vbp, const char *what, u64 value)
 	return -EPROTO;
 }
 
-/* The errno that the host names, if it is one, in words of its own. */
+/* The errno that the host names, if it is one; its words, as far as they are ASCII. */
 static int vbp_refused(struct vbp *vbp, const struct portal_vmbus_refuse *refuse)
 {
+	size_t len = strnlen(refuse->text, sizeof(refuse->text)), i;
+	char text[sizeof(refuse->text)];
 	u32 error = le32_to_cpu(refuse->error);
 
-	dev_err(&vbp->dev->device, "the host refuses (error %u): %*pE\n", error,
-		(int)strnlen(refuse->text, sizeof(refuse->text)), refuse->text);
+	for (i = 0; i < len; i++)
+		text[i] = refuse->text[i] < ' ' || refuse->text[i] > '~' ? '?' : refuse->text[i];
+	dev_err(&vbp->dev->device, "the host refuses (error %u): %.*s\n", error, (int)len, text);
 	return error && error <= 133 ? -(int)error : -EPROTO;
 }
 

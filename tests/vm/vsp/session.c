@@ -46,6 +46,7 @@ static void send_plain(struct vsp *p, uint16_t type)
 {
 	struct portal_vmbus_plain m = { .reserved = 0 };
 
+	p->sending = type;
 	if (lying(p, "reserved"))
 		m.reserved = cpu_to_le64(1);
 	session_send(p, &m, type, sizeof(m));
