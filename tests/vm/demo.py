@@ -96,9 +96,9 @@ def whole(t):
     t.equal(sorted(set(os.listdir('/dev/shm')) - shm), [], 'nothing new in /dev/shm')
 
 
-def interrupted(t, moment):
+def interrupted(t, moment, **env):
     shm = set(os.listdir('/dev/shm'))
-    d = Demo(DEMO_SKIP_DEPS='1')
+    d = Demo(DEMO_SKIP_DEPS='1', **env)
     there = d.until(re.escape(moment), WHOLE_S)
     if not there:
         d.end(1)
