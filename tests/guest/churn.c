@@ -20,7 +20,7 @@
 
 /* Work done, shared by all; "ended" are the portals that went under somebody. */
 struct tally {
-	unsigned long opened, mapped, touched, bus, rung, read, bound, forked, ended, peeked, pinned;
+	unsigned long opened, windows, mapped, touched, bus, rung, read, bound, forked, ended, peeked, pinned;
 };
 
 static struct tally *tally;
@@ -180,6 +180,28 @@ static void use_events(int fd, const struct portal_info *info)
 	close(efd);
 }
 
+/* Puts a window in the place of *fd, and what it is into *info. */
+static void use_window(int *fd, struct portal_info *info, bool write)
+{
+	size_t parts = info->region_size / 65536, first = parts ? dice(parts) : 0;
+	struct portal_bell bell = { PORTAL_ANY, dice(4) };
+	uint32_t vectors[2] = { dice(info->vectors ? : 1), 0 };
+	int w;
+
+	if (!parts)
+		return;
+	w = window(*fd, write, first * 65536, (1 + dice(parts - first)) * 65536, vectors,
+		   info->vectors ? dice(3) : 0, &bell, write && info->caps & PORTAL_CAP_DOORBELL);
+	if (w < 0)
+		return;
+	COUNT(windows);
+	close(*fd);
+	*fd = w;
+	fcntl(w, F_SETFL, O_NONBLOCK);
+	if (ioctl(w, PORTAL_INFO, info))
+		info->vectors = 0;
+}
+
 static void *work(void *arg)
 {
 	seed = (unsigned int)(uintptr_t)arg;
@@ -196,6 +218,8 @@ static void *work(void *arg)
 		if (dice(2))
 			set_flags(fd, PORTAL_FILE_ZERO_ON_REVOKE);
 		if (!ioctl(fd, PORTAL_INFO, &info)) {
+			while (dice(2))
+				use_window(&fd, &info, write);
 			use_map(fd, &info, write);
 			if (info.vectors)
 				use_events(fd, &info);
@@ -253,9 +277,9 @@ int main(int argc, char **argv)
 		ok(status == 0, "process %d lived through it (%#x)", i, status);
 	}
 	ok(!wrong && rounds > 1, "the portals went and came back %d times", rounds);
-	ok(tally->opened && tally->mapped && tally->touched && tally->forked,
-	   "%lu opens, %lu mappings, %lu touched, %lu SIGBUS, %lu forks", tally->opened,
-	   tally->mapped, tally->touched, tally->bus, tally->forked);
+	ok(tally->opened && tally->windows && tally->mapped && tally->touched && tally->forked,
+	   "%lu opens, %lu windows, %lu mappings, %lu touched, %lu SIGBUS, %lu forks",
+	   tally->opened, tally->windows, tally->mapped, tally->touched, tally->bus, tally->forked);
 	ok(tally->peeked && !tally->pinned, "%lu looks of a debugger; %lu times pinned, must be 0",
 	   tally->peeked, tally->pinned);
 	printf("# %lu rings, %lu reads, %lu binds, %lu found themselves without a portal\n",

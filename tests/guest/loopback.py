@@ -73,6 +73,7 @@ def main(t):
         g.run('%s; %s' % (UNLOAD, LOAD))    # rings wants a region of zeroes
         g.tap(t, 'rings both /dev/portal0 /dev/portal1', timeout=120)
         g.tap(t, "revoke /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
+        g.tap(t, "swarm /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
         g.tap(t, "amid /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
         g.run('insmod /hinder.ko')
         g.tap(t, "held /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)

@@ -24,6 +24,7 @@ PLAIN = [
     ('widen', 'widen /dev/portal0'),
     ('sandbox', 'sandbox /dev/portal0'),
     ('revoke', "revoke /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
+    ('swarm', "swarm /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
     ('amid', "amid /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
     ('churn', "churn %d '%s' '%s' /dev/portal0" % (CHURN_S, IVP_GO, IVP_BACK)),
 ]
