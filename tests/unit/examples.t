@@ -5,7 +5,7 @@
 set -u
 top=$(cd "$(dirname "$0")/../.." && pwd)
 out=${VMPORTAL_UNIT_OUT:-$top/build/user}
-make -s -C "$top/userspace" O="$out" examples >&2 || { echo "1..1"; echo "not ok 1 - examples build"; exit 1; }
+make -s -C "$top/userspace" O="$out" examples >&2 || { echo "1..2"; echo "not ok 1 - examples build"; exit 1; }
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 bin=$out/examples
@@ -31,7 +31,7 @@ pair() { # RECEIVER SENDER ARGUMENTS...
 	wait $! || echo "# $rx: $?"
 }
 
-echo "1..6"
+echo "1..7"
 pair recv send hello 'from the other side' ''
 check "send, recv" "hello
 from the other side"
@@ -49,6 +49,10 @@ message 2"
 timeout 20 "$bin/packet" "file:$dir/region?size=1M" question > "$dir/got" 2>&1
 grep -q 'only VMBus' "$dir/got" && echo refused > "$dir/got"
 check "packet: there is no host's service in a file" refused
+timeout 20 "$bin/window" memfd:size=2M true > "$dir/got" 2>&1
+sed -i 's/;.*//' "$dir/got"
+check "a window where there are none" \
+	"window: memfd memfd:size=2097152: only devices have windows"
 long=
 for f in "$top"/userspace/examples/*.c; do
 	# Without the two lines of licence and purpose.
