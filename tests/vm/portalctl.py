@@ -62,6 +62,44 @@ def transfers(t, g):
     t.equal([(x['vector'], x['count']) for x in rung], [(2, 1), (0, 1)], 'watch sees ring')
 
 
+def windows(t, g):
+    """A command that has a part of portal1, and one process beside it on portal0."""
+    part = 'portalctl exec --window=%s --wait=1 --ring=0 /dev/portal1 -- '
+    info = json.loads(g.run(part % '1M:2M' + 'portalctl info --json'))
+    t.ok(info['uri'] == 'fd:3' and info['size'] == 2 << 20 and info['vectors'] == 2 and
+         'window' in info['caps'], 'exec: its command has a window for its default portal', info)
+    rx = g.start(part % '1M:2M' + 'portalctl recv -q --json /tmp/out')
+    tx = g.start('portalctl send -q --json --offset 1M --length 2M /dev/portal0 /tmp/in')
+    t.equal((tx.wait(60), rx.wait(60)), (0, 0), '20 MiB into a window')
+    sums = g.run('sha256sum /tmp/in /tmp/out').split()[::2]
+    t.ok(sums[0] == sums[1], 'arrive unchanged', sums)
+    w = g.start(part % '0:64K' + 'portalctl watch --json --count 1 --timeout 20')
+    peer = w.expect(r'watching 1 vectors; ring them as peer (\d+)', 10).group(1).decode()
+    g.run('portalctl ring /dev/portal0 %s 0; portalctl ring /dev/portal0 %s 2; sleep 0.2; '
+          'portalctl ring /dev/portal0 %s 1' % (peer, peer, peer))
+    w.wait(20)
+    t.ok('"vector":1,' in w.text() and '"vector":0' not in w.text(), 'watch hears its own vector',
+         w.text())
+    nested = 'portalctl exec --window=64K:64K:ro fd:3 -- '
+    t.equal(g.run(part % '64K:1M' + nested + 'portalctl info --json | grep -c \'"size":65536\''
+                  ).strip(), '1', 'exec within exec: a smaller window')
+    t.equal(g.run(part % '64K:1M' + nested + "sh -c 'ls -l /proc/self/fd 2>&1 | grep -c portal'").strip(),
+            '1', 'which is the only one that is passed on')
+    one_line(t, g, 'portalctl exec --window=0:5M true', 1, ['beyond'], 'exec: too large a window')
+    one_line(t, g, 'portalctl exec --window=4K:64K true', 1, ['multiples'], 'exec: not aligned')
+    one_line(t, g, 'portalctl exec --window=0:64K --wait=3 true', 1, ['vector 3'],
+             'exec: no such vector')
+    one_line(t, g, part % '64K:64K' + 'portalctl exec --window=0:64K --ring=1 true', 2,
+             ['more than this file has'], 'exec: rings more than its window')
+    one_line(t, g, part % '64K:64K:ro' + 'true', 1, ['cannot ring'], 'exec: reads only, and rings')
+    one_line(t, g, 'portalctl exec --window=0:64K:ro /dev/portal0 portalctl recv', 2,
+             ['VMP_RDONLY'], 'exec: a reading window carries no channel')
+    one_line(t, g, 'portalctl exec --window=0:64K /nowhere', 127, ['/nowhere'],
+             'exec: a command that is not there')
+    t.equal(g.call('portalctl exec --window=0:64K sh -c "exit 42"')[0], 42,
+            "exec: the command's status")
+
+
 def benches(t, g):
     status, text = g.call('portalctl bench --only rtt /dev/portal0 /dev/portal1')
     t.ok(status == 5 and 'two CPUs' in text, 'bench of two ends refuses one CPU in a line', text)
@@ -92,6 +130,7 @@ def main():
             missing(t, g)
             listed(t, g)
             transfers(t, g)
+            windows(t, g)
             benches(t, g)
             revoked(t, g)
             g.finish(t)
