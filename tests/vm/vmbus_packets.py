@@ -19,7 +19,7 @@ from lab.tap import Tap  # noqa: E402
 
 CLASS = '888b0701-2231-4fd5-9e9e-d5d6d0788d82'
 BALLOON = '525074dc-8985-46e2-8057-a307dc18a502'
-PROGRAMS = ['packets', 'balloon']
+PROGRAMS = ['packets', 'balloon', 'vmbusbench']
 MANY = 100000
 RING = 64 << 10         # small, so that it fills and wraps often
 
@@ -87,12 +87,15 @@ class Lab:
 def both_ways(lab):
     """100,000 each way, through the echo; and by an end that polls."""
     t = lab.t
-    for test in ('echo', 'polled'):
+    # Who polls on one CPU takes it from the host's other half, the guest's kernel.
+    for test, n in (('echo', MANY), ('polled', MANY // 10)):
         lab.fresh()
         before = lab.channel()
-        lab.run(test, MANY)
+        lab.run(test, n)
+        if lab.uio:
+            continue        # its channel is closed with the file, and counts no more
         c = lab.channel()
-        t.equal(c['echoed'] - before['echoed'], MANY, 'the host echoed %d' % MANY)
+        t.equal(c['echoed'] - before['echoed'], n, 'the host echoed %d' % n)
         t.ok(not c['broken'], 'and found no fault with the ring', c)
         signals = c['bells_in'] - before['bells_in'], c['bells_out'] - before['bells_out']
         t.diag('VSP: %d signals in, %d out since the start' % signals)
@@ -239,9 +242,9 @@ def main():
         lab.fresh()
         both_ways(lab)
         wrap(lab)
-        full(lab)
-        completions(lab)
         if not uio:
+            full(lab)
+            completions(lab)
             subchannels(lab, n)
             with_region(lab, l1)
             portalctl(lab)
