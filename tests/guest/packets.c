@@ -177,7 +177,7 @@ static void test_full(uint32_t n)
 
 	for (i = 0; send_pattern(i, 0, &r); i++)
 		;
-	ok(vmp_send(ch, "", 0, 0, 300) == -ETIMEDOUT || i, "the ring fills");
+	ok(i > 5, "the ring fills");
 	printf("# full after %u packets\nfull\n", i);
 	before = i;
 	/* The one that did not fit, once more, with the same length. */

@@ -297,7 +297,7 @@ bool chan_packet_naps = true;
  */
 static int64_t next_nap(struct vmp_channel *ch, struct waiter *w)
 {
-	int64_t first = ch->bells ? NAP_FIRST : POLL_FIRST;
+	int64_t first = ch->bells && !ch->pk ? NAP_FIRST : POLL_FIRST;
 	int64_t last = ch->bells ? NAP_LAST : POLL_LAST;
 	int64_t ns, more;
 
