@@ -13,37 +13,14 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import kernels, portal, qemu, vmbus  # noqa: E402
-from lab.cache import ROOT, cache_dir, lock, run  # noqa: E402
+import vmbuslab  # noqa: E402
+from lab import kernels, qemu, vmbus  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 CLASS = '888b0701-2231-4fd5-9e9e-d5d6d0788d82'
 BALLOON = '525074dc-8985-46e2-8057-a307dc18a502'
-PROGRAMS = ['packets', 'balloon', 'vmbusbench']
 MANY = 100000
 RING = 64 << 10         # small, so that it fills and wraps often
-
-
-def programs():
-    name = portal.of_this_tree('guest-vmbus')
-    out = cache_dir(name)
-    with lock(name):
-        run(['make', '-s', '-C', os.path.join(ROOT, 'tests', 'guest'), 'O=' + out, 'vmbus'],
-            timeout=600)
-    return [os.path.join(out, p) for p in PROGRAMS]
-
-
-def initrd(k, uio):
-    fs = vmbus.initramfs(k, names=['uio_hv_generic'] if uio else [], own=not uio)
-    for p in programs():
-        fs.copy(p, '/bin/' + os.path.basename(p), 0o755)
-    if not uio:
-        out = portal.userspace()
-        fs.program(os.path.join(out, 'bin', 'portalctl'),
-                   libraries=[os.path.join(out, 'lib')])
-    path = os.path.join(qemu.workdir(), 'l2')
-    fs.write(path)
-    return path
 
 
 class Lab:
@@ -75,9 +52,6 @@ class Lab:
 
     def finish(self, job, name, timeout=200):
         status = job.wait(timeout)
-        for line in job.text().splitlines():
-            if line.startswith('# '):
-                self.t.diag(line[2:])
         self.t.nested(job.text(), name, status)
 
     def run(self, test, *args, v=0, timeout=200):
@@ -217,9 +191,6 @@ def balloon(lab):
     else:
         uri = g.run('portalctl bind ' + guid).strip()
     status, text = g.call('balloon ' + uri)
-    for line in text.splitlines():
-        if line.startswith('# '):
-            lab.t.diag(line[2:])
     lab.t.nested(text, 'hv-balloon', status)
     if not lab.uio:
         g.run('portalctl unbind ' + uri)
@@ -231,7 +202,8 @@ def main():
     uio = 'uio' in words
     vcpus = 2 if '2' in words else 1
     n = 1 if uio else 3
-    with Tap() as t, vmbus.start_l1({'a': (k, initrd(k, uio))}) as l1, \
+    rd = vmbuslab.initrd(k, names=['uio_hv_generic'] if uio else (), own=not uio)
+    with Tap() as t, vmbus.start_l1({'a': (k, rd)}) as l1, \
             vmbus.VmbusGuest(l1, 'a', channels=n, vcpus=vcpus,
                              more='-device hv-balloon,id=hb') as g:
         if uio:

@@ -125,16 +125,18 @@ static unsigned int drain(struct channel *c)
 }
 
 /*
- * Whether what QEMU left in the ring is something that it cannot follow: it does not
- * say so, only the indices do. A packet may have come just now: look again.
+ * Until the ring is seen empty after our read_index was stored: a packet that came
+ * before that was not signalled, for the ring was not empty to its sender. And whether
+ * what QEMU left in the ring is something that it cannot follow: it does not say so,
+ * only the indices do.
  */
 static unsigned int drain_all(struct channel *c)
 {
 	vmbus_ring_buffer *r = c->rings.send;
 	unsigned int n = drain(c), more;
 
-	if (n < BATCH && !c->broken && !c->blocked &&
-	    qatomic_read(&r->write_index) != qatomic_read(&r->read_index)) {
+	while (n < BATCH && !c->broken && !c->blocked &&
+	       qatomic_read(&r->write_index) != qatomic_read(&r->read_index)) {
 		more = drain(c);
 		if (!more && !c->blocked)
 			c->broken = true;
