@@ -94,7 +94,7 @@ static int check_area(struct vmp *p, struct vmp_channel_opts *o)
 	if (!o->length)
 		o->length = first + length - o->offset;
 	if (o->length < PORTAL_CHAN_MIN)
-		return vmp_fail(-EINVAL, "vmp_channel_open: %" PRIu64 " bytes are too small for a channel; it takes at least %u",
+		return vmp_fail(-EINVAL, "vmp_channel_open: %" PRIu64 " bytes are too small for a channel, which takes at least %u: make the region, or the length, larger",
 				o->length, PORTAL_CHAN_MIN);
 	return 0;
 }

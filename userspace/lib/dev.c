@@ -201,6 +201,8 @@ static int module_there(void)
 /* Why open() failed, and what the user can do. */
 static int explain_open(const char *path, int err)
 {
+	struct stat st;
+
 	switch (err) {
 	case ENOENT:
 		if (!module_there())
@@ -210,6 +212,8 @@ static int explain_open(const char *path, int err)
 				path);
 	case ENXIO:
 	case ENODEV:
+		if (!stat(path, &st) && S_ISSOCK(st.st_mode))
+			return vmp_fail(-ENOTTY, "%s is a socket; say unix:%s", path, path);
 		return vmp_fail(-err, "%s: the node is there but no device behind it: is the module loaded (modprobe portal_ivshmem)? a stale node can be removed",
 				path);
 	case EPERM:

@@ -144,7 +144,8 @@ int vmp_open_file(struct vmp **out, const char *rest, unsigned int flags)
 		  O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0)
 		return vmp_fail(-errno, "file:%s: %s%s", path, strerror(errno),
-				errno == ENOENT && !q ? "; ?size=BYTES makes it" : "");
+				errno != ENOENT ? "" : q ? "; it is opened read-only, which does not make it" :
+				"; ?size=BYTES makes it");
 	snprintf(what, sizeof(what), "%.*s", (int)sizeof(what) - 1, path);
 	r = check_coherent(fd, path);
 	if (!r)
