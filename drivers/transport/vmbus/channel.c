@@ -6,9 +6,10 @@
  * interrupts in the ring's header, which is user space's. It reads no ring.
  */
 #include <linux/delay.h>
+#include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/mm.h>
-#include <linux/string.h>
+#include <linux/rcupdate.h>
 
 #include "vmbus.h"
 
@@ -49,45 +50,64 @@ int vbp_open_channel(struct vbp *vbp, u32 index, struct vmbus_channel *channel)
 	return 0;
 }
 
-/* Looks once; 1: not all are there yet. */
-static int vbp_find_subchannels(struct vbp *vbp, struct vmbus_channel **found)
+static void vbp_drop_subchannels(struct vbp *vbp)
+{
+	u32 i;
+
+	for (i = 1; i < ARRAY_SIZE(vbp->channels); i++) {
+		if (vbp->channels[i].found)
+			kobject_put(&vbp->channels[i].found->kobj);
+		vbp->channels[i].found = NULL;
+	}
+}
+
+/*
+ * Looks once for those that are new; 1: not all are there yet.
+ *
+ * Without the bus's lock, which nobody outside it can take: the list grows at its end,
+ * as vmbus_disconnect_ring() relies on too. probe_done says that the bus has finished
+ * with a newcomer. A host that rescinds one has it taken off the list and freed after a
+ * grace period; our reference is then all that holds it, and opening it fails.
+ */
+static int vbp_find_subchannels(struct vbp *vbp)
 {
 	struct vmbus_channel *sc;
-	u32 n = 1;
+	u32 index = 0, n = 1;
+	int ret = 0;
 
-	/*
-	 * Without the bus's lock, which nobody outside it can take: the list only grows
-	 * at its end, as vmbus_disconnect_ring() relies on too. probe_done says that the
-	 * bus has finished with a newcomer.
-	 */
-	memset(found, 0, PORTAL_VMBUS_MAX_VECTORS * sizeof(*found));
+	rcu_read_lock();
 	list_for_each_entry(sc, &vbp_primary(vbp)->sc_list, sc_list) {
-		u32 index = sc->offermsg.offer.sub_channel_index;
-
-		if (!READ_ONCE(sc->probe_done) || READ_ONCE(sc->rescind) ||
-		    index >= vbp->given.channels)
+		if (!READ_ONCE(sc->probe_done) || READ_ONCE(sc->rescind))
 			continue;
-		if (!index || found[index]) {
-			dev_err(&vbp->dev->device, "the host offers subchannel %u twice\n", index);
-			return -EPROTO;
-		}
-		found[index] = sc;
+		index = sc->offermsg.offer.sub_channel_index;
+		if (index >= vbp->given.channels)
+			continue;
 		n++;
+		if (index && vbp->channels[index].found == sc)
+			continue;
+		if (!index || vbp->channels[index].found) {
+			ret = -EPROTO;
+			break;
+		}
+		if (kobject_get_unless_zero(&sc->kobj))
+			vbp->channels[index].found = sc;
 	}
-	return n < vbp->given.channels;
+	rcu_read_unlock();
+	if (ret)
+		dev_err(&vbp->dev->device, "the host offers subchannel %u twice\n", index);
+	return ret ? ret : n < vbp->given.channels;
 }
 
 /* All that the host granted. It may offer them later than the device; not much later. */
 int vbp_open_subchannels(struct vbp *vbp)
 {
-	struct vmbus_channel *found[PORTAL_VMBUS_MAX_VECTORS];
 	unsigned long deadline = vbp_deadline();
 	u32 i;
 	int ret;
 
 	if (vbp->given.channels == 1)
 		return 0;
-	while ((ret = vbp_find_subchannels(vbp, found)) == 1) {
+	while ((ret = vbp_find_subchannels(vbp)) == 1) {
 		if (vbp_rescinded(vbp))
 			return -ENODEV;
 		if (time_after(jiffies, deadline)) {
@@ -98,7 +118,8 @@ int vbp_open_subchannels(struct vbp *vbp)
 		msleep(20);
 	}
 	for (i = 1; !ret && i < vbp->given.channels; i++)
-		ret = vbp_open_channel(vbp, i, found[i]);
+		ret = vbp->channels[i].found ?
+		      vbp_open_channel(vbp, i, vbp->channels[i].found) : -ENODEV;
 	return ret;
 }
 
@@ -115,4 +136,5 @@ void vbp_close_channels(struct vbp *vbp)
 	vmbus_close(vbp_primary(vbp));
 	for (i = 0; i < ARRAY_SIZE(vbp->channels); i++)
 		WRITE_ONCE(vbp->channels[i].channel, NULL);
+	vbp_drop_subchannels(vbp);
 }

@@ -195,9 +195,13 @@ static int vbp_portal_add(struct vbp *vbp)
 	ret = portal_add(p);
 	if (ret)
 		return ret;
-	dev_info(&vbp->dev->device, "portal%d: %llu KiB, %u channels, peer %d\n",
-		 portal_number(p), vbp->memory.size >> 10, vbp->given.channels,
-		 (int)vbp->given.peer_id);
+	if (vbp->ours)
+		dev_info(&vbp->dev->device, "portal%d: %llu KiB, %u channels, peer %u\n",
+			 portal_number(p), vbp->memory.size >> 10, vbp->given.channels,
+			 vbp->given.peer_id);
+	else
+		dev_info(&vbp->dev->device, "portal%d: the service %pUl, for CAP_SYS_RAWIO\n",
+			 portal_number(p), &vbp->dev->dev_type);
 	return 0;
 }
 

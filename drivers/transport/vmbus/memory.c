@@ -62,7 +62,7 @@ static void vbp_pieces_free(struct vbp_memory *m)
 	*m = (struct vbp_memory) { 0 };
 }
 
-/* The largest piece that can be had and is not more than @left. */
+/* The largest piece that can be had and is not more than @left; nobody is killed for it. */
 static bool vbp_piece_alloc(struct vbp_piece *piece, unsigned int *order, u64 left)
 {
 	while ((PAGE_SIZE << *order) > left)
@@ -70,7 +70,8 @@ static bool vbp_piece_alloc(struct vbp_piece *piece, unsigned int *order, u64 le
 	for (;; --*order) {
 		gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN;
 
-		piece->page = alloc_pages(*order ? gfp | __GFP_NORETRY : gfp, *order);
+		gfp |= *order ? __GFP_NORETRY : __GFP_RETRY_MAYFAIL;
+		piece->page = alloc_pages(gfp, *order);
 		piece->order = *order;
 		if (piece->page || !*order)
 			return piece->page;

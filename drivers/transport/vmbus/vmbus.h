@@ -26,12 +26,14 @@ struct vbp;
  * @vbp: the device
  * @index: 0: the primary one; else the sub_channel_index. The vector
  * @channel: the bus's; NULL while it is not open
+ * @found: a subchannel that the host has offered, with a reference, until channels close
  * @rings: where its packet rings are while it is open
  */
 struct vbp_channel {
 	struct vbp *vbp;
 	u32 index;
 	struct vmbus_channel *channel;
+	struct vmbus_channel *found;
 	struct portal_rings rings;
 };
 
