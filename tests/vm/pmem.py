@@ -237,7 +237,9 @@ def reset(t, k, rd):
 
 def suspend(t, k, rd):
     """Suspend to RAM, with a mapping that goes on afterwards."""
-    with pmemlab.guest('sleep', k, rd, [pmemlab.Disk(SIZE)]) as g:
+    # An image of the debug kernel's memory takes half of it.
+    with pmemlab.guest('sleep', k, rd, [pmemlab.Disk(SIZE)],
+                       memory='1G' if getattr(k, 'slow', 1) > 1 else '256M') as g:
         g.run('modprobe virtio_pci; portalctl bind virtio0')
         if 'mem' not in g.run('cat /sys/power/state') or \
                 '[deep]' not in g.run('cat /sys/power/mem_sleep'):
@@ -254,6 +256,15 @@ def suspend(t, k, rd):
             t.equal(g.run('cat /sys/class/portal/portal0/generation').strip(), '1',
                     'suspend: a new generation')
             t.equal(hand.must('get 8192'), str(WORD), 'suspend: the mapping goes on')
+            if g.call('echo 0 > /sys/module/suspend/parameters/pm_test_delay && '
+                      'echo devices > /sys/power/pm_test')[0]:
+                t.skip('hibernation', 'this kernel has no test mode for it')
+            else:
+                # Devices are frozen and thawed, as around the making of an image.
+                g.run('echo disk > /sys/power/state')
+                t.equal(g.run('cat /sys/class/portal/portal0/generation').strip(), '2',
+                        'hibernation: a new generation')
+                t.equal(hand.must('get 8192'), str(WORD), 'hibernation: the mapping goes on')
             hand.end()
             g.tap(t, 'pmem basic /dev/portal0', name='after suspend')
         g.finish(t, pmemlab.UNLOAD)
