@@ -170,6 +170,45 @@ static void output(void)
 	   "caps agree with doorbell_format");
 }
 
+static bool sysfs_says(const char *name, const char *want)
+{
+	const char *node = strrchr(device, '/');
+	char path[128], text[128] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/class/portal/%s/%s", node ? node + 1 : device, name);
+	f = fopen(path, "r");
+	if (!f || !fgets(text, sizeof(text), f))
+		text[0] = 0;
+	if (f)
+		fclose(f);
+	text[strcspn(text, "\n")] = 0;
+	return ok(!strcmp(text, want), "sysfs: %s is %s", name, text);
+}
+
+/* Who has no program at hand finds the same in sysfs. */
+static void sysfs(void)
+{
+	static const char *const caches[] = { "unknown", "write-back", "uncached" };
+	const struct { const char *name; unsigned long long value; } numbers[] = {
+		{ "size", info.region_size },
+		{ "vectors", info.vectors },
+		{ "generation", info.generation },
+	};
+	char text[32];
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		snprintf(text, sizeof(text), "%llu", numbers[i].value);
+		sysfs_says(numbers[i].name, text);
+	}
+	snprintf(text, sizeof(text), "%u", info.peer_id);
+	sysfs_says("peer_id", info.peer_id == PORTAL_PEER_NONE ? "none" : text);
+	sysfs_says("transport", info.transport);
+	sysfs_says("identity", info.identity);
+	sysfs_says("mode", "raw");
+	sysfs_says("cache", info.cache < 3 ? caches[info.cache] : "?");
+}
+
 static void rings(void)
 {
 	struct portal_ring r = { .size = sizeof(r), .flags = 1 };
@@ -375,6 +414,7 @@ int main(int argc, char **argv)
 	pointers();
 	sizes();
 	output();
+	sysfs();
 	rings();
 	eventfds();
 	if (info.region_size)

@@ -9,12 +9,15 @@ work; other drivers for the same device. KERNEL as for tests/vm/kernels, or "deb
 """
 import os
 import re
+import struct
 import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, 'tests', 'vm'))
+import pmemlab  # noqa: E402
 from lab import build, suite  # noqa: E402
+from lab.hand import Hand  # noqa: E402
 from lab.portal import Portald, Region, guard  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
@@ -138,6 +141,35 @@ def memory_types(t, k, rd):
         g.finish(t)
 
 
+def high_and_untouched(t, k, rd):
+    """A BAR above all that the kernel can map of memory; and whoever comes and goes, the
+    kernel itself stores nothing."""
+    region = Region(64 * MiB)
+    seed = bytes(range(1, 252)) * (region.size // 251 + 1)
+    region.write(0, seed[:region.size])
+    with suite.guest('high', k, rd, region.plain(addr='4'), accel=pmemlab.wide(48),
+                     memory='256M,slots=2,maxmem=80T') as g:
+        g.run('modprobe portal_ivshmem')
+        bar, kind = reservation(g)
+        t.ok(bar >= 64 << 40 and cached(g) == kind == 'write-back',
+             'a BAR above 64 TiB: write-back (%#x, %s)' % (bar, kind))
+        g.tap(t, 'ioctls', name='high')
+        hand = Hand(g, '/dev/portal0')
+        hand.must('map 0 rw')
+        t.equal(hand.must('get %d' % (8 * MiB)), str(struct.unpack_from('<Q', seed, 8 * MiB)[0]),
+                'high: what the host wrote is there')
+        device, address = '/sys/bus/pci/devices/0000:00:04.0', identity(g)
+        g.run('echo %s > %s/unbind; echo %s > %s/bind' % (address, DRIVER, address, DRIVER))
+        g.call('echo 1 > %s/reset' % device)
+        g.run('echo 1 > %s/remove; echo 1 > /sys/bus/pci/rescan; ls /dev/portal0' % device)
+        hand.end()
+        t.ok(region.read(0, region.size) == seed[:region.size],
+             'probed, asked, mapped, revoked, removed: not a byte has changed')
+        g.tap(t, 'mapping', name='high')
+        g.finish(t)
+    region.close()
+
+
 def pauses(t, k, rd):
     """Reset, and real suspend to RAM."""
     server = Portald(size='16M', vectors=4)
@@ -222,6 +254,7 @@ def main(t):
                       extra=[(hinder, '/hinder.ko')])
     pair(t, k, rd)
     memory_types(t, k, rd)
+    high_and_untouched(t, k, rd)
     pauses(t, k, rd)
     misfits(t, k, rd)
 

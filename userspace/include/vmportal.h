@@ -660,7 +660,7 @@ int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg);
  */
 const char *vmp_errmsg(void);
 
-/* "0.1.0" */
+/* Of the library that is loaded: "MAJOR.MINOR.PATCH". */
 const char *vmp_version(void);
 
 #ifdef __cplusplus
