@@ -51,14 +51,18 @@ def _(stack):
         equal((c['syscalls'], c['doorbells']), (0, 0), key + ': ends that never sleep')
     c = case(o, 'wake')
     # Each message wakes its receiver: one ring and one sleep for each.
-    check(0.9 <= c['per_message']['doorbells'] <= 1.1, c)
-    check(1.8 <= c['per_message']['syscalls'] <= 2.3, c)
+    # And a few more as a window begins and ends, which count where it holds few messages.
+    few = 4 * c['windows']
+    check(0.9 * c['messages'] <= c['doorbells'] <= 1.1 * c['messages'] + few, c)
+    check(1.8 * c['messages'] <= c['syscalls'] <= 2.3 * c['messages'] + 2 * few, c)
     for c in o['cost']:
         check(c['instructions'] is None or 20 < c['instructions'] < 20000, c)
 
 
 @point('counted instructions are the same twice')
 def _(stack):
+    if os.environ.get('PORTALCTL'):
+        raise Skip('another build than the one that is measured')
     got = [[c['instructions'] for c in Ctl(stack, 'bench', '--json', '--only', 'cost').json()['cost']]
            for _ in range(2)]
     if None in got[0]:
