@@ -214,6 +214,29 @@ static void another_suitor(void **state)
 	finish(&h);
 }
 
+/* One who is opened anew without end makes us ring only now and then. */
+static void suitors_without_end(void **state)
+{
+	struct hand h;
+	unsigned int before;
+	int64_t t;
+	int i;
+
+	begin(&h);
+	introduce(&h);
+	before = doorbells(&h);
+	t = now_us();
+	for (i = 0; i < 2000; i++) {
+		SET(h.me->incarnation, (uint64_t)i + 10);
+		assert_int_equal(step(&h), -EAGAIN);
+		assert_int_equal(GET(h.us->ack), i + 10);
+	}
+	t = now_us() - t;
+	/* Eight at once, then one in four milliseconds. */
+	assert_true(doorbells(&h) - before <= 8 + t / 4000 + 1);
+	finish(&h);
+}
+
 /* Trust is for the whole pair only: a receiver that may not send yet still naps. */
 static void trust_takes_two(void **state)
 {
@@ -507,6 +530,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_partner),
 		cmocka_unit_test(another_suitor),
+		cmocka_unit_test(suitors_without_end),
 		cmocka_unit_test(trust_takes_two),
 		cmocka_unit_test(a_clean_start),
 		cmocka_unit_test(gone_comes_first),

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +28,16 @@ struct scene {
 	int bell;
 	pid_t pid;
 };
+
+/* A child that does not outlive us: a test that fails ends without a word to it. */
+static pid_t fork_bound(void)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return pid;
+}
 
 typedef void (*attack_fn)(struct scene *s, struct rng *g);
 
@@ -100,7 +111,7 @@ static void start(struct scene *s, attack_fn attack, uint64_t seed)
 	s->base = base;
 	s->side = base;
 	s->bell = vmp_eventfd(s->p[0], 0);
-	s->pid = fork();
+	s->pid = fork_bound();
 	assert_true(s->pid >= 0);
 	if (s->pid)
 		return;
@@ -259,7 +270,7 @@ static void a_broken_rule_wakes(void **state)
 		vmp_channel_connect(ch[0], 0);
 		vmp_channel_connect(ch[1], 0);
 	}
-	pid = fork();
+	pid = fork_bound();
 	if (!pid) {
 		usleep(50000);
 		*(volatile uint64_t *)((char *)base + PORTAL_CHAN_ALIGN + 16384) = 12345;
@@ -295,7 +306,7 @@ static void against_many_incarnations(void **state)
 		vmp_map(p[0], &base, NULL);
 		side = base;
 		o.flags = flags[i];
-		pid = fork();
+		pid = fork_bound();
 		if (!pid) {
 			volatile struct portal_chan_side *me = &side[1];
 
