@@ -88,7 +88,7 @@ struct portal_chan_side {
 	__aligned_u64 live;		/* nonce: this side reads the other's lane */
 	__aligned_u64 closed;		/* incarnation that has closed */
 	__aligned_u64 address;		/* PORTAL_CHAN_* */
-	__aligned_u64 tenure;		/* of the peer id in address, as its server counts; 0: none */
+	__aligned_u64 tenure;		/* of the peer id in address, by its server; 0: none */
 	__u8 reserved0[56];
 	/* 128: by the receiving thread, every 1/8 of the capacity */
 	__aligned_u64 consumed;		/* position in the other side's lane */
