@@ -109,7 +109,7 @@ struct pmp_flush {
  * @portal: its portal
  * @memory: where the memory is
  * @vq: flush requests; NULL while suspended
- * @broken_work: ends what waits for a device that has given up
+ * @broken_work: looks at the device after it has said that something changed
  * @returned: a request came back
  * @lock: the rest, and adding to @vq; taken in interrupts
  * @stopped: what flushes return without asking the device: 0, -EIO or -ENODEV
@@ -204,28 +204,30 @@ static bool pmp_stop(struct pmp *pmp, int error)
 	return worked;
 }
 
-/*
- * Stops a device that has given up, was reset by somebody else, or is no more (all
- * ones). Asking it may sleep on some buses.
- */
+/* Any context. */
+static void pmp_give_up(struct pmp *pmp, const char *why)
+{
+	if (pmp_stop(pmp, -EIO))
+		dev_err(&pmp->vdev->dev, "the device has given up (%s): the memory stays, but flushes fail; unbind and bind it\n",
+			why);
+}
+
+/* A device that is no more has all ones in its status. Asking may sleep on some buses. */
 static void pmp_look(struct pmp *pmp)
 {
-	const u8 mask = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET;
-	struct virtio_device *vdev = pmp->vdev;
-	u8 status = vdev->config->get_status(vdev);
+	u8 status = pmp->vdev->config->get_status(pmp->vdev);
 
-	if ((status & mask) == VIRTIO_CONFIG_S_DRIVER_OK && !virtqueue_is_broken(pmp->vq))
-		return;
-	if (pmp_stop(pmp, -EIO))
-		dev_err(&vdev->dev, "the device has given up (status %#x): the memory stays, but flushes fail; unbind and bind it\n",
-			status);
+	if (status & VIRTIO_CONFIG_S_NEEDS_RESET)
+		pmp_give_up(pmp, "it needs a reset");
+	else if (!(status & VIRTIO_CONFIG_S_DRIVER_OK))
+		pmp_give_up(pmp, "somebody has reset it");
 }
 
 /* Tell the device, if it is there still. The queue is not deleted while callers are about. */
 static void pmp_notify(struct pmp *pmp)
 {
 	if (!virtqueue_notify(pmp->vq))
-		pmp_stop(pmp, -EIO);
+		pmp_give_up(pmp, "it cannot be told of a flush");
 }
 
 /* The queue's interrupt. After pmp_stop() the callers have their answer already. */
@@ -250,9 +252,9 @@ static void pmp_flush_done(struct virtqueue *vq)
 
 	if (notify)
 		pmp_notify(pmp);
-	/* The device returned what it was never given: no more interrupts will come. */
+	/* Nothing will come back from this queue any more. */
 	if (virtqueue_is_broken(vq))
-		schedule_work(&pmp->broken_work);
+		pmp_give_up(pmp, "it returned what it was not given");
 }
 
 /* Which request covers the caller; *spare is used for it if there is none yet. */
