@@ -59,6 +59,7 @@ struct peer {
  * struct client - the connection
  * @sock: -1 once it is lost; the descriptor stays open as the portal's state_fd, for
  *	our id is ours, and others may ring us by it, as long as it is
+ * @machine: the server is the machine beyond it: PD_MACHINE
  * @id: our own
  * @own: eventfds that others ring us by
  * @peers: by id, @npeers entries
@@ -66,6 +67,7 @@ struct peer {
 struct client {
 	struct vmp *p;
 	int sock;
+	bool machine;
 	char path[108];
 	uint32_t id;
 	uint32_t vectors;
@@ -285,6 +287,25 @@ static int handle(struct client *c, struct packet *k)
 	return r;
 }
 
+/* The connection is lost. Portald's end is nobody else's; a machine's is. */
+static void lose(struct client *c)
+{
+	uint32_t id;
+
+	c->sock = -1;
+	for (id = 0; c->machine && id < c->npeers; id++) {
+		struct peer *x = &c->peers[id];
+
+		if (!x->here)
+			continue;
+		x->gone++;
+		x->ended = x->tenure;
+		forget(x);
+	}
+	if (c->machine)
+		vmp_notice(c->p);
+}
+
 /* Read what the server has said, without waiting. Lock held. */
 static void catch_up(struct client *c)
 {
@@ -304,7 +325,7 @@ static void catch_up(struct client *c)
 			r = handle(c, &k) < 0 ? -EPROTO : 1;
 		/* Lost, or it talks nonsense: nothing is read any more. */
 		if (r <= 0)
-			c->sock = -1;
+			lose(c);
 	}
 }
 
@@ -479,6 +500,7 @@ static int take_welcome(struct vmp *p, struct client *c, struct packet *k)
 				c->path, PD_VERSION);
 	c->id = k->m.id;
 	c->vectors = k->m.arg;
+	c->machine = k->m.flags & PD_MACHINE;
 	r = check_region(c, k->fd[0], k->m.value);
 	return r ? r : vmp_map_fd(p, k->fd[0], k->m.value, c->path);
 }

@@ -52,7 +52,8 @@
 
 enum pd_type {
 	PD_HELLO = 1,	/* magic in id, version in arg, PD_RDONLY in flags */
-	PD_WELCOME,	/* id: the client's; arg: vectors; value: region size; fd: region */
+	PD_WELCOME,	/* id: the client's; arg: vectors; value: region size; fd: region;
+			 * flags: PD_MACHINE */
 	PD_PEER,	/* id: peer; arg: vector of the first fd; value: tenure; fds: eventfds
 			 * to ring it (none for a read-only client, except its own) */
 	PD_READY,
@@ -62,6 +63,9 @@ enum pd_type {
 };
 
 #define PD_RDONLY	(1U << 0)	/* HELLO.flags: a read-only region */
+#define PD_MACHINE	(1U << 1)	/* WELCOME.flags: the server is the machine whose memory
+					 * this is (a guest's QEMU), not a go-between: the end of
+					 * the stream is the end of all peers */
 
 struct pd_msg {
 	uint32_t type;
