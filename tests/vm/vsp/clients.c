@@ -74,12 +74,12 @@ static void tell(struct client *c, const struct pd_msg *m, const int *fds, unsig
 		hang_up(c);
 }
 
-static void tell_peer(struct client *c, uint32_t id, const int *bells)
+static void tell_peer(struct client *c, uint32_t id, uint64_t tenure, const int *bells)
 {
-	struct pd_msg m = { .type = PD_PEER, .id = id };
+	struct pd_msg m = { .type = PD_PEER, .id = id, .value = tenure };
 
 	/* nch <= PORTAL_VMBUS_MAX_VECTORS == PD_MAX_FDS: one message holds them */
-	tell(c, &m, bells, c->vsp->nch);
+	tell(c, &m, bells, c->rdonly && id != c->id ? 0 : c->vsp->nch);
 }
 
 static void refuse(struct client *c, int error, const char *why)
@@ -95,7 +95,8 @@ static void welcome(struct client *c)
 {
 	struct vsp *p = c->vsp;
 	struct pd_msg w = { .type = PD_WELCOME, .id = c->id, .arg = p->nch,
-			    .value = p->region.pages * PORTAL_VMBUS_PAGE };
+			    .value = p->region.pages * PORTAL_VMBUS_PAGE,
+			    .flags = PD_MACHINE };
 	struct pd_msg ready = { .type = PD_READY };
 	uint64_t drop;
 	uint32_t i;
@@ -105,16 +106,17 @@ static void welcome(struct client *c)
 		if (read(c->bells[i], &drop, sizeof(drop)) < 0)
 			continue;
 	c->greeted = true;
+	c->tenure = ++p->tenures;
 	tell(c, &w, &p->region.fd, 1);
-	tell_peer(c, c->id, c->bells);
-	tell_peer(c, p->host_peers, p->guest_bells);
+	tell_peer(c, c->id, c->tenure, c->bells);
+	tell_peer(c, p->host_peers, 0, p->guest_bells);
 	for (i = 0; i < p->host_peers; i++) {
 		struct client *o = &p->clients[i];
 
 		if (o == c || o->sock < 0 || !o->greeted || o->mute)
 			continue;
-		tell_peer(c, o->id, o->bells);
-		tell_peer(o, c->id, c->bells);
+		tell_peer(c, o->id, o->tenure, o->bells);
+		tell_peer(o, c->id, c->tenure, c->bells);
 	}
 	tell(c, &ready, NULL, 0);
 }
@@ -123,29 +125,33 @@ static void take_hello(struct client *c, const struct pd_msg *m)
 {
 	if (m->type != PD_HELLO || m->id != PD_MAGIC || m->arg != PD_VERSION)
 		refuse(c, EPROTO, "this is portal-vsp, protocol 1 of portald: a HELLO is what it understands");
-	else if (m->flags & PD_RDONLY)
-		refuse(c, EOPNOTSUPP, "a guest's pages cannot be handed out for reading only: open it for writing");
-	else if (m->flags)
+	else if (m->flags & ~PD_RDONLY)
 		refuse(c, EPROTO, "a HELLO with flags that nobody knows");
 	else if (c->vsp->state != VSP_LIVE)
 		refuse(c, ENODEV, "no guest shares its memory now: load portal_vmbus in the guest");
 	else if (!c->vsp->region.pages)
 		refuse(c, ENODEV, "the guest shares no memory, only packet rings: see its region_size parameter");
-	else
+	else {
+		/*
+		 * A dma-buf cannot be handed out for reading only. Who asks for that may have
+		 * it for writing anyway: it can reach this socket.
+		 */
+		c->rdonly = m->flags & PD_RDONLY;
 		welcome(c);
+	}
 }
 
 static void leave(struct client *c)
 {
 	struct vsp *p = c->vsp;
-	struct pd_msg gone = { .type = PD_GONE, .id = c->id };
+	struct pd_msg gone = { .type = PD_GONE, .id = c->id, .arg = c->id, .value = c->tenure };
 	bool was_greeted = c->greeted;
 	uint32_t i;
 
 	qemu_set_fd_handler(c->sock, NULL, NULL, NULL);
 	close(c->sock);
 	c->sock = -1;
-	c->greeted = c->mute = false;
+	c->greeted = c->mute = c->rdonly = false;
 	for (i = 0; was_greeted && i < p->host_peers; i++)
 		if (p->clients[i].sock >= 0 && p->clients[i].greeted)
 			tell(&p->clients[i], &gone, NULL, 0);
@@ -190,7 +196,7 @@ static void client_accept(void *opaque)
 		if (c->sock >= 0)
 			continue;
 		c->sock = s;
-		c->greeted = c->mute = false;
+		c->greeted = c->mute = c->rdonly = false;
 		qemu_set_fd_handler(s, client_read, NULL, c);
 		return;
 	}
@@ -215,9 +221,10 @@ static void bell_read(void *opaque)
 void guest_ring(struct vsp *p, uint32_t vector)
 {
 	struct channel *c = &p->ch[vector];
+	HvSintRoute *r = c->open ? private_route(c->vc) : NULL;
 
-	if (c->open && c->bell)
-		hyperv_set_event_flag(c->bell, c->relid);
+	if (r)
+		hyperv_set_event_flag(r, c->relid);
 }
 
 /* A VMBus signal does not say whom it is for: everybody looks. */
@@ -249,7 +256,7 @@ unsigned int clients_count(const struct vsp *p)
 
 bool clients_end(struct vsp *p)
 {
-	struct pd_msg gone = { .type = PD_GONE, .id = p->host_peers };
+	struct pd_msg gone = { .type = PD_GONE, .id = p->host_peers, .arg = p->host_peers };
 	uint32_t i;
 
 	for (i = 0; i < p->host_peers; i++) {

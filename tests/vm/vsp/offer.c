@@ -4,19 +4,35 @@
  * own, posted to the guest by a SINT route of our own. QEMU's bus does not notice; its
  * channels are closed by the guest as ever, and opened again after the next offer.
  *
+ * While our route exists KVM tells it, and no longer QEMU's, when the guest has taken a
+ * message: a bus that waits for that would wait for ever. So both are made to look again,
+ * from time to time and when ours is gone; to look in vain does no harm.
+ *
  * A host rescinds when no access to the guest's pages is left, because the guest frees
  * them at once: clients go first ("rescind now" is the host that does not care).
  */
 #include "vsp.h"
 #include "block/aio.h"
 #include "qemu/main-loop.h"
+#include "qemu/timer.h"
 
 /* As QEMU numbers them (VMBUS_CHAN_CONNECTION_OFFSET). */
 #define CONNECTION_ID(relid)	(16 + (relid))
 /* Where the guest gets its messages: Linux connects on CPU 0. */
 #define MESSAGE_VP		0
 
+#define KICK_MS			10
+
 static void post_next(void *opaque);
+
+static void kick(void *opaque)
+{
+	struct vsp *p = opaque;
+
+	private_kick(p, p->route);
+	if (p->route)
+		timer_mod(p->kicker, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + KICK_MS);
+}
 
 /* A message was delivered, or the guest's slot was taken: both go on from the loop. */
 static void posted(void *opaque, int status)
@@ -45,6 +61,8 @@ void offer_close(struct vsp *p)
 {
 	hyperv_sint_route_unref(p->route);
 	p->route = NULL;
+	if (p->kicker)
+		kick(p);
 }
 
 static int post(struct vsp *p, const void *payload, uint32_t size, char *err)
@@ -61,6 +79,9 @@ static int post(struct vsp *p, const void *payload, uint32_t size, char *err)
 		g_free(m);
 		return vsp_fail(err, -ENOMEM, "no SINT route");
 	}
+	if (!p->kicker)
+		p->kicker = timer_new_ms(QEMU_CLOCK_REALTIME, kick, p);
+	kick(p);
 	g_queue_push_tail(p->messages, m);
 	if (idle)
 		aio_bh_schedule_oneshot(qemu_get_aio_context(), post_next, p);
@@ -79,7 +100,7 @@ static int rescind(struct vsp *p, char *err)
 	p->rescind_waits = false;
 	p->offered = false;
 	for (i = p->nch; i-- && !r;) {
-		m.child_relid = channel_relid(p->ch[i].vc);
+		m.child_relid = private_relid(p->ch[i].vc);
 		r = post(p, &m, sizeof(m), err);
 	}
 	vsp_log(p, "rescinded");
@@ -121,8 +142,8 @@ int offer_again(struct vsp *p, char *err)
 	for (i = 0; i < p->nch && !r; i++) {
 		vmbus_message_offer_channel m = {
 			.header.message_type = VMBUS_MSG_OFFERCHANNEL,
-			.child_relid = channel_relid(p->ch[i].vc),
-			.connection_id = CONNECTION_ID(channel_relid(p->ch[i].vc)),
+			.child_relid = private_relid(p->ch[i].vc),
+			.connection_id = CONNECTION_ID(private_relid(p->ch[i].vc)),
 			.channel_flags = k->channel_flags,
 			.sub_channel_index = i,
 			.interrupt_flags = VMBUS_OFFER_INTERRUPT_DEDICATED,

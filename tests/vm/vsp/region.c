@@ -2,75 +2,14 @@
 /*
  * Guest memory named by GPADLs: found in the file that backs the guest's RAM, so
  * that exactly these pages can be handed to another process as a dma-buf.
- *
- * QEMU has calls to write to a GPADL and to tell its length, none that tells its
- * pages, nor a channel's number on the bus. Two prefixes of its private structures do
- * (hw/hyperv/vmbus.c of 10.0: struct VMBusGpadl, struct VMBusChannel). Compare them
- * before adding a version to OUR_QEMU; what the public calls can confirm is checked
- * at every use.
  */
 #include "vsp.h"
 #include "exec/memory.h"
 #include "exec/address-spaces.h"
-#include "qapi/qapi-commands-control.h"
-#include "qapi/qapi-types-control.h"
 
 #include <linux/udmabuf.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-
-#define OUR_QEMU(major, minor)	((major) == 10 && (minor) == 0)
-
-struct gpadl_prefix {
-	uint32_t id;
-	uint32_t child_relid;
-	uint32_t num_gfns;
-	uint32_t seen_gfns;
-	uint64_t *gfns;
-};
-
-struct channel_prefix {
-	VMBusDevice *dev;
-	uint32_t id;
-	uint16_t subchan_idx;
-	uint32_t open_id;
-	uint32_t target_vp;
-	uint32_t ringbuf_gpadl;
-	uint32_t ringbuf_send_offset;
-};
-
-/* Refuse to run where the prefixes are not known to be right. */
-int region_check_qemu(struct vsp *p, char *err)
-{
-	VersionInfo *v = qmp_query_version(NULL);
-	int major = v->qemu->major, minor = v->qemu->minor;
-	uint32_t i;
-
-	qapi_free_VersionInfo(v);
-	if (!OUR_QEMU(major, minor))
-		return vsp_fail(err, -ENOTSUP, "this is QEMU %d.%d: compare the private structures in tests/vm/vsp/region.c with its hw/hyperv/vmbus.c, then allow it there",
-				major, minor);
-	if (p->parent.num_channels != p->nch || p->parent.dma_as != &address_space_memory)
-		return vsp_fail(err, -ENOTSUP, "struct VMBusDevice is not that of the headers: build the VSP with this QEMU's");
-	for (i = 0; i < p->nch; i++) {
-		VMBusChannel *vc = vmbus_device_channel(&p->parent, i);
-		const struct channel_prefix *c = (const void *)vc;
-
-		if (c->dev != &p->parent || c->subchan_idx != i || vmbus_channel_idx(vc) != i)
-			return vsp_fail(err, -ENOTSUP, "struct VMBusChannel is not what tests/vm/vsp/region.c believes");
-	}
-	return 0;
-}
-
-uint32_t channel_relid(VMBusChannel *vc)
-{
-	return ((const struct channel_prefix *)(const void *)vc)->id;
-}
-
-uint32_t channel_vp(VMBusChannel *vc)
-{
-	return ((const struct channel_prefix *)(const void *)vc)->target_vp;
-}
 
 /* Append the file's place of one guest page. */
 static int add_page(GArray *runs, uint64_t gfn, char *err)
@@ -102,19 +41,16 @@ static int add_page(GArray *runs, uint64_t gfn, char *err)
 static int add_gpadl(VMBusChannel *vc, uint32_t id, uint32_t relid, GArray *runs, char *err)
 {
 	VMBusGpadl *g = vmbus_get_gpadl(vc, id);
-	const struct gpadl_prefix *gp = (const void *)g;
+	const uint64_t *gfns;
 	uint32_t i, n;
-	int r = 0;
+	int r;
 
 	if (!g)
 		return vsp_fail(err, -ENOENT, "no GPADL %#x", id);
 	n = vmbus_gpadl_len(g) / PORTAL_VMBUS_PAGE;
-	if (gp->id != id || gp->num_gfns != n || gp->seen_gfns != n)
-		r = vsp_fail(err, -ENOTSUP, "struct VMBusGpadl is not what tests/vm/vsp/region.c believes");
-	else if (gp->child_relid != relid)
-		r = vsp_fail(err, -EPROTO, "GPADL %#x is another channel's", id);
+	r = private_gfns(g, id, relid, &gfns, err);
 	for (i = 0; i < n && !r; i++)
-		r = add_page(runs, gp->gfns[i], err);
+		r = add_page(runs, gfns[i], err);
 	/*
 	 * No reference is kept: the guest may tear its GPADL down whenever it likes, and
 	 * a reset of the bus drops QEMU's references whoever else has one. The pages are
@@ -223,11 +159,12 @@ static void *map_runs(GArray *runs, size_t *size)
 
 int rings_map(struct channel *c, struct rings *r, char *err)
 {
-	const struct channel_prefix *cp = (const void *)c->vc;
 	GArray *runs = g_array_new(false, true, sizeof(struct run));
-	uint32_t split = cp->ringbuf_send_offset;
-	int n = add_gpadl(c->vc, cp->ringbuf_gpadl, c->relid, runs, err);
+	uint32_t gpadl, split;
+	int n;
 
+	private_rings(c->vc, &gpadl, &split);
+	n = add_gpadl(c->vc, gpadl, c->relid, runs, err);
 	*r = (struct rings){ 0 };
 	if (n >= 0 && (split < 2 || (uint32_t)n < split + 2))
 		n = vsp_fail(err, -EPROTO, "rings of %u and %d pages", split, n - (int)split);

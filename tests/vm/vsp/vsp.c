@@ -63,16 +63,11 @@ static int channel_open(VMBusChannel *vc)
 	char err[VSP_ERR];
 	int r;
 
-	c->relid = channel_relid(vc);
+	c->relid = private_relid(vc);
 	r = rings_map(c, &c->rings, err);
 	if (r < 0) {
 		vsp_log(c->vsp, "channel %u: %s", c->index, err);
 		return r;
-	}
-	c->bell = hyperv_sint_route_new(channel_vp(vc), VMBUS_SINT, NULL, NULL);
-	if (!c->bell) {
-		rings_unmap(&c->rings);
-		return -ENOMEM;
 	}
 	c->open = true;
 	service_reset(c);
@@ -88,8 +83,6 @@ static void channel_close(VMBusChannel *vc)
 	if (!c->open)
 		return;
 	c->open = false;
-	hyperv_sint_route_unref(c->bell);
-	c->bell = NULL;
 	rings_unmap(&c->rings);
 	if (!c->index)
 		session_close(c->vsp);
@@ -108,7 +101,7 @@ static int check_properties(struct vsp *p, char *err)
 		return vsp_fail(err, -EINVAL, "host-peers: 1 to %u", VSP_CLIENTS_MAX);
 	if (p->lie && !lie_known(p->lie))
 		return vsp_fail(err, -EINVAL, "lie: there is none named %s", p->lie);
-	return region_check_qemu(p, err);
+	return private_check(p, err);
 }
 
 static void vsp_realize(VMBusDevice *d, Error **errp)

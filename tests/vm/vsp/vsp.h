@@ -7,6 +7,7 @@
  *	vsp.c		the device: properties, channels opened and closed, dispatch
  *	session.c	the handshake's state machine
  *	region.c	GPADLs to memory of this process, and to a dma-buf
+ *	private.c	what QEMU's VMBus does not tell
  *	clients.c	processes of the host, doorbells
  *	service.c	who serves the packet rings: echo, sink, source
  *	lies.c		what a host must not do, by name, for the guest's tests
@@ -100,7 +101,6 @@ struct source {
  * struct channel - one channel of the device
  * @vc: QEMU's; valid always
  * @relid: its id on the bus, from QEMU's private prefix; known once it was open
- * @bell: to signal the guest; NULL while closed
  * @broken: what the guest put in the ring cannot be followed: it is left alone
  * @blocked: a packet stays in the ring because there is no room for its answer
  */
@@ -109,7 +109,6 @@ struct channel {
 	VMBusChannel *vc;
 	uint32_t index;
 	uint32_t relid;
-	HvSintRoute *bell;
 	struct rings rings;
 	bool open;
 	bool broken;
@@ -128,6 +127,8 @@ struct client {
 	struct vsp *vsp;
 	uint32_t id;
 	int sock;		/* -1: the seat is free */
+	uint64_t tenure;	/* of this lease; never used twice */
+	bool rdonly;		/* it rings nobody */
 	bool greeted;		/* it has the region and is told of others */
 	bool mute;		/* its stream was ended; we wait for it to close */
 	int *bells;		/* eventfds, one per vector: the seat's, for ever */
@@ -160,6 +161,7 @@ struct vsp {
 
 	int listener;
 	struct client *clients;	/* host_peers of them */
+	uint64_t tenures;
 	int *guest_bells;	/* eventfds, one per vector: rung by clients */
 
 	int control_listener;
@@ -168,6 +170,7 @@ struct vsp {
 	bool offered;
 	HvSintRoute *route;	/* for messages of our own, while there are some */
 	GQueue *messages;	/* of struct hyperv_message, not yet taken */
+	QEMUTimer *kicker;
 };
 
 /* vsp.c */
@@ -186,15 +189,20 @@ bool session_send(struct vsp *p, void *msg, uint16_t type, uint16_t size);
 const char *session_state(const struct vsp *p);
 
 /* region.c: -errno and a reason in @err */
-int region_check_qemu(struct vsp *p, char *err);
 void region_begin(struct region *r, uint64_t pages);
 int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err);
 int region_share(struct vsp *p, char *err);
 void region_drop(struct region *r);
-uint32_t channel_relid(VMBusChannel *vc);
-uint32_t channel_vp(VMBusChannel *vc);
 int rings_map(struct channel *c, struct rings *r, char *err);
 void rings_unmap(struct rings *r);
+
+/* private.c: -errno and a reason in @err */
+int private_check(struct vsp *p, char *err);
+int private_gfns(VMBusGpadl *vg, uint32_t id, uint32_t relid, const uint64_t **gfns, char *err);
+uint32_t private_relid(VMBusChannel *vc);
+void private_rings(VMBusChannel *vc, uint32_t *gpadl, uint32_t *split);
+HvSintRoute *private_route(VMBusChannel *vc);
+void private_kick(struct vsp *p, HvSintRoute *ours);
 
 /* clients.c */
 int clients_listen(struct vsp *p, char *err);

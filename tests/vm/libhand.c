@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A hand on a portal by the library: one order a line, one line an answer. What hand.c
+ * is for a device, this is for any URI, such as the socket of a VMBus guest's host.
+ *
+ *	open URI		vmp_open()
+ *	info			"ok size=... peer=... vectors=... generation=..."
+ *	get OFFSET | put OFFSET VALUE	a 64-bit word
+ *	fill OFFSET LEN SEED	a pattern of 64-bit words
+ *	check OFFSET LEN SEED	look for it
+ *	add OFFSET N		N locked adds of 1
+ *	ring PEER VECTOR [N]	vmp_ring(), N times
+ *	wait VECTOR MS		wait for the vector's eventfd, read it
+ *	echo VECTOR PEER V2 N	N times: wait for VECTOR, ring PEER's V2
+ *	close | exit
+ *
+ * Answers: "ok ...", "err ENODEV", "sigbus", "timeout", "wrong OFFSET".
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <vmportal.h>
+
+static struct vmp *portal;
+static volatile uint64_t *words;
+static size_t size;
+static sigjmp_buf bus;
+
+static void on_bus(int sig)
+{
+	(void)sig;
+	siglongjmp(bus, 1);
+}
+
+static void result(int r)
+{
+	if (r >= 0)
+		puts("ok");
+	else
+		printf("err %s %s\n", strerrorname_np(-r), vmp_errmsg());
+}
+
+static void do_open(const char *uri)
+{
+	void *base = NULL;
+	int r = vmp_open(&portal, uri, 0);
+
+	if (!r) {
+		r = vmp_map(portal, &base, &size);
+		words = base;
+	}
+	result(r);
+}
+
+static void do_info(void)
+{
+	struct vmp_info i;
+	int r = vmp_get_info(portal, &i, sizeof(i));
+
+	if (r)
+		result(r);
+	else
+		printf("ok size=%" PRIu64 " peer=%u max_peers=%u vectors=%u generation=%u caps=%u identity=%s\n",
+		       i.size, i.peer_id, i.max_peers, i.vectors, i.generation, i.caps,
+		       i.identity);
+}
+
+/* A word that differs in each place, and from one seed to the next. */
+static uint64_t pattern(uint64_t i, uint64_t seed)
+{
+	return (i + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ seed << 32;
+}
+
+static void do_memory(const char *what, uint64_t off, uint64_t a, uint64_t b)
+{
+	uint64_t i, last = off / 8 + a / 8;
+
+	if (off % 8 || off >= size || (strlen(what) > 3 && a > size - off)) {
+		puts("err ERANGE");
+		return;
+	}
+	if (sigsetjmp(bus, 1)) {
+		puts("sigbus");
+		return;
+	}
+	if (!strcmp(what, "get")) {
+		printf("ok %" PRIu64 "\n", words[off / 8]);
+		return;
+	}
+	for (i = 0; !strcmp(what, "add") && i < a; i++)
+		__atomic_fetch_add(&words[off / 8], 1, __ATOMIC_RELAXED);
+	if (!strcmp(what, "put"))
+		words[off / 8] = a;
+	for (i = off / 8; !strcmp(what, "fill") && i < last; i++)
+		words[i] = pattern(i, b);
+	for (i = off / 8; !strcmp(what, "check") && i < last; i++)
+		if (words[i] != pattern(i, b)) {
+			printf("wrong %" PRIu64 "\n", 8 * i);
+			return;
+		}
+	puts("ok");
+}
+
+/* 1: it was rung; 0: not in time; or an error. */
+static int wait_for(uint32_t vector, int ms)
+{
+	struct pollfd p = { .fd = vmp_eventfd(portal, vector), .events = POLLIN };
+	uint64_t n;
+
+	if (p.fd < 0)
+		return p.fd;
+	if (poll(&p, 1, ms) != 1)
+		return 0;
+	return read(p.fd, &n, sizeof(n)) == sizeof(n) ? 1 : -errno;
+}
+
+static void do_wait(uint32_t vector, int ms)
+{
+	int r = wait_for(vector, ms);
+
+	if (r)
+		result(r);
+	else
+		puts("timeout");
+}
+
+static void do_ring(uint32_t peer, uint32_t vector, uint64_t n)
+{
+	int r = 0;
+
+	do {
+		r = vmp_ring(portal, peer, vector);
+	} while (!r && n-- > 1);
+	result(r);
+}
+
+static void do_echo(uint32_t vector, uint32_t peer, uint32_t to, uint64_t n)
+{
+	int r = 1;
+
+	while (n-- && r == 1) {
+		r = wait_for(vector, 10000);
+		if (r == 1 && vmp_ring(portal, peer, to))
+			r = -EIO;
+	}
+	if (r)
+		result(r);
+	else
+		puts("timeout");
+}
+
+static void obey(char *line)
+{
+	char what[32] = "", text[256] = "";
+	uint64_t n[4] = { 0 };
+
+	sscanf(line, "%31s %255s", what, text);
+	sscanf(line, "%*s %" SCNi64 " %" SCNi64 " %" SCNi64 " %" SCNi64, &n[0], &n[1], &n[2],
+	       &n[3]);
+	if (!strcmp(what, "open"))
+		do_open(text);
+	else if (!portal)
+		puts("err EBADF");
+	else if (!strcmp(what, "info"))
+		do_info();
+	else if (!strcmp(what, "get") || !strcmp(what, "put") || !strcmp(what, "fill") ||
+		 !strcmp(what, "check") || !strcmp(what, "add"))
+		do_memory(what, n[0], n[1], n[2]);
+	else if (!strcmp(what, "ring"))
+		do_ring(n[0], n[1], n[2]);
+	else if (!strcmp(what, "wait"))
+		do_wait(n[0], (int)n[1]);
+	else if (!strcmp(what, "echo"))
+		do_echo(n[0], n[1], n[2], n[3]);
+	else if (!strcmp(what, "close")) {
+		vmp_close(portal);
+		portal = NULL;
+		puts("ok");
+	} else
+		puts("err EINVAL");
+}
+
+int main(void)
+{
+	struct sigaction sa = { .sa_handler = on_bus };
+	static char line[1024];
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	sigaction(SIGBUS, &sa, NULL);
+	puts("ready");
+	while (fgets(line, sizeof(line), stdin) && strcmp(line, "exit\n"))
+		obey(line);
+	return 0;
+}

@@ -1,0 +1,162 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""A VMBus portal comes and goes: rescind, offer, unload, unbind, death.
+
+vmbus_life.py [KERNEL [RELOADS]]. Files and mappings are open and traffic flows
+when the host rescinds; what comes back has the same number. A client that does
+not let go keeps the guest's pages out of use, and nothing else. About a minute.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import hand  # noqa: E402
+from lab.cache import say  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+import vmbuspair as lab  # noqa: E402
+
+RELOADS = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+REGION = '4M'
+
+
+def traffic(g):
+    """A stream through the region, both ends at work; the two jobs."""
+    recv = g.l1.start('portalctl recv -q -t 60 unix:%s /dev/null' % g.socket)
+    send = g.start('portalctl send -q -t 60 /dev/portal0 /dev/zero')
+    return send, recv
+
+
+def check_rescind(t, g, now=False):
+    """Under a stream, with a file and mappings open; then again the same N."""
+    h = hand.Hand(g, '/dev/portal0')
+    h.must('map 0 rw')
+    h.must('put 8192 77')
+    send, recv = traffic(g)
+    lab.wait_run(g, 'test $(cat /proc/%s/io | sed -n "s/^rchar: //p") -gt 2000000'
+                 % '$(pidof portalctl)')
+    g.vsp('rescind now' if now else 'rescind')
+    what = 'rescind now' if now else 'rescind'
+    lab.wait_run(g, 'test ! -e /dev/portal0')
+    t.ok(True, what + ': the node goes')
+    t.equal(h.say('get 8192'), 'sigbus', what + ': a mapping gives SIGBUS')
+    t.equal(h.say('info'), 'err ENODEV', what + ': a file gives ENODEV')
+    status = [send.wait(60), recv.wait(60)]
+    t.ok(0 not in status and max(status) < 128, what + ': both ends of the '
+         'stream end with an error', '%s\n%s\n%s' % (status, send.text(),
+                                                     recv.text()))
+    lab.wait_status(g, clients=0, state='closed')
+    g.vsp('offer')
+    lab.wait_run(g, 'test -c /dev/portal0')
+    t.ok(True, 'offer: it is portal0 again, though the old file is open')
+    t.equal(h.say('info'), 'err ENODEV', 'and the old file stays dead')
+    h.end()
+    new = hand.Hand(g, '/dev/portal0')
+    host = lab.client(g)
+    new.must('map 0 rw')
+    new.must('put 8192 78')
+    t.equal(host.say('get 8192'), 'ok 78', 'the new one works')
+    for x in (new, host):
+        x.end()
+
+
+def check_reloads(t, g):
+    bad = ''
+    for i in range(RELOADS):
+        host = lab.client(g)
+        host.must('put 4096 %d' % i)
+        # Its end is what BYE waits for.
+        host.ask('close') if i % 2 else host.job.kill()
+        g.run('rmmod portal_vmbus')
+        if not lab.load(g, REGION):
+            bad = 'no /dev/portal0 after %d' % i
+            break
+    t.equal(bad, '', '%d times: the module unloads and loads, a client each '
+            'time' % RELOADS)
+
+
+def bind(g, how):
+    return g.run('echo %s >%s/%s' % (lab.INSTANCE % 1, lab.DRIVER, how), 60)
+
+
+def check_unbind(t, g):
+    """A client that hears of the end and lets go, in its own time."""
+    host = lab.client(g)
+    host.must('fill 0 4194304 5')
+    job = g.start('echo %s >%s/unbind' % (lab.INSTANCE % 1, lab.DRIVER))
+    lab.wait_status(g, state='ending')
+    t.equal(host.say('check 0 4194304 5'), 'ok',
+            "unbind: until it lets go the client's memory is what it was")
+    t.equal(lab.status(g)['clients'], 1, 'and the host waits for it')
+    host.must('close')
+    t.equal(job.wait(60), 0, 'then the unbind ends')
+    host.end()
+    bind(g, 'bind')
+    t.ok(g.call('test -c /dev/portal0')[0] == 0, 'bind: portal0 is back')
+
+
+def check_stubborn(t, g):
+    """One that does not let go: the pages are kept, a later session frees them."""
+    g.run('rmmod portal_vmbus')
+    lab.load(g, REGION, timeout=2)
+    host = lab.client(g)
+    host.must('fill 0 4194304 6')
+    free = free_kib(g)
+    bind(g, 'unbind')
+    t.ok(free_kib(g) - free < 2048, 'a client that does not let go: the guest '
+         'keeps the pages out of use')
+    t.equal(host.say('check 0 4194304 6'), 'ok', 'nobody else writes to them')
+    refused = lab.client(g, must=False)
+    text = refused.say('open unix:' + g.socket)
+    t.ok('ENODEV' in text, 'nobody new comes in', text)
+    refused.end()
+    status, text = g.call('echo %s >%s/bind' % (lab.INSTANCE % 1, lab.DRIVER),
+                          60)
+    t.ok(status, 'and no new session begins meanwhile', text)
+    host.end()
+    lab.wait_status(g, clients=0)
+    bind(g, 'bind')
+    t.ok(g.call('test -c /dev/portal0')[0] == 0, 'when it is gone one does')
+    t.ok(abs(free_kib(g) - free) < 3072, 'with no page lost',
+         '%d and %d KiB free' % (free, free_kib(g)))
+    log = [line for line in g.dmesg().splitlines() if 'portal_vmbus' in line]
+    t.diag('\n'.join(log[-6:]))
+
+
+def free_kib(g):
+    g.run('echo 3 >/proc/sys/vm/drop_caches')
+    return int(g.run("sed -n 's/^MemFree: *\\([0-9]*\\).*/\\1/p' /proc/meminfo"))
+
+
+def check_death(t, l1):
+    """The guest is gone in the middle of a stream."""
+    with lab.guest(l1, channels=2) as g:
+        lab.load(g, REGION)
+        send, recv = traffic(g)
+        lab.wait_run(g, 'test $(pidof portalctl)')
+        g.process.kill()
+        status = recv.wait(60)
+        t.ok(0 < status < 128, "the guest's death ends its host's client with "
+             'an error', '%s\n%s' % (status, recv.text()))
+
+
+def main():
+    with Tap() as t, lab.start_l1() as l1:
+        with lab.guest(l1, channels=2) as g:
+            t.ok(lab.load(g, REGION), 'the module loads')
+            say('rescind')
+            check_rescind(t, g)
+            check_rescind(t, g, now=True)
+            say('reloads')
+            check_reloads(t, g)
+            say('unbind')
+            check_unbind(t, g)
+            check_stubborn(t, g)
+            # RELID_RELEASED, which QEMU's bus does not know
+            g.allow = 'unknown message type 0xd'
+            g.finish(t)
+        say('death')
+        check_death(t, l1)
+        l1.finish(t)
+
+
+main()

@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""A region by GPADL, seen by a guest and by a process of its host.
+
+vmbus_region.py [KERNEL]. Regions of 1, 31, 32 and 200 MiB, each written and
+read from both sides whole; three channels whose signals are doorbells; locked
+adds by both; a file by portalctl either way. About a minute.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import hand  # noqa: E402
+from lab.cache import say  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+import vmbuspair as lab  # noqa: E402
+
+MIB = 1 << 20
+SIZES = [1, 31, 32, 200]
+ROUNDS = 500
+ADDS = 1000000
+
+
+def check_content(t, g, mib):
+    """Both sides write every word, and read what the other wrote."""
+    size = mib * MIB
+    host, own = lab.client(g), hand.Hand(g, program='libhand')
+    own.must('open /dev/portal0')
+    facts = [dict(w.split('=', 1) for w in h.must('info').split())
+             for h in (host, own)]
+    t.equal([int(f['size']) for f in facts], [size, size],
+            '%d MiB: both sides see that size' % mib)
+    answers = [h.say('check 0 8 0') and h.must('get %d' % (size - 8))
+               for h in (host, own)]
+    t.equal(answers, ['0', '0'], '%d MiB: it begins as zeroes' % mib)
+    own.must('fill 0 %d 1' % size, 120)
+    t.equal(host.say('check 0 %d 1' % size, 120), 'ok',
+            '%d MiB: the host reads what the guest wrote' % mib)
+    host.must('fill 0 %d 2' % size, 120)
+    t.equal(own.say('check 0 %d 2' % size, 120), 'ok',
+            '%d MiB: the guest reads what the host wrote' % mib)
+    s = lab.status(g)
+    t.diag('%d MiB in %d GPADLs, %d runs of guest memory' % (
+        mib, s['gpadls'], s['runs']))
+    for h in (own, host):
+        h.end()
+    return s
+
+
+def check_sizes(t, g):
+    for mib in SIZES:
+        say('region of %d MiB' % mib)
+        t.ok(lab.load(g, region='%dM' % mib), '%d MiB: the module loads, '
+             '/dev/portal0 is there' % mib, g.dmesg()[-2000:])
+        check_content(t, g, mib)
+        g.run('rmmod portal_vmbus')
+        lab.wait_status(g, state='closed', clients=0)
+
+
+def check_doorbells(t, g):
+    """Every vector, both ways: n answered rings are n events."""
+    host, own = lab.client(g), hand.Hand(g, program='libhand')
+    own.must('open /dev/portal0')
+    info = [dict(w.split('=', 1) for w in h.must('info').split())
+            for h in (host, own)]
+    t.equal([i['vectors'] for i in info], ['3', '3'], 'three channels are '
+            'three vectors')
+    ids = [i['peer'] for i in info]
+    for v in range(3):
+        # Opening a channel signals: what is there already is no answer.
+        for h in (host, own):
+            while h.say('wait %d 50' % v) == 'ok':
+                pass
+        own.ask('echo %d %s %d %d' % (v, ids[0], v, ROUNDS))
+        host.must('ring %s %d' % (ids[1], v))
+        host.ask('echo %d %s %d %d' % (v, ids[1], v, ROUNDS - 1))
+        t.equal([own.answer(60), host.answer(60)], ['ok', 'ok'],
+                'vector %d: %d rings to and fro' % (v, ROUNDS))
+        host.must('wait %d 5000' % v)       # the last answer
+    for v in range(3):
+        others = [h.say('wait %d 100' % v) for h in (host, own)]
+        t.equal(others, ['timeout', 'timeout'], 'vector %d: and no other '
+                'event' % v)
+    for h in (own, host):
+        h.end()
+
+
+def check_guard(t, g):
+    """Locked adds by both on one word."""
+    hands = [lab.client(g), hand.Hand(g, program='libhand')]
+    hands[1].must('open /dev/portal0')
+    hands[0].must('put 4096 0')
+    for h in hands:
+        h.ask('add 4096 %d' % ADDS)
+    t.equal([h.answer(120) for h in hands] + [hands[0].must('get 4096')],
+            ['ok', 'ok', str(2 * ADDS)],
+            'guard: %d locked adds by each side add up' % ADDS)
+    for h in hands:
+        h.end()
+
+
+def check_tools(t, g):
+    uri = 'unix:' + g.socket
+    for who, where in ((g, '/dev/portal0'), (g.l1, uri)):
+        status, text = who.call('portalctl info ' + where)
+        t.ok(status == 0 and '16' in text, '%s: portalctl info %s' % (
+            who.name, where), text)
+    text = g.run('portalctl list')
+    t.ok('vmbus' in text, 'portalctl list shows the device', text)
+    g.run('head -c 3000000 /dev/urandom >/tmp/f')
+    want = g.run('sha256sum </tmp/f')
+    recv = g.l1.start('portalctl recv -q -t 60 %s /tmp/got' % uri)
+    send = g.start('portalctl send -q -t 60 /dev/portal0 /tmp/f')
+    t.equal([send.wait(90), recv.wait(90)], [0, 0],
+            'a file goes from the guest to the host')
+    recv = g.start('portalctl recv -q -t 60 /dev/portal0 /tmp/back')
+    send = g.l1.start('portalctl send -q -t 60 %s /tmp/got' % uri)
+    t.equal([send.wait(90), recv.wait(90)], [0, 0], 'and back')
+    t.equal(g.run('sha256sum </tmp/back'), want, 'unchanged')
+    pong = g.l1.start('portalctl ping --echo -t 60 ' + uri)
+    status, text = g.call('portalctl ping -c 20 -t 60 /dev/portal0', 90)
+    t.ok(status == 0, 'portalctl ping', text)
+    t.equal(pong.wait(60), 0, 'and its other end')
+
+
+def main():
+    with Tap() as t, lab.start_l1(memory='3G') as l1, \
+            lab.guest(l1, channels=3, memory=768) as g:
+        check_sizes(t, g)
+        t.ok(lab.load(g), 'the module loads with its own sizes')
+        check_doorbells(t, g)
+        check_guard(t, g)
+        check_tools(t, g)
+        g.finish(t)
+        l1.finish(t)
+
+
+main()

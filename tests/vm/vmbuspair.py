@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""A guest with portal_vmbus and its host: what the suites of regions and lives share."""
+import json
+import os
+import time
+
+from lab import build, hand, portal, qemu, suite, vmbus
+from lab.cache import LabError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DRIVER = '/sys/bus/vmbus/drivers/portal_vmbus'
+INSTANCE = 'd2c5f6a0-7e1b-4a57-8b5e-00000000000%d'
+
+
+def libhand():
+    """The static program, linked with this tree's library."""
+    out = portal.userspace(['portalctl-static'])
+    lib = os.path.join(out, 'lib', 'libvmportal.a')
+    return build.program(os.path.join(HERE, 'libhand.c'), libs=[lib, '-lpthread'],
+                         flags=['-I' + os.path.join(HERE, '../../userspace/include'),
+                                # the library is part of what it is made of
+                                '-DBUILT=%d' % os.stat(lib).st_mtime_ns])
+
+
+def programs():
+    out = portal.userspace(['portalctl-static'])
+    return [(os.path.join(out, 'bin/portalctl.static'), '/bin/portalctl'),
+            (libhand(), '/bin/libhand'), (portal.guard_program(), '/bin/guard')]
+
+
+def initrd(k, names=()):
+    """Path of a file system for an L2 with our modules and programs."""
+    fs = vmbus.initramfs(k, names=names)
+    for source, to in programs() + [(hand.program(), '/bin/hand')]:
+        fs.copy(source, to, 0o755)
+    path = os.path.join(qemu.workdir(), 'l2-' + k.release)
+    fs.write(path)
+    return path
+
+
+def start_l1(names=(), memory='2G'):
+    """L1, and in it the file system of L2, named a, with the kernel that the
+    command line names."""
+    k = suite.kernel()
+    return vmbus.start_l1({'a': (k, initrd(k, names))}, programs(), memory)
+
+
+def guest(l1, **kw):
+    kw.setdefault('vsp', '')
+    kw['vsp'] = ','.join(filter(None, ['instanceid=' + INSTANCE % 1, kw['vsp']]))
+    return vmbus.VmbusGuest(l1, 'a', **kw)
+
+
+def load(g, region=None, ring=None, timeout=None):
+    """Load the module; True if there is a /dev/portal0 then."""
+    words = ['%s=%s' % (name, value) for name, value in (
+        ('region_size', region), ('ring_size', ring), ('timeout', timeout))
+        if value]
+    g.run('modprobe portal_vmbus ' + ' '.join(words), 120)
+    return g.call('test -c /dev/portal0')[0] == 0
+
+
+def status(g):
+    """What the VSP says of itself."""
+    return json.loads(g.vsp('status'))
+
+
+def wait_status(g, timeout=20, **wanted):
+    """Wait until the VSP's status has these members."""
+    end = time.monotonic() + timeout * g.slow
+    while True:
+        s = status(g)
+        if all(s[k] == v for k, v in wanted.items()):
+            return s
+        if time.monotonic() > end:
+            raise LabError('the VSP did not come to %s in %d s: %s' % (
+                wanted, timeout, s))
+        time.sleep(0.2)
+
+
+def wait_run(g, script, timeout=20):
+    """Wait until a command of the guest succeeds."""
+    end = time.monotonic() + timeout * g.slow
+    while True:
+        code, text = g.call(script)
+        if not code:
+            return text
+        if time.monotonic() > end:
+            raise LabError('%s: "%s" does not come true in %d s: %s' % (
+                g.name, script, timeout, text))
+        time.sleep(0.2)
+
+
+def client(g, must=True):
+    """A hand of the host at the guest's socket."""
+    h = hand.Hand(g.l1, program='libhand')
+    if must:
+        h.must('open unix:' + g.socket)
+    return h
