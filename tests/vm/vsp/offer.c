@@ -5,8 +5,9 @@
  * channels are closed by the guest as ever, and opened again after the next offer.
  *
  * While our route exists KVM tells it, and no longer QEMU's, when the guest has taken a
- * message: a bus that waits for that would wait for ever. So both are made to look again,
- * from time to time and when ours is gone; to look in vain does no harm.
+ * message: a bus that waits for that would wait for ever. So both are made to look again
+ * every few milliseconds; to look in vain does no harm. When ours goes, KVM must be told
+ * of the routes that are left, which QEMU forgets (kvm_irqchip_release_virq()).
  *
  * A host rescinds when no access to the guest's pages is left, because the guest frees
  * them at once: clients go first ("rescind now" is the host that does not care).
@@ -22,17 +23,25 @@
 #define MESSAGE_VP		0
 
 #define KICK_MS			10
+/* How often QEMU's route is looked after when our messages are gone, before ours goes. */
+#define LAST_KICKS		5
 
-static void post_next(void *opaque);
-
+/* From the timer, while there is a route of ours. */
 static void kick(void *opaque)
 {
 	struct vsp *p = opaque;
+	bool busy = !g_queue_is_empty(p->messages);
 
-	private_kick(p, p->route);
-	if (p->route)
+	p->kicks = busy ? 0 : p->kicks + 1;
+	/* Not ours at the end: what a kick set off must not outlive the route. */
+	private_kick(p, busy ? p->route : NULL);
+	if (p->kicks > LAST_KICKS)
+		offer_close(p);
+	else
 		timer_mod(p->kicker, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + KICK_MS);
 }
+
+static void post_next(void *opaque);
 
 /* A message was delivered, or the guest's slot was taken: both go on from the loop. */
 static void posted(void *opaque, int status)
@@ -51,18 +60,19 @@ static void post_next(void *opaque)
 	struct vsp *p = opaque;
 	struct hyperv_message *m = g_queue_peek_head(p->messages);
 
-	if (!m || !p->route)
-		offer_close(p);
-	else if (hyperv_post_msg(p->route, m) == -EAGAIN)
+	if (m && p->route && hyperv_post_msg(p->route, m) == -EAGAIN)
 		aio_bh_schedule_oneshot(qemu_get_aio_context(), post_next, p);
 }
 
 void offer_close(struct vsp *p)
 {
+	if (!p->route)
+		return;
+	timer_del(p->kicker);
 	hyperv_sint_route_unref(p->route);
 	p->route = NULL;
-	if (p->kicker)
-		kick(p);
+	private_commit_routes();
+	private_kick(p, NULL);
 }
 
 static int post(struct vsp *p, const void *payload, uint32_t size, char *err)
@@ -79,10 +89,10 @@ static int post(struct vsp *p, const void *payload, uint32_t size, char *err)
 		g_free(m);
 		return vsp_fail(err, -ENOMEM, "no SINT route");
 	}
+	g_queue_push_tail(p->messages, m);
 	if (!p->kicker)
 		p->kicker = timer_new_ms(QEMU_CLOCK_REALTIME, kick, p);
 	kick(p);
-	g_queue_push_tail(p->messages, m);
 	if (idle)
 		aio_bh_schedule_oneshot(qemu_get_aio_context(), post_next, p);
 	return 0;

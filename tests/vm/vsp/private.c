@@ -60,6 +60,11 @@ struct route {
 	EventNotifier ack;
 };
 
+/* Of system/kvm.h, which cannot be had without a whole CPU. */
+struct KVMState;
+extern struct KVMState *kvm_state;
+void kvm_irqchip_commit_routes(struct KVMState *s);
+
 static const struct chan *chan_of(VMBusChannel *vc)
 {
 	return (const void *)vc;
@@ -144,4 +149,10 @@ void private_kick(struct vsp *p, HvSintRoute *ours)
 	for (i = 0; i < ARRAY_SIZE(all); i++)
 		if (is_route(all[i]))
 			event_notifier_set(&((struct route *)(void *)all[i])->ack);
+}
+
+/* Tell KVM what interrupt routes there are now. */
+void private_commit_routes(void)
+{
+	kvm_irqchip_commit_routes(kvm_state);
 }

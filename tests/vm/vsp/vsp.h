@@ -171,6 +171,7 @@ struct vsp {
 	HvSintRoute *route;	/* for messages of our own, while there are some */
 	GQueue *messages;	/* of struct hyperv_message, not yet taken */
 	QEMUTimer *kicker;
+	unsigned int kicks;	/* since the last message was taken */
 };
 
 /* vsp.c */
@@ -203,6 +204,7 @@ uint32_t private_relid(VMBusChannel *vc);
 void private_rings(VMBusChannel *vc, uint32_t *gpadl, uint32_t *split);
 HvSintRoute *private_route(VMBusChannel *vc);
 void private_kick(struct vsp *p, HvSintRoute *ours);
+void private_commit_routes(void);
 
 /* clients.c */
 int clients_listen(struct vsp *p, char *err);
