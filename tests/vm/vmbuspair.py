@@ -65,7 +65,7 @@ def status(g):
     return json.loads(g.vsp('status'))
 
 
-def wait_status(g, timeout=20, **wanted):
+def wait_status(g, timeout=60, **wanted):
     """Wait until the VSP's status has these members."""
     end = time.monotonic() + timeout * g.slow
     while True:
@@ -78,7 +78,7 @@ def wait_status(g, timeout=20, **wanted):
         time.sleep(0.2)
 
 
-def wait_run(g, script, timeout=20):
+def wait_run(g, script, timeout=60):
     """Wait until a command of the guest succeeds."""
     end = time.monotonic() + timeout * g.slow
     while True:
