@@ -29,9 +29,9 @@ struct hand {
 };
 
 /* End 0 is open; nothing stands on side 1 yet. */
-static void begin(struct hand *h)
+static void begin_with(struct hand *h, uint32_t flags)
 {
-	struct vmp_channel_opts o = { .size = sizeof(o), .spin_us = 1 };
+	struct vmp_channel_opts o = { .size = sizeof(o), .spin_us = 1, .flags = flags };
 	void *base;
 
 	alarm(60);
@@ -41,6 +41,11 @@ static void begin(struct hand *h)
 	h->us = base;
 	h->me = h->us + 1;
 	assert_int_equal(vmp_channel_open(&h->ch, h->p[0], &o), 0);
+}
+
+static void begin(struct hand *h)
+{
+	begin_with(h, 0);
 }
 
 static void finish(struct hand *h)
@@ -525,6 +530,134 @@ static void room_is_given_when_asked(void **state)
 	}
 }
 
+/* Room that nobody asked for is given back before a sleep, and a sleeper is rung. */
+static void room_is_given_before_a_sleep(void **state)
+{
+	unsigned int how;
+	struct hand h;
+	char c[8];
+
+	for (how = 0; how < 3; how++) {
+		begin(&h);
+		meet(&h, 5);
+		if (how)
+			assert_true(vmp_channel_fd(h.ch) >= 0);
+		SET(*first_header(&h), a_message(&h, 3));
+		assert_int_equal(vmp_recv(h.ch, c, sizeof(c), 0), 3);
+		assert_int_equal(GET(h.us->consumed), 0);
+		SET(h.me->tx_armed, 3);
+		if (how == 2)
+			assert_int_equal(vmp_recv(h.ch, c, sizeof(c), 0), -EAGAIN);
+		else
+			assert_int_equal(vmp_recv(h.ch, c, sizeof(c), 1), -ETIMEDOUT);
+		assert_int_equal(GET(h.us->consumed), 64);
+		assert_int_equal(GET(h.us->tx_rung), 3);
+		finish(&h);
+	}
+	/* Who never sleeps answers while it spins. */
+	begin_with(&h, VMP_CH_NO_SLEEP);
+	meet(&h, 5);
+	SET(*first_header(&h), a_message(&h, 3));
+	assert_int_equal(vmp_recv(h.ch, c, sizeof(c), 0), 3);
+	SET(h.me->ask, 64);
+	assert_int_equal(vmp_recv(h.ch, c, sizeof(c), 3), -ETIMEDOUT);
+	assert_int_equal(GET(h.us->consumed), 64);
+	finish(&h);
+}
+
+/* However much is sent before a sleeper wakes, it is rung once. */
+static void one_ring_for_one_sleep(void **state)
+{
+	struct hand h;
+	unsigned int n;
+	int i;
+
+	begin(&h);
+	meet(&h, 5);
+	for (i = 1; i < 4; i++) {
+		SET(h.me->rx_armed, 100 + i);
+		n = doorbells(&h);
+		assert_int_equal(vmp_send(h.ch, "x", 1, 0, 0), 0);
+		assert_int_equal(vmp_send(h.ch, "y", 1, 0, 0), 0);
+		assert_int_equal(doorbells(&h), n + 1);
+		assert_int_equal(GET(h.us->rx_rung), 100 + i);
+		SET(h.me->rx_armed, 0);
+		assert_int_equal(vmp_send(h.ch, "z", 1, 0, 0), 0);
+		assert_int_equal(doorbells(&h), n + 1);
+	}
+	finish(&h);
+}
+
+/* Numbers of sleeps are not those of an end's predecessor. */
+static void numbers_are_new(void **state)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o) };
+	uint64_t n, last = 0;
+	struct hand h;
+	char c;
+	int i;
+
+	begin(&h);
+	for (i = 0; i < 5; i++) {
+		vmp_channel_close(h.ch);
+		assert_int_equal(vmp_channel_open(&h.ch, h.p[0], &o), 0);
+		assert_true(vmp_channel_fd(h.ch) >= 0);
+		assert_int_equal(vmp_recv(h.ch, &c, 1, 0), -EAGAIN);
+		n = GET(h.us->rx_armed);
+		assert_true(n != 0);
+		assert_true(n - last > 1000 && last - n > 1000);
+		last = n;
+	}
+	finish(&h);
+}
+
+/* What the sender asks for, waits for, and believes of the reader's position. */
+static void a_full_lane(void **state)
+{
+	static char big[8192];
+	struct vmp_stats st;
+	struct hand h;
+	size_t max;
+	int i, r;
+
+	/* Too long is too long, whether the other end is there or not. */
+	begin(&h);
+	max = vmp_channel_max(h.ch);
+	assert_int_equal(max, CAP / 16 * 7 - 8);
+	assert_int_equal(vmp_send(h.ch, big, max + 1, 0, 0), -EMSGSIZE);
+	assert_non_null(strstr(vmp_errmsg(), "longer than"));
+	meet(&h, 5);
+	/* Two of the longest; for a third, room for it and for the pad before it. */
+	assert_int_equal(vmp_send(h.ch, big, max, 0, 0), 0);
+	assert_int_equal(vmp_send(h.ch, big, max, 0, 0), 0);
+	assert_int_equal(vmp_send(h.ch, big, max, 0, 0), -EAGAIN);
+	assert_int_equal(GET(h.us->ask), 2 * (max + 8) + CAP - 2 * (max + 8) + max + 8 + 64 - CAP);
+	finish(&h);
+
+	/* Room for the record alone is no room: it sleeps, and does not spin. */
+	begin(&h);
+	meet(&h, 5);
+	for (i = 0; i < 15; i++)
+		assert_int_equal(vmp_send(h.ch, big, 1000, 0, 0), 0);
+	SET(h.me->consumed, 1536);
+	assert_int_equal(vmp_send(h.ch, big, 2000, 0, 50), -ETIMEDOUT);
+	vmp_channel_stats(h.ch, &st, sizeof(st));
+	assert_true(st.sleeps > 0);
+	SET(h.me->consumed, 2112);
+	assert_int_equal(vmp_send(h.ch, big, 2000, 0, 50), 0);
+	finish(&h);
+
+	/* A position between two lines is nobody's. */
+	begin(&h);
+	meet(&h, 5);
+	assert_int_equal(vmp_send(h.ch, big, 1000, 0, 0), 0);
+	SET(h.me->consumed, 32);
+	while (!(r = vmp_send(h.ch, big, max, 0, 0)))
+		;
+	assert_int_equal(r, -EPROTO);
+	finish(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -539,6 +672,10 @@ int main(void)
 		cmocka_unit_test(closing_gives_back),
 		cmocka_unit_test(the_overtaken_is_silent),
 		cmocka_unit_test(room_is_given_when_asked),
+		cmocka_unit_test(room_is_given_before_a_sleep),
+		cmocka_unit_test(one_ring_for_one_sleep),
+		cmocka_unit_test(numbers_are_new),
+		cmocka_unit_test(a_full_lane),
 	};
 
 	return cmocka_run_group_tests_name("byhand", tests, NULL, NULL);

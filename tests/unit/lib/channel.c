@@ -623,6 +623,7 @@ static void successor_is_rung(void **state)
 /* The size of the options is a stranger's number as well. */
 static void options_of_any_size(void **state)
 {
+	struct { struct vmp_channel_opts o; uint64_t more; } later;
 	long page = sysconf(_SC_PAGESIZE);
 	struct vmp_channel_opts *o;
 	struct vmp_channel *ch;
@@ -630,6 +631,14 @@ static void options_of_any_size(void **state)
 	char *m;
 
 	portals(&e, 1);
+	/* Of a later version: as long as what we do not know is not asked for. */
+	memset(&later, 0, sizeof(later));
+	later.o.size = sizeof(later);
+	assert_int_equal(vmp_channel_open(&ch, e.p[0], &later.o), 0);
+	vmp_channel_close(ch);
+	later.more = 1;
+	assert_int_equal(vmp_channel_open(&ch, e.p[0], &later.o), -EINVAL);
+	assert_non_null(strstr(vmp_errmsg(), "does not know"));
 	m = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_int_equal(mprotect(m + page, page, PROT_NONE), 0);
 	o = (void *)(m + page - sizeof(*o));

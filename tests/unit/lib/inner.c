@@ -34,7 +34,7 @@ static struct bus {
 	int bell[2];
 	int reset_by_ring;	/* the next ring of end 0 finds it reset */
 	int refreshes;
-	void (*refreshed)(void);
+	void (*rung)(unsigned int i);
 } bus;
 
 struct end { unsigned int i; };
@@ -59,6 +59,8 @@ static int bus_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 	for (i = 0; i < 2; i++) {
 		if (__atomic_load_n(&bus.id[i], __ATOMIC_SEQ_CST) != peer)
 			continue;
+		if (bus.rung)
+			bus.rung(i);
 		/* Both events are one to who looks afterwards. */
 		if (i == 0 && __atomic_exchange_n(&bus.reset_by_ring, 0, __ATOMIC_SEQ_CST))
 			reset(0);
@@ -79,8 +81,6 @@ static int bus_refresh(struct vmp *p)
 	p->info.peer_id = __atomic_load_n(&bus.id[i], __ATOMIC_SEQ_CST);
 	p->info.generation = __atomic_load_n(&bus.generation[i], __ATOMIC_SEQ_CST);
 	__atomic_fetch_add(&bus.refreshes, 1, __ATOMIC_SEQ_CST);
-	if (bus.refreshed)
-		bus.refreshed();
 	return 0;
 }
 
@@ -147,6 +147,33 @@ static void end_scene(struct scene *s)
 static uint32_t published_id(const struct scene *s)
 {
 	return (uint32_t)__atomic_load_n(&s->side[0].address, __ATOMIC_SEQ_CST);
+}
+
+static struct portal_chan_side *seen_side;
+static uint64_t seen_rung;
+
+static void see_rung(unsigned int i)
+{
+	seen_rung = __atomic_load_n(&seen_side[!i].rx_rung, __ATOMIC_ACQUIRE);
+}
+
+/* Who is rung finds the reason when it looks: it is there before the doorbell is. */
+static void reason_before_the_ring(void **state)
+{
+	struct scene s;
+	char c;
+
+	set_scene(&s);
+	seen_side = s.side;
+	assert_true(vmp_channel_fd(s.ch[0]) >= 0);
+	while (vmp_recv(s.ch[0], &c, 1, 0) >= 0)
+		;
+	assert_true(s.side[0].rx_armed != 0);
+	bus.rung = see_rung;
+	assert_int_equal(vmp_send(s.ch[1], "x", 1, 0, 0), 0);
+	bus.rung = NULL;
+	assert_int_equal(seen_rung, s.side[0].rx_armed);
+	end_scene(&s);
 }
 
 struct reader { struct vmp_channel *ch; int left, result; };
@@ -483,6 +510,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reset_alone),
+		cmocka_unit_test(reason_before_the_ring),
 		cmocka_unit_test(strangers_ring),
 		cmocka_unit_test(reset_behind_a_ring),
 		cmocka_unit_test(reset_behind_a_ring_by_fd),
