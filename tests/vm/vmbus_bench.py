@@ -46,7 +46,7 @@ def region(t, g, l1):
 def main():
     k = kernels.find(sys.argv[1] if len(sys.argv) > 1 else '6.12')
     rd = vmbuslab.initrd(k, names=['uio_hv_generic'])
-    with Tap() as t, vmbus.start_l1({'a': (k, rd)}) as l1, \
+    with Tap() as t, vmbus.start_l1({'a': (k, rd)}, vmbuslab.on_the_host()) as l1, \
             vmbus.VmbusGuest(l1, 'a', more='-device portal-vsp,id=vsp2,instanceid=%s,'
                              'control=/run/b.ctl' % SECOND) as g:
         g.run('modprobe portal_vmbus ring_size=%d region_size=4M' % RING)

@@ -17,6 +17,12 @@ def programs():
     return [os.path.join(out, p) for p in PROGRAMS]
 
 
+def on_the_host():
+    """Programs for L1: what opens the other end there."""
+    out = portal.userspace(['portalctl-static'])
+    return [(os.path.join(out, 'bin', 'portalctl.static'), '/bin/portalctl')]
+
+
 def initrd(k, names=(), own=True):
     fs = vmbus.initramfs(k, names=list(names), own=own)
     for p in programs():
