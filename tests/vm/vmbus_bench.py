@@ -35,7 +35,7 @@ def bind_uio(g, guid):
 
 def region(t, g, l1):
     """Bytes a second through the region, from the guest to a process of the host."""
-    recv = l1.start('portalctl recv --json unix:%s - >/dev/null' % g.socket)
+    recv = l1.start('portalctl recv -q unix:%s /dev/null' % g.socket)
     text = g.run('head -c %d /dev/zero | portalctl send --json -q /dev/portal0 -' % STREAM, 200)
     t.equal(recv.wait(60), 0, 'a stream through the region')
     o = json.loads(text[text.index('{'):])
