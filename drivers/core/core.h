@@ -106,6 +106,11 @@ struct portal {
 	u32 max_peers;
 	atomic_t generation;
 
+	spinlock_t mode_lock;		/* the next three; taken under mmap_lock */
+	u32 mode;			/* PORTAL_MODE_* */
+	u64 protected_size;		/* bytes that no mapping may write; 0: raw */
+	unsigned int nr_writable;	/* mappings of the region that are or could become so */
+
 	u64 size;
 	unsigned int nr_pieces;
 	struct portal_piece *pieces;	/* in order of offset, without gaps */
@@ -210,6 +215,14 @@ extern const struct file_operations portal_fops;
 struct portal_handle *portal_handle_new(struct portal *p, u32 nr_vectors, u32 nr_bells);
 void portal_handle_free(struct portal_handle *h);
 void portal_handle_attach(struct portal_handle *h, struct file *file);
+
+/* managed.c */
+void portal_mode_probe(struct portal *p);
+int portal_mode_map(struct portal *p, u64 start, bool now, bool *may);
+void portal_mode_map_again(struct portal *p);
+void portal_mode_unmap(struct portal *p);
+u32 portal_mode_get(struct portal *p, u64 *protected);
+int portal_mode_set(struct portal *p, u32 mode);
 
 /* window.c */
 int portal_window_open(struct file *file, const struct portal_window *w, const u32 *vectors,

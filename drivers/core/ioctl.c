@@ -7,6 +7,7 @@
  * function, and copied out if the table says so. A caller's structure may be
  * shorter or longer than ours (linux/portal.h says how).
  */
+#include <linux/capability.h>
 #include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/kernel.h>
@@ -31,6 +32,7 @@ union portal_args {
 	struct portal_file file;
 	struct portal_window window;
 	struct portal_packets packets;
+	struct portal_set_mode set_mode;
 };
 
 /* What a file's PORTAL_INFO promises: of the portal's, what a window includes. */
@@ -45,6 +47,19 @@ static u32 portal_handle_caps(const struct portal_handle *h)
 	if (!h->nr_vectors)
 		caps &= ~PORTAL_CAP_EVENTS;
 	return caps;
+}
+
+/* A window that does not begin where the region does has no superblock. */
+static void portal_handle_mode(const struct portal_handle *h, struct portal_info *info)
+{
+	u64 protected;
+
+	info->mode = portal_mode_get(h->portal, &protected);
+	if (h->offset)
+		info->mode = PORTAL_MODE_RAW;
+	info->protected_size = 0;
+	if (protected > h->offset)
+		info->protected_size = min(protected - h->offset, h->length);
 }
 
 /* ops->peer_id is the one part that may change, so it is asked each time. */
@@ -65,7 +80,7 @@ static int portal_ioctl_info(struct file *file, union portal_args *args)
 	info->caps = portal_handle_caps(h);
 	info->region_size = h->length;
 	info->doorbell_offset = 0;
-	info->mode = PORTAL_MODE_RAW;
+	portal_handle_mode(h, info);
 	info->cache = p->cache;
 	info->vectors = h->nr_vectors;
 	info->first_vector = h->first_vector;
@@ -231,6 +246,30 @@ static int portal_ioctl_packets(struct file *file, union portal_args *args)
 	return portal_rings_take(h, &args->packets);
 }
 
+static int portal_ioctl_set_mode(struct file *file, union portal_args *args)
+{
+	const fmode_t both = FMODE_READ | FMODE_WRITE;
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	int ret;
+
+	if (args->set_mode.flags)
+		return -EOPNOTSUPP;
+	if (args->set_mode.reserved || args->set_mode.mode > PORTAL_MODE_MANAGED)
+		return -EINVAL;
+	if ((file->f_mode & both) != both || h->window)
+		return -EACCES;
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+
+	ret = portal_enter(p);
+	if (ret)
+		return ret;
+	ret = portal_mode_set(p, args->set_mode.mode);
+	portal_leave(p);
+	return ret;
+}
+
 /**
  * struct portal_ioctl_op - one ioctl
  * @size: of the structure as this kernel knows it
@@ -262,6 +301,7 @@ static const struct portal_ioctl_op portal_ioctl_ops[] = {
 	IOCTL_OP(PORTAL_FILE, portal_ioctl_file, struct portal_file, flags, false),
 	IOCTL_OP(PORTAL_WINDOW, portal_ioctl_window, struct portal_window, nr_bells, false),
 	IOCTL_OP(PORTAL_PACKETS, portal_ioctl_packets, struct portal_packets, recv_size, true),
+	IOCTL_OP(PORTAL_SET_MODE, portal_ioctl_set_mode, struct portal_set_mode, reserved, false),
 };
 
 long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

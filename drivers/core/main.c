@@ -36,6 +36,7 @@
  *                     moment, with nothing taken inside. User memory is never
  *                     touched under it: that could fault, thus take mmap_lock.
  * portal_handle.lock    mapped, zero_page. A leaf.
+ * portal.mode_lock    the mode, and how many mappings could write (managed.c). A leaf.
  * portal_vector.lock  spinlock, taken in hard interrupts; eventfds' own locks
  *                     nest inside. Not inside any of the above spinlocks.
  *
@@ -219,6 +220,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	p->dev.release = portal_dev_release;
 
 	init_rwsem(&p->lock);
+	spin_lock_init(&p->mode_lock);
 	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);
 	p->ops = desc->ops;
@@ -273,6 +275,7 @@ int portal_add(struct portal *p)
 	int ret;
 
 	portal_region_reserve(p);
+	portal_mode_probe(p);
 
 	ret = portal_number_take(p);
 	if (ret)

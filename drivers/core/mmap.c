@@ -211,6 +211,28 @@ static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *b
 	return ret;
 }
 
+/* Of what has been counted by portal_mode_map() there is one more: a part, or a child's. */
+static void portal_vma_open(struct vm_area_struct *vma)
+{
+	if (vma->vm_flags & VM_MAYWRITE)
+		portal_mode_map_again(vma_to_handle(vma)->portal);
+}
+
+static void portal_vma_close(struct vm_area_struct *vma)
+{
+	if (vma->vm_flags & VM_MAYWRITE)
+		portal_mode_unmap(vma_to_handle(vma)->portal);
+}
+
+/* Of the region. VM_MAYWRITE is what says that it was counted; nothing changes it later. */
+static const struct vm_operations_struct portal_region_vm_ops = {
+	.open = portal_vma_open,
+	.close = portal_vma_close,
+	.fault = portal_fault,
+	.access = portal_access,
+	PORTAL_COMPAT_VM_OPS
+};
+
 static const struct vm_operations_struct portal_vm_ops = {
 	.fault = portal_fault,
 	.access = portal_access,
@@ -250,10 +272,30 @@ static int portal_mmap_rings(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
-static int portal_mmap_region(struct portal_handle *h, struct vm_area_struct *vma)
+/*
+ * A mapping that reaches protected bytes is read-only, for ever; any other that is or could
+ * become writable is counted. Last in portal_mmap_region(): what is counted is mapped.
+ */
+static int portal_mmap_protect(struct file *file, struct vm_area_struct *vma)
 {
+	struct portal_handle *h = file->private_data;
+	bool may = false;
+	int ret = 0;
+
+	if (file->f_mode & FMODE_WRITE)
+		ret = portal_mode_map(h->portal, portal_vma_offset(vma, vma->vm_start),
+				      vma->vm_flags & VM_WRITE, &may);
+	if (!may)
+		portal_vm_flags_clear(vma, VM_MAYWRITE);
+	return ret;
+}
+
+static int portal_mmap_region(struct file *file, struct vm_area_struct *vma)
+{
+	struct portal_handle *h = file->private_data;
 	unsigned long pages = h->length >> PAGE_SHIFT;
 	struct portal *p = h->portal;
+	int ret;
 
 	/* Neither subtraction can wrap: pgoff < pages at the second. */
 	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
@@ -263,7 +305,10 @@ static int portal_mmap_region(struct portal_handle *h, struct vm_area_struct *vm
 	/* Where the administrator leaves large entries to those who ask, this asks. */
 	if (p->caps & PORTAL_CAP_LARGE_PAGES)
 		portal_vm_flags_set(vma, VM_HUGEPAGE);
-	return 0;
+	ret = portal_mmap_protect(file, vma);
+	if (!ret)
+		vma->vm_ops = &portal_region_vm_ops;
+	return ret;
 }
 
 int portal_mmap(struct file *file, struct vm_area_struct *vma)
@@ -278,6 +323,7 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EINVAL;
 	/* portal_vma_offset() asks for it from here on. */
 	vma->vm_private_data = h;
+	vma->vm_ops = &portal_vm_ops;
 
 	/* A register page rings whom it likes, so a window never has it. */
 	if (!h->window && p->doorbell_page &&
@@ -287,7 +333,7 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 		 vma->vm_pgoff > portal_doorbell_offset(p) >> PAGE_SHIFT)
 		ret = portal_mmap_rings(file, vma);
 	else
-		ret = portal_mmap_region(h, vma);
+		ret = portal_mmap_region(file, vma);
 	if (ret)
 		return ret;
 
@@ -298,7 +344,6 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 	spin_lock(&h->lock);
 	h->mapped = true;
 	spin_unlock(&h->lock);
-	vma->vm_ops = &portal_vm_ops;
 	return 0;
 }
 

@@ -11,7 +11,7 @@
  * mapping (somebody's resource2 in sysfs) overrides us. Elsewhere the mapping
  * costs some page tables, in large entries, and serves vm_ops->access.
  *
- * The kernel never reads or writes the region through it on its own account.
+ * On its own account the kernel reads the superblock through it (managed.c), no more.
  */
 #include <linux/dev_printk.h>
 #include <linux/io.h>

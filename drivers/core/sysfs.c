@@ -45,7 +45,12 @@ static DEVICE_ATTR_RO(size);
 
 static ssize_t mode_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "raw\n");
+	struct portal *p = to_portal(dev);
+	u64 protected;
+
+	if (portal_mode_get(p, &protected) == PORTAL_MODE_RAW)
+		return sysfs_emit(buf, "raw\n");
+	return sysfs_emit(buf, "%s\n", protected < p->size ? "managed" : "damaged");
 }
 static DEVICE_ATTR_RO(mode);
 

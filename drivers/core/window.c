@@ -55,11 +55,16 @@ bool portal_may_ring(const struct portal_handle *h, u32 peer, u32 vector)
 static int portal_window_check_part(const struct portal_handle *h, const struct portal_window *w)
 {
 	const u64 align = max_t(u64, PORTAL_WINDOW_ALIGN, PAGE_SIZE);
+	u64 protected;
 
 	if (!w->length || !IS_ALIGNED(w->offset | w->length, align))
 		return -EINVAL;
 	if (w->length > h->length || w->offset > h->length - w->length)
 		return -EINVAL;
+	/* mmap() would say so; here who asks learns it at once. */
+	portal_mode_get(h->portal, &protected);
+	if (w->flags & PORTAL_WINDOW_WRITE && h->offset + w->offset < protected)
+		return -EACCES;
 	return 0;
 }
 

@@ -27,6 +27,7 @@ static void kernel(void)
 	M(portal_info, doorbell_register); M(portal_info, generation);
 	M(portal_info, transport); M(portal_info, identity);
 	M(portal_info, first_vector); M(portal_info, flags);
+	M(portal_info, protected_size);
 	S(portal_ring);
 	M(portal_ring, size); M(portal_ring, flags); M(portal_ring, peer); M(portal_ring, vector);
 	S(portal_eventfd);
@@ -40,6 +41,8 @@ static void kernel(void)
 	M(portal_window, size); M(portal_window, flags); M(portal_window, offset);
 	M(portal_window, length); M(portal_window, vectors); M(portal_window, bells);
 	M(portal_window, nr_vectors); M(portal_window, nr_bells);
+	S(portal_set_mode);
+	M(portal_set_mode, mode);
 	S(portal_event);
 	M(portal_event, type); M(portal_event, vector); M(portal_event, count);
 	S(portal_packets);

@@ -17,9 +17,10 @@ static long page;
 
 static void layouts(void)
 {
-	ok(sizeof(struct portal_info) == 152 && sizeof(struct portal_ring) == 16 &&
+	ok(sizeof(struct portal_info) == 160 && sizeof(struct portal_ring) == 16 &&
 	   sizeof(struct portal_eventfd) == 16 && sizeof(struct portal_file) == 8 &&
 	   sizeof(struct portal_window) == 48 && sizeof(struct portal_packets) == 48 &&
+	   sizeof(struct portal_set_mode) == 16 &&
 	   sizeof(struct portal_event) == 16, "sizes of the structures (%zu-bit caller)",
 	   8 * sizeof(void *));
 }
@@ -29,7 +30,7 @@ static void not_ours(void)
 	struct portal_info i = { .size = sizeof(i) };
 
 	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 0x40), &i), ENOTTY, "unknown number");
-	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 6), &i), ENOTTY, "first unknown number");
+	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 7), &i), ENOTTY, "first unknown number");
 	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 0xff), &i), ENOTTY, "last number");
 	fails(ioctl(fd, _IO(0xBA, 0), &i), ENOTTY, "another driver's type");
 	fails(ioctl(fd, _IOWR(PORTAL_IOCTL_TYPE, 0, struct portal_info), &i), ENOTTY,

@@ -3,11 +3,12 @@
 """plain.py [KERNEL]: the programs of tests/guest over an ivshmem-plain device:
 memory without doorbells. (Over loopback: tests/guest/loopback.py.)"""
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import suite  # noqa: E402
-from lab.portal import Region  # noqa: E402
+from lab.portal import Region, userspace  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 # A debug kernel does a fifth of the work in a second.
@@ -40,6 +41,37 @@ def run_all(t, g, programs):
             raise SystemExit(1)
 
 
+def again(g):
+    g.run('%s; %s' % (IVP_GO, IVP_BACK))
+
+
+def managed(t, g, region):
+    """The mode is what the host's bytes say when the device is probed, and stays."""
+    ctl = os.path.join(userspace(), 'bin', 'portalctl')
+    uri = 'file:' + region.path
+    region.write(0, bytes(region.size))
+    again(g)
+    g.tap(t, 'managed /dev/portal0', name='the mode of a raw portal')
+    # QEMU has it mapped, and so it is refused unless forced.
+    t.equal(subprocess.run([ctl, 'format', uri], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL).returncode, 6,
+            'format from the host, under a running guest, is refused')
+    subprocess.run([ctl, 'format', '-ff', uri], check=True, stdout=subprocess.DEVNULL)
+    g.tap(t, 'managed --is raw /dev/portal0', name='formatted later: still raw')
+    again(g)
+    g.tap(t, 'managed --is managed /dev/portal0', name='probed anew: managed')
+    region.write(0, bytes(8))
+    g.tap(t, 'managed --is managed /dev/portal0', name='without its magic: still managed')
+    region.write(0, b'VMPORTAL')
+    region.write(1000, b'x')
+    again(g)
+    g.tap(t, 'managed --is damaged /dev/portal0', name='damaged when it is probed')
+    t.equal(g.run('cat /sys/class/portal/portal0/mode').strip(), 'damaged', 'sysfs says so')
+    region.write(0, bytes(region.size))
+    again(g)
+    g.tap(t, 'managed --is raw /dev/portal0', name='no superblock: raw')
+
+
 def main(t):
     k = suite.kernel()
     rd = suite.initrd(k, programs=True)
@@ -47,6 +79,7 @@ def main(t):
     with suite.guest('one', k, rd, region.plain(addr='4'),
                      memory='512M') as g:
         run_all(t, g, PLAIN)
+        managed(t, g, region)
         g.finish(t)
 
 

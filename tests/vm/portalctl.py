@@ -110,6 +110,35 @@ def benches(t, g):
          ['bare doorbells'], 'bench of a wake-up beside the bare doorbells', r)
 
 
+def managed(t, g):
+    """One region, two devices: each kernel has a mode of its own, and keeps it."""
+    one_line(t, g, 'portalctl format /dev/portal0', 6, ['not empty', '--force'],
+             'format of what is not empty is refused')
+    g.run('portalctl format --force --name pair /dev/portal0')
+    t.equal(g.run('portalctl mode /dev/portal0; portalctl mode /dev/portal1; '
+                  'cat /sys/class/portal/portal0/mode').split(), ['managed', 'raw', 'managed'],
+            'the one that was formatted is managed, the other as it was')
+    g.run('portalctl mode /dev/portal1 managed')
+    d = json.loads(g.run('portalctl dump --json /dev/portal1'))
+    t.equal(d['name'], 'pair', 'dump by the other')
+    rx = g.start('portalctl recv -q /dev/portal1 /tmp/out2')
+    tx = g.start('portalctl send -q /dev/portal0 /tmp/in')
+    t.equal((tx.wait(60), rx.wait(60)), (0, 0), '20 MiB through the data')
+    sums = g.run('sha256sum /tmp/in /tmp/out2').split()[::2]
+    t.ok(sums[0] == sums[1], 'arrive unchanged', sums)
+    t.equal(g.run('portalctl check /dev/portal0').strip(), '/dev/portal0: clean', 'tables are clean')
+    rx = g.start('portalctl recv -q /dev/portal1 /tmp/out3')
+    g.run('sleep 0.5')
+    one_line(t, g, 'portalctl mode /dev/portal1 raw', 5, ['mapped'], 'mode while it is mapped: refused')
+    one_line(t, g, 'portalctl format --force /dev/portal1', 6, ['pid'], 'and so is format')
+    g.run('kill %s' % g.run('pidof portalctl').split()[0])
+    rx.wait(20)
+    g.run('portalctl format --force /dev/portal1')
+    t.equal(g.run('portalctl check /dev/portal1').strip(), '/dev/portal1: clean',
+            'formatted once more, from the managed side')
+    g.run('portalctl mode /dev/portal0 raw; portalctl mode /dev/portal1 raw')
+
+
 def revoked(t, g):
     jobs = [g.start('portalctl ' + c) for c in (
         'recv /dev/portal1 /tmp/none', 'watch /dev/portal0')]
@@ -132,6 +161,7 @@ def main():
             transfers(t, g)
             windows(t, g)
             benches(t, g)
+            managed(t, g)
             revoked(t, g)
             g.finish(t)
 

@@ -12,6 +12,8 @@
  *                 Offset portal_info.doorbell_offset is the doorbell page, where
  *                 there is one. What PORTAL_PACKETS returns are the offsets of
  *                 packet rings. A portal may have no region at all (region_size 0).
+ *                 Of a managed portal (portal_info.mode) a mapping that reaches the first
+ *                 protected_size bytes is read-only, for ever (EACCES).
  * fd passing      PORTAL_WINDOW makes a file that reaches less: a part of the region,
  *                 some vectors, some doorbells. It can be given to a process that
  *                 may not open /dev/portalN.
@@ -42,7 +44,8 @@
  * EOPNOTSUPP  undefined flag, or the portal has no such feature (see caps)
  * EFAULT      the pointer is bad
  * EACCES      the file was not opened for this (read-only file), or is a window
- *             that does not include it
+ *             that does not include it; mmap(), PORTAL_WINDOW: writable over the
+ *             protected part of a managed portal
  * EPERM       the caller lacks the privilege that is named at the ioctl; open(): the
  *             portal reaches all memory of this machine (a VMBus device of another
  *             class), and that needs CAP_SYS_RAWIO
@@ -50,6 +53,7 @@
  *             tell; open(): there is no such portal
  * EBADF       the descriptor given inside the structure is not open or not an
  *             eventfd (EINVAL)
+ * ENODATA, EUCLEAN, EPROTONOSUPPORT  see PORTAL_SET_MODE
  * EBUSY       the state named at the ioctl forbids it now
  * ENOMEM      out of memory
  * EINTR       a signal came first (restarted where SA_RESTART says so)
@@ -73,7 +77,7 @@
 #define PORTAL_IOCTL_TYPE	0xBE
 
 /* Version of this contract; it grows with each addition. */
-#define PORTAL_API_VERSION	2	/* 2: PORTAL_PACKETS, PORTAL_WINDOW */
+#define PORTAL_API_VERSION	3	/* 2: PORTAL_PACKETS, PORTAL_WINDOW; 3: PORTAL_SET_MODE */
 
 #define PORTAL_TRANSPORT_LEN	16	/* with the terminating 0 */
 #define PORTAL_IDENTITY_LEN	64	/* with the terminating 0 */
@@ -89,8 +93,12 @@
 #define PORTAL_CAP_FLUSH		0x10ULL /* fsync(), fdatasync(), msync() reach a disk */
 #define PORTAL_CAP_PACKETS		0x20ULL /* PORTAL_PACKETS works for every vector */
 
-/* portal_info.mode: fixed at probe. */
-#define PORTAL_MODE_RAW		0	/* the kernel touches no byte of the region */
+/*
+ * portal_info.mode: fixed by the superblock when the portal appears, or later by
+ * PORTAL_SET_MODE; never because bytes changed.
+ */
+#define PORTAL_MODE_RAW		0	/* the region is all the applications' */
+#define PORTAL_MODE_MANAGED	1	/* it begins with tables: linux/portal_layout.h */
 
 /* portal_info.cache: how region mappings are cached, as the CPU really does it. */
 #define PORTAL_CACHE_UNKNOWN	0
@@ -131,6 +139,8 @@
  * @identity: what makes the number N stable, e.g. "pci-0000:00:04.0"
  * @first_vector: the lowest vector that this file may wait for; 0 but for windows
  * @flags: PORTAL_INFO_*
+ * @protected_size: bytes from offset 0 on that no mapping may write, for ever. As much as
+ *	region_size: the superblock is damaged, or newer than this kernel
  *
  * Of a window: region_size, caps and vectors are the window's. vectors is the highest
  * that it may wait for, plus 1; there may be gaps (PORTAL_EVENTFD says EACCES). There is
@@ -156,6 +166,7 @@ struct portal_info {
 	char identity[PORTAL_IDENTITY_LEN];
 	__u32 first_vector;
 	__u32 flags;
+	__aligned_u64 protected_size;
 };
 
 /**
@@ -316,6 +327,26 @@ struct portal_window {
 	__u32 nr_bells;
 };
 
+/**
+ * struct portal_set_mode - PORTAL_SET_MODE: make a portal raw or managed
+ * @size: sizeof(struct portal_set_mode)
+ * @flags: 0
+ * @mode: PORTAL_MODE_*; PORTAL_MODE_MANAGED reads the superblock anew
+ * @reserved: 0
+ *
+ * Needs CAP_SYS_ADMIN (EPERM) and a file of open(O_RDWR) (EACCES). EBUSY: the region is
+ * mapped somewhere so that it is writable, or could be made so by mprotect(2); what is
+ * mapped read-only through a file opened for writing could. ENODATA: there is no
+ * superblock; EUCLEAN: it is damaged, or not finished; EPROTONOSUPPORT: it is of
+ * another version, or has features that this kernel does not know (dmesg has the number).
+ */
+struct portal_set_mode {
+	__u32 size;
+	__u32 flags;
+	__u32 mode;
+	__u32 reserved;
+};
+
 /* Numbers only: the size travels in the structure. */
 #define PORTAL_INFO	_IO(PORTAL_IOCTL_TYPE, 0x00)
 #define PORTAL_RING	_IO(PORTAL_IOCTL_TYPE, 0x01)
@@ -323,6 +354,7 @@ struct portal_window {
 #define PORTAL_FILE	_IO(PORTAL_IOCTL_TYPE, 0x03)
 #define PORTAL_PACKETS	_IO(PORTAL_IOCTL_TYPE, 0x04)
 #define PORTAL_WINDOW	_IO(PORTAL_IOCTL_TYPE, 0x05)
+#define PORTAL_SET_MODE	_IO(PORTAL_IOCTL_TYPE, 0x06)
 
 /* portal_event.type */
 #define PORTAL_EVENT_DOORBELL	1

@@ -198,7 +198,9 @@ int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size);
  * @base: set to its address; the same at every call; valid until vmp_close()
  * @size: set to its size, may be NULL
  *
- * Read-only for VMP_RDONLY. -EOPNOTSUPP: the portal has no region. What it holds may change at any time by any peer.
+ * Read-only for VMP_RDONLY. Of a managed portal's device the tables
+ * (vmp_layout.protected_size) are read-only for everybody: a store there is SIGSEGV.
+ * -EOPNOTSUPP: the portal has no region. What it holds may change at any time by any peer.
  */
 int vmp_map(struct vmp *p, void **base, size_t *size);
 
@@ -514,11 +516,24 @@ struct vmp_format_opts {
  *
  * Close its channels first. All before the data is overwritten; the data are left as
  * they are. Whoever has the region open goes on as before, and takes it for what it was.
+ * So does a device's kernel, unless the caller is root and nobody else has it mapped: then
+ * vmp_info.mode stays VMP_MODE_RAW, vmp_errmsg() says why, and the mode is fixed anew when
+ * the device is.
  * -EEXIST: formatted already; -ENOTEMPTY: raw, with something in it; -EBUSY: peers are
  * there, or somebody else writes at this moment; -EFBIG: the region is too small;
  * -EINVAL: numbers, or a name, that cannot be; -EACCES: opened VMP_RDONLY.
  */
 int vmp_format(struct vmp *p, const struct vmp_format_opts *o);
+
+/**
+ * vmp_set_mode() - have the portal taken for raw, or for managed
+ * @mode: VMP_MODE_*; VMP_MODE_MANAGED looks at the superblock anew
+ *
+ * Close its channels first. Of a device it is the kernel that changes its mind, for
+ * everybody: -EPERM: not root; -EBUSY: somebody else has it mapped. Of others only this
+ * object does. -ENODATA: there is no superblock; -EUCLEAN: it is damaged.
+ */
+int vmp_set_mode(struct vmp *p, uint32_t mode);
 
 #define VMP_AREAS	7	/* peers, sessions, directory, objects, uses, pending, data */
 

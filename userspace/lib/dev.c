@@ -16,14 +16,18 @@
 #include "internal.h"
 #include "vmportal_packet.h"
 
+#define MODES_SINCE	3	/* portal_info.api_version of the first kernel that has modes */
+
 /**
  * struct dev - an open portal device
  * @fd: the device
+ * @modes: its kernel knows of modes
  * @page: its doorbell page, or NULL; @page_size bytes
  * @doorbell: the register in it
  */
 struct dev {
 	int fd;
+	bool modes;
 	void *page;
 	size_t page_size;
 	uint32_t *doorbell;
@@ -170,6 +174,48 @@ static int dev_window(struct vmp *p, const struct vmp_window_opts *o)
 	}
 }
 
+/* What the kernel has fixed, if it knows of modes at all. */
+static int obey(struct vmp *p, const struct portal_info *i)
+{
+	struct dev *d = p->priv;
+
+	d->modes = i->api_version >= MODES_SINCE;
+	if (!d->modes)
+		return 0;
+	return vmp_obey_mode(p, i->mode == PORTAL_MODE_MANAGED);
+}
+
+/*
+ * The region must not be mapped writable meanwhile, not even by us. Then it is mapped
+ * again at the same place, whatever came of it.
+ */
+static int dev_set_mode(struct vmp *p, bool managed)
+{
+	struct dev *d = p->priv;
+	struct portal_set_mode m = {
+		.size = sizeof(m), .mode = managed ? PORTAL_MODE_MANAGED : PORTAL_MODE_RAW,
+	};
+	struct portal_info i = { .size = sizeof(i) };
+	int r = 0;
+
+	if (!d->modes)
+		return 0;
+	if (mmap(p->base, p->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+		 -1, 0) == MAP_FAILED)
+		return vmp_fail(-errno, "%s: cannot unmap it: %s", p->info.identity, strerror(errno));
+	if (ioctl(d->fd, PORTAL_SET_MODE, &m))
+		r = vmp_fail(errno == ENOTTY ? -EOPNOTSUPP : -errno,
+			     "%s: the kernel does not take it for %s: %s%s", p->info.identity,
+			     managed ? "managed" : "raw", strerror(errno),
+			     errno == EBUSY ? ": it is mapped elsewhere" :
+			     errno == EPERM ? ": that takes root" : "");
+	if (!ioctl(d->fd, PORTAL_INFO, &i))
+		p->protected_size = i.protected_size;
+	if (vmp_map_again(p, d->fd, p->info.identity))
+		return -ENODEV;
+	return r;
+}
+
 static void dev_close(struct vmp *p)
 {
 	struct dev *d = p->priv;
@@ -189,6 +235,7 @@ static const struct vmp_ops dev_ops = {
 	.service = dev_service,
 	.packets = dev_packets,
 	.window = dev_window,
+	.set_mode = dev_set_mode,
 	.close = dev_close,
 	.own_process = true,
 };
@@ -279,7 +326,7 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 		return errno == ENOTTY || errno == EINVAL ?
 			vmp_fail(-ENOTTY, "%s can be opened, but is not a portal", path) :
 			vmp_fail(-errno, "%s: %s", path, strerror(errno));
-	if (i.mode != PORTAL_MODE_RAW)
+	if (i.mode > PORTAL_MODE_MANAGED)
 		return vmp_fail(-EPROTO, "%s: its kernel module is newer than this library (mode %u); update libvmportal",
 				path, i.mode);
 	if (p->flags & VMP_ZERO_ON_REVOKE && ioctl(d->fd, PORTAL_FILE, &f))
@@ -289,7 +336,10 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 				path);
 	if (i.flags & PORTAL_INFO_WINDOW)
 		p->info.caps |= VMP_CAP_WINDOW;
+	p->protected_size = i.protected_size;
 	r = i.region_size ? vmp_map_fd(p, d->fd, i.region_size, path) : 0;
+	if (!r)
+		r = obey(p, &i);
 	if (r)
 		return r;
 	p->info.peer_id = i.peer_id;

@@ -50,6 +50,8 @@ struct vmp_rings {
  * @packets: claim and map the packet rings of @vector; lock held. They are unmapped by
  *	vmp_unmap_twice(). NULL: there are none
  * @ring_calls: system calls of one ring, if not 1
+ * @set_mode: have the kernel take the portal for managed, or for raw; nothing of it may be
+ *	in use. NULL: nobody but us has a mode. -EPERM, -EBUSY: it stays as it is
  * @close: free what the backend holds; the region is unmapped before
  * @own_process: what is mapped is this process's alone: a child does not inherit it, lest
  *	it stores to, or rings, as one who is thought dead
@@ -63,6 +65,7 @@ struct vmp_ops {
 	int (*window)(struct vmp *p, const struct vmp_window_opts *o);
 	uint32_t (*gone)(struct vmp *p, uint32_t peer, uint64_t tenure);
 	int (*packets)(struct vmp *p, uint32_t vector, struct vmp_rings *r);
+	int (*set_mode)(struct vmp *p, bool managed);
 	void (*close)(struct vmp *p);
 	bool keeps_eventfds;
 	bool own_process;
@@ -77,6 +80,7 @@ struct vmp_ops {
  * @flags: of vmp_open()
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
  *	if @super_err is 0 or -EREMCHG (damaged, but its places are good). NULL: raw
+ * @protected_size: bytes that the kernel lets nobody map writable; 0 but for devices
  * @info: what vmp_get_info() says; changes under @lock
  * @tenure: the number of our lease of the peer id, 0: it is for ever
  * @state_fd: a descriptor whose readiness means that the portal changed (device
@@ -96,6 +100,7 @@ struct vmp {
 	unsigned int flags;
 	struct portal_super *super;
 	int super_err;
+	uint64_t protected_size;
 	struct vmp_info info;
 	uint64_t tenure;
 	int state_fd;
@@ -124,6 +129,15 @@ int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what);
  * from, or -1: memory of the caller's own. 0 or -ENOMEM.
  */
 int vmp_fix_mode(struct vmp *p, int fd);
+
+/*
+ * A kernel has fixed the mode: raw, or managed with so many bytes protected, whatever the
+ * region says now.
+ */
+int vmp_obey_mode(struct vmp *p, bool managed);
+
+/* Map the region of @fd once more at the same place, as p->protected_size says now. */
+int vmp_map_again(struct vmp *p, int fd, const char *what);
 
 /* 0 if the superblock can be relied on for places, or an error with its text. */
 int vmp_managed(struct vmp *p);

@@ -75,6 +75,9 @@ int vmp_fix_mode(struct vmp *p, int fd)
 		return 0;
 	if (p->info.size < PORTAL_LAYOUT_MIN || !first_bytes(p, fd, first))
 		return 0;
+	/* layout_parse() would also recognise one that has only lost its magic. */
+	if (first[0] != PORTAL_MAGIC && first[0] != PORTAL_MAGIC_FORMATTING)
+		return 0;
 	s = malloc(sizeof(*s));
 	if (!s)
 		return vmp_fail(-ENOMEM, "%s %s: out of memory", p->info.transport, p->info.identity);
@@ -84,6 +87,24 @@ int vmp_fix_mode(struct vmp *p, int fd)
 		s = NULL;
 	}
 	set_mode(p, s, err);
+	return 0;
+}
+
+int vmp_obey_mode(struct vmp *p, bool managed)
+{
+	struct portal_super *s = NULL;
+
+	if (!managed) {
+		set_mode(p, NULL, 0);
+		return 0;
+	}
+	if (p->super && (p->super_err || p->super->protected_size == p->protected_size))
+		return 0;
+	/* The kernel saw a superblock that is not there any more, or not so. */
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return vmp_fail(-ENOMEM, "%s %s: out of memory", p->info.transport, p->info.identity);
+	set_mode(p, s, -EUCLEAN);
 	return 0;
 }
 
@@ -236,6 +257,9 @@ VMP_API int vmp_format(struct vmp *p, const struct vmp_format_opts *in)
 	}
 	if (!r)
 		r = fill_in(s, &o);
+	/* A kernel that protects the tables must let go of them first. */
+	if (!r && p->protected_size)
+		r = p->ops->set_mode(p, false);
 	if (!r && layout_write(p->base, s, was))
 		r = vmp_fail(-EBUSY, "%s %s: somebody else writes to its beginning at this moment",
 			     p->info.transport, p->info.identity);
@@ -244,7 +268,40 @@ VMP_API int vmp_format(struct vmp *p, const struct vmp_format_opts *in)
 		return r;
 	}
 	set_mode(p, s, 0);
+	if (p->ops->set_mode && p->ops->set_mode(p, true))
+		vmp_obey_mode(p, false);
 	return 0;
+}
+
+VMP_API int vmp_set_mode(struct vmp *p, uint32_t mode)
+{
+	struct portal_super *s;
+	int r;
+
+	if (mode > VMP_MODE_MANAGED)
+		return vmp_fail(-EINVAL, "vmp_set_mode: no such mode: %u", mode);
+	if (mode == VMP_MODE_RAW) {
+		r = p->ops->set_mode ? p->ops->set_mode(p, false) : 0;
+		if (!r)
+			set_mode(p, NULL, 0);
+		return r;
+	}
+	s = malloc(sizeof(*s));
+	if (!s)
+		return vmp_fail(-ENOMEM, "vmp_set_mode: out of memory");
+	r = layout_parse(p->base, p->info.size, s, NULL, NULL);
+	if (r)
+		r = vmp_fail(r == -EREMCHG ? -EUCLEAN : r, "%s %s: %s", p->info.transport,
+			     p->info.identity, r == -ENODATA ? "has no superblock; 'portalctl format' makes one" :
+			     r == -EPROTONOSUPPORT ? "its layout has features that this version does not know" :
+			     "its superblock is damaged; 'portalctl check' says how");
+	if (!r && p->ops->set_mode)
+		r = p->ops->set_mode(p, true);
+	if (r)
+		free(s);
+	else
+		set_mode(p, s, 0);
+	return r;
 }
 
 /* ---- Looking ----------------------------------------------------------------- */

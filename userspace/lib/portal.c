@@ -64,16 +64,42 @@ int vmp_no_child(struct vmp *p, void *base, size_t size, const char *what)
 			strerror(errno));
 }
 
+/* At @at, or where the kernel likes. The protected part first, for who maps all chooses the place. */
+static void *map_parts(struct vmp *p, int fd, void *at, uint64_t size)
+{
+	int how = MAP_SHARED | (at ? MAP_FIXED : 0), err;
+	int prot = PROT_READ | (p->flags & VMP_RDONLY ? 0 : PROT_WRITE);
+	uint64_t fixed = p->protected_size;
+	char *base = mmap(at, size, fixed ? PROT_READ : prot, how, fd, 0);
+
+	if (base == MAP_FAILED || !fixed || fixed >= size || prot == PROT_READ)
+		return base;
+	if (mmap(base + fixed, size - fixed, prot, MAP_SHARED | MAP_FIXED, fd, (off_t)fixed) !=
+	    MAP_FAILED)
+		return base;
+	err = errno;
+	if (!at)
+		munmap(base, size);
+	errno = err;
+	return MAP_FAILED;
+}
+
+int vmp_map_again(struct vmp *p, int fd, const char *what)
+{
+	if (map_parts(p, fd, p->base, p->mapped) == MAP_FAILED)
+		return vmp_fail(-errno, "%s: cannot map it again: %s", what, strerror(errno));
+	return vmp_no_child(p, p->base, p->mapped, what);
+}
+
 int vmp_map_fd(struct vmp *p, int fd, uint64_t size, const char *what)
 {
-	int prot = PROT_READ | (p->flags & VMP_RDONLY ? 0 : PROT_WRITE);
 	void *base;
 	int r;
 
 	if (size > SIZE_MAX / 2)
 		return vmp_fail(-ENOMEM, "%s: %" PRIu64 " bytes do not fit into this process's address space",
 				what, size);
-	base = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+	base = map_parts(p, fd, NULL, size);
 	if (base == MAP_FAILED)
 		return vmp_fail(-errno, "%s: cannot map %" PRIu64 " bytes: %s", what, size,
 				strerror(errno));

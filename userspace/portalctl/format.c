@@ -165,8 +165,16 @@ static int report(struct vmp *p, const struct args *a, const char *destroyed)
 	struct json_object *o;
 	struct vmp_layout l;
 	char text[24];
-	int err = vmp_get_layout(p, &l, sizeof(l));
+	struct vmp_info info;
+	int err = vmp_get_info(p, &info, sizeof(info));
 
+	if (!err && info.mode == VMP_MODE_RAW) {
+		printf("%s: formatted; its kernel takes it for raw until the device is bound anew (%s)\n",
+		       a->uri, vmp_errmsg());
+		return EX_DONE;
+	}
+	if (!err)
+		err = vmp_get_layout(p, &l, sizeof(l));
 	if (err)
 		return fail_vmp(err);
 	if (!a->json) {

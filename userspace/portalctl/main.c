@@ -9,7 +9,7 @@ static const struct command *const commands[] = {
 	&cmd_list, &cmd_info, &cmd_send, &cmd_recv,
 	&cmd_ping, &cmd_watch, &cmd_ring, &cmd_bench,
 	&cmd_bind, &cmd_unbind, &cmd_exec,
-	&cmd_format, &cmd_dump, &cmd_check,
+	&cmd_format, &cmd_mode, &cmd_dump, &cmd_check,
 };
 
 #define N_COMMANDS	(sizeof(commands) / sizeof(*commands))

@@ -47,7 +47,7 @@ struct command {
 
 extern const struct command cmd_list, cmd_info, cmd_send, cmd_recv, cmd_ping,
 			    cmd_watch, cmd_ring, cmd_bench, cmd_bind, cmd_unbind, cmd_format,
-			    cmd_dump, cmd_check, cmd_exec;
+			    cmd_dump, cmd_check, cmd_mode, cmd_exec;
 
 /* ---- tool.c ---- */
 

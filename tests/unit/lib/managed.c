@@ -164,6 +164,15 @@ static void test_mode_stays(void **state)
 	assert_int_equal(vmp_check(p, NULL, NULL), -ENODATA);
 	assert_int_equal(vmp_channel_open(&ch, raw, &c), 0);
 	vmp_channel_close(ch);
+	assert_int_equal(vmp_set_mode(raw, VMP_MODE_MANAGED), -ENODATA);
+	assert_int_equal(vmp_set_mode(raw, 2), -EINVAL);
+	assert_int_equal(vmp_set_mode(p, VMP_MODE_RAW), 0);
+	assert_int_equal(mode(p), VMP_MODE_RAW);
+	assert_int_equal(vmp_format(p, &(struct vmp_format_opts){ .size = sizeof(struct vmp_format_opts),
+								  .flags = VMP_FORMAT_FORCE }), 0);
+	assert_int_equal(mode(raw), VMP_MODE_RAW);
+	assert_int_equal(vmp_set_mode(raw, VMP_MODE_MANAGED), 0);
+	assert_int_equal(mode(raw), VMP_MODE_MANAGED);
 	vmp_close(raw);
 	vmp_close(p);
 	close(fd);

@@ -12,7 +12,7 @@ from ctltest import *
 
 point = Tap()
 COMMANDS = ['list', 'info', 'send', 'recv', 'ping', 'watch', 'ring', 'bench', 'format', 'dump',
-            'check']
+            'check', 'mode']
 
 
 @point('--help names every command and the exit codes; each command has its own')

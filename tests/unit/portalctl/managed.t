@@ -71,6 +71,18 @@ def _(stack):
         check(word in text, word)
 
 
+@point('mode: as it is; that of a file is nobody\'s to keep')
+def _(stack):
+    uri, path = made(stack)
+    equal(run('mode', uri), (0, 'managed\n', ''))
+    code, out, err = run('mode', uri, 'raw')
+    equal((code, out), (1, ''))
+    check('/dev/portalN' in err, err)
+    equal(run('mode', uri, 'cooked')[0], 1)
+    poke(path, 0, b'X')
+    equal(run('mode', uri)[1], 'raw\n')
+
+
 @point('format, --json: what was made, and what was destroyed')
 def _(stack):
     uri, path = made(stack, '1M', '--name', 'old')
