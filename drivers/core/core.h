@@ -29,9 +29,8 @@ struct seq_file;
 
 /*
  * Eventfds on one vector: all are signalled with interrupts off, in some 100 us if
- * each has a waiter. How many wait for one eventfd, or in p->wait, is the kernel's
- * ordinary business with wait queues, bounded for each user (fs.epoll.max_user_watches).
- * Whoever has one window can make more, so windows leave half to files of open().
+ * each has a waiter. How many wait for one eventfd, or in a wait queue, is the kernel's
+ * ordinary business, bounded for each user (fs.epoll.max_user_watches). Whoever has one window can make more, so windows leave half to files of open().
  */
 #define PORTAL_MAX_BINDINGS	1024
 #define PORTAL_MAX_WINDOW_BINDINGS	(PORTAL_MAX_BINDINGS / 2)
@@ -70,6 +69,9 @@ struct portal_piece {
  * @nr_bindings: how many
  * @count: events ever; read without the lock too. Only differences count
  * @closed: the portal is gone and the last signal was given
+ * @windows: where windows that have this vector wait for it. Not in portal.wait: a window's
+ *	holder may put as many waiters there as he likes, and each is a burden for the
+ *	interrupt; it shall be one of his own vectors'. Nor does he feel others' events
  */
 struct portal_vector {
 	spinlock_t lock;	/* see above */
@@ -77,6 +79,7 @@ struct portal_vector {
 	unsigned int nr_bindings;
 	unsigned long count;
 	bool closed;
+	wait_queue_head_t windows;
 } ____cacheline_aligned_in_smp;
 
 /**
@@ -127,6 +130,7 @@ struct portal {
 	u32 nr_vectors;
 	struct portal_vector *vectors;
 	wait_queue_head_t wait;		/* for events, for the end of a pause */
+	wait_queue_head_t windows;	/* of windows, for the end of the portal */
 
 	char transport[PORTAL_TRANSPORT_LEN];
 	char identity[PORTAL_IDENTITY_LEN];
@@ -247,6 +251,8 @@ void portal_handle_vectors_init(struct portal_handle *h);
 void portal_handle_vectors_exit(struct portal_handle *h);
 int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx);
 bool portal_readable(struct portal_handle *h);
+int portal_wait_readable(struct portal_handle *h);
+void portal_wake_all(struct portal *p);
 int portal_collect(struct portal_handle *h, struct portal_event *ev, int max);
 void portal_give_back(struct portal_handle *h, const struct portal_event *ev, int n);
 __poll_t portal_poll(struct file *file, struct poll_table_struct *wait);

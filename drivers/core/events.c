@@ -21,6 +21,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "core.h"
@@ -39,6 +40,7 @@ int portal_vectors_init(struct portal *p, u32 count)
 
 	for (i = 0; i < count; i++) {
 		spin_lock_init(&p->vectors[i].lock);
+		init_waitqueue_head(&p->vectors[i].windows);
 		INIT_LIST_HEAD(&p->vectors[i].bindings);
 	}
 	p->nr_vectors = count;
@@ -77,19 +79,21 @@ void portal_event(struct portal *p, u32 vector)
 	trace_portal_interrupt(p->number, vector, READ_ONCE(vec->count));
 
 	/*
-	 * The barrier in wq_has_sleeper() orders the count before the look at the
+	 * The barrier in wq_has_sleeper() orders the count before the look at either
 	 * queue; it pairs with the one between queueing and looking at the count
-	 * in portal_poll() and in wait_event().
+	 * in portal_poll(), in wait_event() and in portal_window_wait().
 	 */
 	if (wq_has_sleeper(&p->wait))
 		wake_up_interruptible_poll(&p->wait, EPOLLIN | EPOLLRDNORM);
+	if (waitqueue_active(&vec->windows))
+		wake_up_interruptible_poll(&vec->windows, EPOLLIN | EPOLLRDNORM);
 }
 EXPORT_SYMBOL_GPL(portal_event);
 
 /*
  * One event on each vector that no doorbell caused; if @last, also the last one
  * ever, for after this an eventfd can be bound no more. The caller wakes
- * p->wait.
+ * all.
  */
 void portal_vectors_signal(struct portal *p, bool last)
 {
@@ -99,6 +103,17 @@ void portal_vectors_signal(struct portal *p, bool last)
 		portal_vector_fire(&p->vectors[i], last);
 		cond_resched();
 	}
+}
+
+/* After a change of the state: every waiter looks again. */
+void portal_wake_all(struct portal *p)
+{
+	u32 i;
+
+	wake_up_all(&p->wait);
+	wake_up_all(&p->windows);
+	for (i = 0; i < p->nr_vectors; i++)
+		wake_up_all(&p->vectors[i].windows);
 }
 
 /* What was before the open is none of this file's business. */
@@ -253,6 +268,8 @@ int portal_collect(struct portal_handle *h, struct portal_event *ev, int max)
  */
 void portal_give_back(struct portal_handle *h, const struct portal_event *ev, int n)
 {
+	const __poll_t in = EPOLLIN | EPOLLRDNORM;
+
 	for (; n; n--, ev++) {
 		struct portal_vector *vec = &h->portal->vectors[ev->vector];
 		struct portal_handle_vector *fv = &h->vectors[ev->vector];
@@ -264,8 +281,81 @@ void portal_give_back(struct portal_handle *h, const struct portal_event *ev, in
 		else
 			portal_eventfd_signal(fv->ctx);
 		spin_unlock_irqrestore(&vec->lock, flags);
+		if (h->window)
+			wake_up_interruptible_poll(&vec->windows, in);
 	}
-	wake_up_interruptible_poll(&h->portal->wait, EPOLLIN | EPOLLRDNORM);
+	if (!h->window)
+		wake_up_interruptible_poll(&h->portal->wait, in);
+}
+
+/*
+ * Sleeps in the queues of a window's own vectors, until there is an event or the portal
+ * ends. set_current_state() has the barrier that portal_event() counts on.
+ */
+static int portal_window_wait(struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+	struct wait_queue_entry *w;
+	int ret = 0;
+	u32 i;
+
+	w = kvcalloc(h->nr_vectors + 1, sizeof(*w), GFP_KERNEL_ACCOUNT);
+	if (!w)
+		return -ENOMEM;
+	for (i = h->first_vector; i < h->nr_vectors; i++) {
+		init_waitqueue_entry(&w[i], current);
+		if (h->vectors[i].mine)
+			add_wait_queue(&p->vectors[i].windows, &w[i]);
+	}
+	init_waitqueue_entry(&w[i], current);
+	add_wait_queue(&p->windows, &w[i]);
+
+	for (;;) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		if (portal_is_dead(p) || portal_readable(h))
+			break;
+		if (signal_pending(current)) {
+			ret = -ERESTARTSYS;
+			break;
+		}
+		schedule();
+	}
+	__set_current_state(TASK_RUNNING);
+
+	remove_wait_queue(&p->windows, &w[h->nr_vectors]);
+	for (i = h->first_vector; i < h->nr_vectors; i++) {
+		if (h->vectors[i].mine)
+			remove_wait_queue(&p->vectors[i].windows, &w[i]);
+	}
+	kvfree(w);
+	return ret;
+}
+
+/* 0: there is an event, or was until another thread took it, or the portal is gone. */
+int portal_wait_readable(struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+
+	if (h->window)
+		return portal_window_wait(h);
+	return wait_event_interruptible(p->wait, portal_is_dead(p) || portal_readable(h));
+}
+
+static void portal_poll_queues(struct file *file, struct poll_table_struct *wait)
+{
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	u32 i;
+
+	if (!h->window) {
+		poll_wait(file, &p->wait, wait);
+		return;
+	}
+	poll_wait(file, &p->windows, wait);
+	for (i = h->first_vector; i < h->nr_vectors; i++) {
+		if (h->vectors[i].mine)
+			poll_wait(file, &p->vectors[i].windows, wait);
+	}
 }
 
 __poll_t portal_poll(struct file *file, struct poll_table_struct *wait)
@@ -273,7 +363,7 @@ __poll_t portal_poll(struct file *file, struct poll_table_struct *wait)
 	struct portal_handle *h = file->private_data;
 	struct portal *p = h->portal;
 
-	poll_wait(file, &p->wait, wait);
+	portal_poll_queues(file, wait);
 	/*
 	 * First be in the queue, then look. Pairs with wq_has_sleeper() in
 	 * portal_event(); kernels before 6.14 have no barrier in poll_wait().

@@ -346,11 +346,10 @@ long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 static int portal_read_wait(struct file *file)
 {
 	struct portal_handle *h = file->private_data;
-	struct portal *p = h->portal;
 
 	if ((file->f_flags & O_NONBLOCK) && !portal_readable(h))
 		return -EAGAIN;
-	return wait_event_interruptible(p->wait, portal_is_dead(p) || portal_readable(h));
+	return portal_wait_readable(h);
 }
 
 /*

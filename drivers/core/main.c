@@ -223,6 +223,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	spin_lock_init(&p->mode_lock);
 	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);
+	init_waitqueue_head(&p->windows);
 	p->ops = desc->ops;
 	p->priv = priv;
 	p->number = -1;
@@ -266,7 +267,7 @@ static void portal_revoke(struct portal *p)
 	portal_set_state(p, PORTAL_DEAD);
 	portal_zap(p);
 	portal_vectors_signal(p, true);
-	wake_up_all(&p->wait);
+	portal_wake_all(p);
 	trace_portal_revoke(p->number);
 }
 
@@ -335,7 +336,7 @@ void portal_resume(struct portal *p)
 	atomic_inc(&p->generation);
 	portal_set_state(p, PORTAL_LIVE);
 	portal_vectors_signal(p, false);
-	wake_up_all(&p->wait);
+	portal_wake_all(p);
 }
 EXPORT_SYMBOL_GPL(portal_resume);
 

@@ -21,6 +21,7 @@
 #include <linux/fs.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/seq_file.h>
 
 #include "core.h"
@@ -75,9 +76,12 @@ static int portal_window_check_bells(struct file *file, const struct portal_wind
 	u32 i;
 
 	for (i = 0; i < w->nr_vectors; i++) {
-		if (vectors[i] >= h->nr_vectors)
+		u32 vector = vectors[i];
+
+		if (vector >= h->nr_vectors)
 			return -EINVAL;
-		if (!h->vectors[vectors[i]].mine)
+		vector = array_index_nospec(vector, h->nr_vectors);
+		if (!h->vectors[vector].mine)
 			return -EACCES;
 	}
 	if (w->nr_bells && !(w->flags & PORTAL_WINDOW_WRITE))

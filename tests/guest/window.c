@@ -8,7 +8,12 @@
  */
 #include "guest.h"
 
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define K64	65536UL
 
@@ -297,6 +302,131 @@ static void ringing(void)
 	close(listen);
 }
 
+struct sleeper {
+	pthread_t thread;
+	int fd;
+	bool polls;
+	pid_t tid;
+	volatile bool woke;
+};
+
+static void *sleep_in(void *arg)
+{
+	struct sleeper *s = arg;
+	struct portal_event ev;
+
+	s->tid = syscall(SYS_gettid);
+	if (s->polls)
+		wait_for(s->fd, POLLIN, 60000);
+	else if (read(s->fd, &ev, sizeof(ev)) != sizeof(ev))
+		return NULL;
+	s->woke = true;
+	return NULL;
+}
+
+/* How often a thread has been put to sleep, -1 if it cannot be said. */
+static long sleeps_of(pid_t tid)
+{
+	char path[64], line[128];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "voluntary_ctxt_switches: %ld", &n);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* Who waits in a window is not woken, not for a moment, by what is none of his. */
+static void sleeping(void)
+{
+	uint32_t last = info.vectors - 1;
+	struct sleeper s[2] = { { .polls = false }, { .polls = true } };
+	long before[2];
+	int i, k;
+
+	for (i = 0; i < 2; i++) {
+		s[i].fd = window(rw, 0, 0, K64, &last, 1, NULL, 0);
+		pthread_create(&s[i].thread, NULL, sleep_in, &s[i]);
+	}
+	usleep(300000);
+	for (i = 0; i < 2; i++)
+		before[i] = sleeps_of(s[i].tid);
+	for (k = 0; k < 100; k++) {
+		ring(rw, info.peer_id, 0);
+		usleep(1000);
+	}
+	for (i = 0; i < 2; i++)
+		ok(before[i] >= 0 && sleeps_of(s[i].tid) == before[i] && !s[i].woke,
+		   "%s of a window sleeps through others' events (%ld, %ld)",
+		   s[i].polls ? "poll()" : "read()", before[i], sleeps_of(s[i].tid));
+	ring(rw, info.peer_id, last);
+	for (i = 0; i < 2; i++) {
+		pthread_join(s[i].thread, NULL);
+		ok(s[i].woke, "and wakes for its own");
+		close(s[i].fd);
+	}
+}
+
+/* Nanoseconds of a ring, at best. */
+static long ring_ns(uint32_t vector)
+{
+	struct timespec a, b;
+	long best = -1, ns;
+	int i, k;
+
+	for (i = 0; i < 8; i++) {
+		clock_gettime(CLOCK_MONOTONIC, &a);
+		for (k = 0; k < 25; k++)
+			ring(rw, info.peer_id, vector);
+		clock_gettime(CLOCK_MONOTONIC, &b);
+		ns = ((b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec) / 25;
+		if (best < 0 || ns < best)
+			best = ns;
+	}
+	return best;
+}
+
+#define WATCHERS	2000
+
+/* Thousands that wait in windows are no burden for vectors that are not theirs. */
+static void burdening(void)
+{
+	uint32_t last = info.vectors - 1;
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct rlimit r = { 2 * WATCHERS, 2 * WATCHERS };
+	static int ep[WATCHERS];
+	long before, after, own;
+	int w[2], i, added = 0;
+
+	if (strcmp(info.transport, "loopback")) {
+		skip("thousands of waiters", "here a ring does not take as long as its event");
+		return;
+	}
+	if (setrlimit(RLIMIT_NOFILE, &r))
+		die("setrlimit");
+	w[0] = plain_window(rw, 0, 0, K64);
+	w[1] = window(rw, 0, 0, K64, &last, 1, NULL, 0);
+	before = ring_ns(0);
+	for (i = 0; i < WATCHERS; i++) {
+		ep[i] = epoll_create1(EPOLL_CLOEXEC);
+		added += !epoll_ctl(ep[i], EPOLL_CTL_ADD, w[0], &ev);
+		added += !epoll_ctl(ep[i], EPOLL_CTL_ADD, w[1], &ev);
+	}
+	after = ring_ns(0);
+	own = ring_ns(last);
+	ok(added == 2 * WATCHERS && after < 20 * before,
+	   "%d waiters in windows: a ring takes %ld ns, before %ld, and on their own vector %ld", added,
+	   after, before, own);
+	for (i = 0; i < WATCHERS; i++)
+		close(ep[i]);
+	close(w[0]);
+	close(w[1]);
+}
+
 /* The line of /proc/self/fdinfo that begins with name, without it; "" if there is none. */
 static const char *fdinfo(int fd, const char *name)
 {
@@ -399,6 +529,8 @@ int main(int argc, char **argv)
 	if (info.vectors >= 2 && info.caps & PORTAL_CAP_DOORBELL) {
 		hearing();
 		ringing();
+		sleeping();
+		burdening();
 	} else {
 		skip("hearing and ringing", "no doorbells, or one vector only");
 	}
