@@ -85,6 +85,7 @@ void portal_event(struct portal *p, u32 vector)
 	 */
 	if (wq_has_sleeper(&p->wait))
 		wake_up_interruptible_poll(&p->wait, EPOLLIN | EPOLLRDNORM);
+	/* By the same barrier. */
 	if (waitqueue_active(&vec->windows))
 		wake_up_interruptible_poll(&vec->windows, EPOLLIN | EPOLLRDNORM);
 }
