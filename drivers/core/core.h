@@ -30,7 +30,8 @@ struct seq_file;
 /*
  * Eventfds on one vector: all are signalled with interrupts off, in some 100 us if
  * each has a waiter. How many wait for one eventfd, or in a wait queue, is the kernel's
- * ordinary business, bounded for each user (fs.epoll.max_user_watches). Whoever has one window can make more, so windows leave half to files of open().
+ * ordinary business, bounded for each user (fs.epoll.max_user_watches). Whoever has one
+ * window can make more, so windows leave half to files of open().
  */
 #define PORTAL_MAX_BINDINGS	1024
 #define PORTAL_MAX_WINDOW_BINDINGS	(PORTAL_MAX_BINDINGS / 2)
