@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define GO_LIMIT_MS	10000	/* a removal that waits for user space takes for ever */
+#define GO_LIMIT_MS	20000	/* a removal that waits for user space takes for ever */
 
 static const char *device;
 static size_t page, size;
