@@ -12,6 +12,9 @@
  *	ring PEER VECTOR [N]	vmp_ring(), N times
  *	wait VECTOR MS		wait for the vector's eventfd, read it
  *	echo VECTOR PEER V2 N	N times: wait for VECTOR, ring PEER's V2
+ *	packets VECTOR		open the vector's packet rings as a channel
+ *	send LEN		a packet of LEN zeroes: "ok", or an error after 3 s
+ *	recv MS			"ok LEN", or an error
  *	close | exit
  *
  * Answers: "ok ...", "err ENODEV", "sigbus", "timeout", "wrong OFFSET".
@@ -30,6 +33,7 @@
 #include <vmportal.h>
 
 static struct vmp *portal;
+static struct vmp_channel *channel;
 static volatile uint64_t *words;
 static size_t size;
 static sigjmp_buf bus;
@@ -157,6 +161,43 @@ static void do_echo(uint32_t vector, uint32_t peer, uint32_t to, uint64_t n)
 		puts("timeout");
 }
 
+static void do_packets(uint32_t vector)
+{
+	struct vmp_channel_opts o = { .size = sizeof(o), .vector = vector,
+				      .flags = VMP_CH_PACKETS };
+
+	vmp_channel_close(channel);
+	channel = NULL;
+	result(vmp_channel_open(&channel, portal, &o));
+}
+
+static void do_send(size_t len)
+{
+	static char zeroes[65536];
+
+	result(vmp_send(channel, zeroes, len < sizeof(zeroes) ? len : sizeof(zeroes), 0, 3000));
+}
+
+static void do_recv(int ms)
+{
+	static char buf[65536];
+	ssize_t n = vmp_recv(channel, buf, sizeof(buf), ms);
+
+	if (n < 0)
+		result((int)n);
+	else
+		printf("ok %zd\n", n);
+}
+
+static void do_close(void)
+{
+	vmp_channel_close(channel);
+	vmp_close(portal);
+	channel = NULL;
+	portal = NULL;
+	puts("ok");
+}
+
 static void obey(char *line)
 {
 	char what[32] = "", text[256] = "";
@@ -180,11 +221,15 @@ static void obey(char *line)
 		do_wait(n[0], (int)n[1]);
 	else if (!strcmp(what, "echo"))
 		do_echo(n[0], n[1], n[2], n[3]);
-	else if (!strcmp(what, "close")) {
-		vmp_close(portal);
-		portal = NULL;
-		puts("ok");
-	} else
+	else if (!strcmp(what, "close"))
+		do_close();
+	else if (!strcmp(what, "packets"))
+		do_packets(n[0]);
+	else if (!strcmp(what, "send") && channel)
+		do_send(n[0]);
+	else if (!strcmp(what, "recv") && channel)
+		do_recv((int)n[0]);
+	else
 		puts("err EINVAL");
 }
 
