@@ -24,7 +24,7 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 $(O)/tests/unit/backends $(O)/tests/unit/deaths: | $(O)/bin/portald
 
 # It steps between the library and the system.
-$(O)/tests/unit/inner: unit_ld := -Wl,--wrap=pthread_mutex_unlock,--wrap=getrandom
+$(O)/tests/unit/inner: unit_ld := -Wl,--wrap=pthread_mutex_unlock,--wrap=getrandom,--wrap=fstatfs
 
 check-unit-lib: $(unit_bin)
 	$(Q)for t in $(unit_bin); do \

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -462,6 +463,51 @@ static void no_random_numbers(void **state)
 	vmp_close(p[1]);
 }
 
+/* What a file's file system says of itself, if it is not 0. */
+static uint32_t other_fs;
+
+int __real_fstatfs(int fd, struct statfs *s);
+int __wrap_fstatfs(int fd, struct statfs *s);
+int __wrap_fstatfs(int fd, struct statfs *s)
+{
+	int r = __real_fstatfs(fd, s);
+
+	if (other_fs)
+		s->f_type = (__typeof__(s->f_type))other_fs;
+	return r;
+}
+
+/*
+ * Files whose mappings are not coherent: each by its name. (A real FUSE is mounted in
+ * backends.c; servers of the others are not to be had in a unit test.)
+ */
+static void incoherent_file_systems(void **state)
+{
+	static const struct { uint32_t magic; const char *name; } fs[] = {
+		{ 0x01021997, "is on 9p," }, { 0x6969, "is on NFS," }, { 0xfe534d42, "is on SMB2," },
+		{ 0xff534d42, "is on CIFS," }, { 0x517b, "is on SMB," }, { 0x65735546, "is on FUSE," },
+	};
+	char path[] = "/tmp/vmportal-inner-XXXXXX", uri[80];
+	int fd = mkstemp(path);
+	struct vmp *p;
+	size_t i;
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 65536), 0);
+	snprintf(uri, sizeof(uri), "file:%s", path);
+	for (i = 0; i < sizeof(fs) / sizeof(fs[0]); i++) {
+		other_fs = fs[i].magic;
+		assert_int_equal(vmp_open(&p, uri, 0), -EOPNOTSUPP);
+		assert_non_null(strstr(vmp_errmsg(), fs[i].name));
+		assert_non_null(strstr(vmp_errmsg(), "use a file in /dev/shm"));
+	}
+	other_fs = 0;
+	assert_int_equal(vmp_open(&p, uri, 0), 0);
+	vmp_close(p);
+	close(fd);
+	unlink(path);
+}
+
 /* From now on this process's system call @nr fails with @err. */
 static int forbid(unsigned int nr, unsigned int err)
 {
@@ -516,6 +562,7 @@ int main(void)
 		cmocka_unit_test(reset_behind_a_ring_by_fd),
 		cmocka_unit_test(two_look_at_once),
 		cmocka_unit_test(no_random_numbers),
+		cmocka_unit_test(incoherent_file_systems),
 		cmocka_unit_test(no_epoll_pwait2),
 	};
 
