@@ -72,6 +72,38 @@ def _(stack):
     equal(g.id, gid + 1, 'a new id')
 
 
+@point('ends of those who were never announced are told, together; the living stay')
+def _(stack):
+    d = Daemon(stack, '--vectors', '1', '--max-guests', '200', '--host-peers', '4',
+               '--connect-rate', '0')
+    h = d.process()
+    # So many that the rest waits in portald: h reads nothing meanwhile.
+    stay = [d.guest(vectors=1, greet=False) for _ in range(100)]
+    six = [d.guest(vectors=1, greet=False) for _ in range(6)]
+    d.wait_log('guest 109 joined')
+    lease = [d.process() for _ in range(2)]
+    ids = list(range(104, 110))
+    for k in (1, 0, 5, 3, 4):
+        six[k].close()
+        d.wait_log(f'guest {ids[k]} left')
+    tenures = [next(m.value for m in p.order if m.type == PEER and m.id == p.id) for p in lease]
+    check(0 < tenures[0] < tenures[1], tenures)
+    lid = lease[1].id
+    lease[1].close()
+    d.wait_log(f'process {lid} left')
+    last = d.process()
+    gone = []
+    h.s.settimeout(10)
+    while not h.knows(last.id):
+        m = h.next()
+        h.take(m)
+        if m.type == GONE:
+            gone.append((m.id, m.arg, m.value))
+    equal(sorted(gone), sorted([(ids[0], ids[1], 0), (ids[3], ids[5], 0),
+                                (lid, lid, tenures[1])]), 'ends')
+    check(h.knows(ids[2]) and all(h.knows(4 + n) for n in range(len(stay))), 'the living')
+
+
 @point('all leases taken: refused with a text that says what to do; then one is freed')
 def _(stack):
     d = Daemon(stack, '--host-peers', '2')
