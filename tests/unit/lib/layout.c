@@ -394,6 +394,45 @@ static void test_cut_off(void **state)
 	}
 }
 
+/* An area that begins within its part and ends beyond it. */
+static void test_beyond(void **state)
+{
+	static const unsigned int areas[] = { PORTAL_AREA_SESSIONS, PORTAL_AREA_USES, PORTAL_AREA_DATA };
+	struct portal_super copy;
+	size_t i;
+
+	for (i = 0; i < 3; i++) {
+		struct portal_area *a;
+
+		fix_format(&f);
+		a = &f.s->area[areas[i]];
+		if (areas[i] == PORTAL_AREA_SESSIONS)
+			a->offset = f.s->protected_size - 4096;
+		else if (areas[i] == PORTAL_AREA_USES)
+			a->count = 65536;	/* over the hints and the data */
+		else
+			a->count++;
+		a->length = (uint64_t)a->stride * a->count;
+		fix_seal(&f);
+		assert_int_equal(layout_parse(f.base, FIX_SIZE, &copy, NULL, NULL), -EUCLEAN);
+	}
+}
+
+/* Who decided on what is not there any more changes nothing. */
+static void test_two_formatters(void **state)
+{
+	struct portal_super s = { .incarnation = 9, .uuid = { 9 } };
+	char *before = malloc(FIX_SIZE);
+
+	memcpy(before, f.base, FIX_SIZE);
+	assert_int_equal(layout_plan(&s, FIX_SIZE, 0, 0, 0), 0);
+	assert_int_equal(layout_write(f.base, &s, 0), -EBUSY);
+	assert_memory_equal(before, f.base, FIX_SIZE);
+	assert_int_equal(layout_write(f.base, &s, PORTAL_MAGIC), 0);
+	assert_memory_not_equal(before, f.base, PORTAL_SUPER_SIZE);
+	free(before);
+}
+
 static void test_features(void **state)
 {
 	struct portal_super copy;
@@ -429,6 +468,8 @@ int main(void)
 		cmocka_unit_test_setup(test_tokens, populated),
 		cmocka_unit_test_setup(test_cut_off, fresh),
 		cmocka_unit_test_setup(test_features, fresh),
+		cmocka_unit_test(test_beyond),
+		cmocka_unit_test_setup(test_two_formatters, fresh),
 	};
 	int ret;
 
