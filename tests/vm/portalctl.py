@@ -118,6 +118,12 @@ def managed(t, g):
     t.equal(g.run('portalctl mode /dev/portal0; portalctl mode /dev/portal1; '
                   'cat /sys/class/portal/portal0/mode').split(), ['managed', 'raw', 'managed'],
             'the one that was formatted is managed, the other as it was')
+    see = 'portalctl exec --window=0:%s:ro /dev/portal0 portalctl %s'
+    t.equal(json.loads(g.run(see % ('4M', 'dump --json')))['name'], 'pair',
+            'a reading window of all of it shows its tables')
+    t.equal(g.call(see % ('64K', 'dump'))[0], 6, 'one of a part is just memory')
+    one_line(t, g, 'portalctl exec --window=0:1M /dev/portal0 true', 2, ['tables'],
+             'a writing window over its tables is refused')
     g.run('portalctl mode /dev/portal1 managed')
     d = json.loads(g.run('portalctl dump --json /dev/portal1'))
     t.equal(d['name'], 'pair', 'dump by the other')

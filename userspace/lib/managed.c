@@ -70,8 +70,8 @@ int vmp_fix_mode(struct vmp *p, int fd)
 	struct portal_super *s;
 	int err;
 
-	/* A window's first bytes are the applications', whatever they look like. */
-	if (p->info.caps & VMP_CAP_WINDOW)
+	/* A window's first bytes are the applications', unless the kernel protects them. */
+	if (p->info.caps & VMP_CAP_WINDOW && !p->protected_size)
 		return 0;
 	if (p->info.size < PORTAL_LAYOUT_MIN || !first_bytes(p, fd, first))
 		return 0;
@@ -94,7 +94,8 @@ int vmp_obey_mode(struct vmp *p, bool managed)
 {
 	struct portal_super *s = NULL;
 
-	if (!managed) {
+	/* A window of tables and not of all that they speak of is just memory. */
+	if (!managed || (p->info.caps & VMP_CAP_WINDOW && (!p->super || p->super_err))) {
 		set_mode(p, NULL, 0);
 		return 0;
 	}
