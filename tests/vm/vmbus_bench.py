@@ -39,6 +39,7 @@ def region(t, g, l1):
     text = g.run('head -c %d /dev/zero | portalctl send --json -q /dev/portal0 -' % STREAM, 200)
     t.equal(recv.wait(60), 0, 'a stream through the region')
     o = json.loads(text[text.index('{'):])
+    t.diag('region: %.1f MB/s, hashed on both sides' % (o['bytes'] / o['seconds'] / 1e6))
     t.diag('region: ' + ', '.join('%s %s' % (key, o[key]) for key in o
                                   if isinstance(o[key], (int, float))))
 

@@ -3,6 +3,7 @@
  * VMP_CH_PACKETS: channels over VMBus's packet rings, against a model of the host
  * (hostring.h) and against each other.
  */
+#include <linux/portal_vmbus.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -300,6 +301,10 @@ static void descriptors(void **state)
 	assert_int_equal(vmp_recv(ch, b, sizeof(b), 0), 16);
 	assert_memory_equal(b, "payloadPAYLOAD..", 16);
 
+	/* The driver's own id is nobody else's. */
+	q = (struct vmp_packet){ .type = 6, .id = PORTAL_VMBUS_CONTROL };
+	assert_int_equal(vmp_packet_send(ch, &q, b, 24, 0, 0), -EINVAL);
+	q.id++;
 	q.extra = 4;
 	assert_int_equal(vmp_packet_send(ch, &q, b, 24, 0, 0), -EINVAL);
 	q.extra = 32;
