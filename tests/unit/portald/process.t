@@ -86,6 +86,13 @@ def _(stack):
     for k in (1, 0, 5, 3, 4):
         six[k].close()
         d.wait_log(f'guest {ids[k]} left')
+    # One that was announced long ago, and right after it one that never was.
+    stay[0].close()
+    d.wait_log('guest 4 left')
+    short = d.guest(vectors=1, greet=False)
+    d.wait_log('guest 110 joined')
+    short.close()
+    d.wait_log('guest 110 left')
     tenures = [next(m.value for m in p.order if m.type == PEER and m.id == p.id) for p in lease]
     check(0 < tenures[0] < tenures[1], tenures)
     lid = lease[1].id
@@ -100,8 +107,9 @@ def _(stack):
         if m.type == GONE:
             gone.append((m.id, m.arg, m.value))
     equal(sorted(gone), sorted([(ids[0], ids[1], 0), (ids[3], ids[5], 0),
+                                (4, 4, 0), (110, 110, 0),
                                 (lid, lid, tenures[1])]), 'ends')
-    check(h.knows(ids[2]) and all(h.knows(4 + n) for n in range(len(stay))), 'the living')
+    check(h.knows(ids[2]) and all(h.knows(4 + n) for n in range(1, len(stay))), 'the living')
 
 
 @point('all leases taken: refused with a text that says what to do; then one is freed')
