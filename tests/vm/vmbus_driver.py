@@ -28,7 +28,6 @@ LIES = {
     'size-short@welcome': 'message size', 'size-long@live': 'message size',
     'cut@welcome': 'message type 0', 'cut@live': 'message type 0',
     'packet-type@welcome': 'a packet of type', 'packet-type@live': 'a packet of type',
-    'transaction@welcome': 'transaction id', 'transaction@live': 'transaction id',
     'reserved@live': 'reserved member', 'version': 'WELCOME with version 77',
     'channels-zero': 'WELCOME with channels 0',
     'channels-many': 'WELCOME with channels 65',

@@ -89,7 +89,9 @@ def check_odd(t, g):
 def main():
     with Tap() as t, lab.start_l1() as l1, \
             lab.guest(l1, channels=2, vcpus=2) as g:
-        t.ok(lab.load(g, '1M', ring='16K'), 'the module loads')
+        g.vsp('lie transaction')
+        t.ok(lab.load(g, '1M', ring='16K'), 'a host may choose its transaction '
+             'ids', g.dmesg()[-2000:])
         for n, lie in enumerate(RECEIVING + SENDING):
             say(lie)
             check(t, g, n % 2, lie, receive if lie in RECEIVING else send)

@@ -13,8 +13,9 @@
  * channel need. Signals have no sender: who is signalled looks at everything.
  *
  * Messages travel as in-band packets (VM_PKT_DATA_INBAND, no flags) on the primary
- * channel with transaction id PORTAL_VMBUS_CONTROL; the payload begins with a
- * struct portal_vmbus_header. No application's packet may have that transaction id.
+ * channel; the payload begins with a struct portal_vmbus_header. The guest's have the
+ * transaction id PORTAL_VMBUS_CONTROL, which no application's packet may have; a host's
+ * may have any, for not every host can choose it (Windows' KMCL).
  *
  *	guest				host
  *	opens the primary channel
@@ -90,7 +91,7 @@
 
 #define PORTAL_VMBUS_VERSION	1U
 
-/* The transaction id of every control message, and of nothing else. */
+/* The transaction id of each of the guest's control messages, and of nothing else. */
 #define PORTAL_VMBUS_CONTROL	0x4c4154524f504d56ULL	/* "VMPORTAL" */
 
 #define PORTAL_VMBUS_MAGIC	0x54524f50U		/* "PORT" */

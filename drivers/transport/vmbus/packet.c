@@ -134,7 +134,11 @@ static int vbp_packet_wait(struct vbp *vbp, u32 *avail)
 	}
 }
 
-/* Lengths of the packet in bytes, from our copy of its descriptor. */
+/*
+ * Lengths of the packet in bytes, from our copy of its descriptor. Its transaction id may
+ * be any: Windows' KMCL does not let a host choose it, and nothing but our messages
+ * travels on this channel now.
+ */
 static int vbp_packet_check(struct vbp *vbp, const struct vmpacket_descriptor *desc, u32 avail,
 			    u32 room)
 {
@@ -142,8 +146,6 @@ static int vbp_packet_check(struct vbp *vbp, const struct vmpacket_descriptor *d
 
 	if (desc->type != VM_PKT_DATA_INBAND)
 		return vbp_broken(vbp, "a packet of type", desc->type);
-	if (desc->trans_id != PORTAL_VMBUS_CONTROL)
-		return vbp_broken(vbp, "a packet with transaction id", (u32)desc->trans_id);
 	if (len + VBP_TRAILER > avail)
 		return vbp_broken(vbp, "a packet that is not all there, of bytes", len);
 	if (offset < sizeof(*desc) || offset > len)

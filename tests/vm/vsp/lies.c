@@ -5,7 +5,7 @@
  */
 #include "vsp.h"
 
-/* In messages; session.c tells them. */
+/* In messages; session.c tells them. "transaction" is none: a host may. */
 static const char *const handshake_lies[] = {
 	"magic", "type", "size-short", "size-long", "cut", "packet-type", "transaction",
 	"reserved", "twice", "silence", "refuse", "version", "channels-zero", "channels-many",
