@@ -138,8 +138,10 @@ static void use_map(int fd, const struct portal_info *info, bool write)
 			COUNT(forked);
 		}
 	}
+	/* A hole, that another thread's mapping must not fall into: we unmap all of it. */
 	if (n > 2 && dice(2))
-		munmap((char *)m + page, page);
+		mmap((void *)((char *)m + page), page, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	touch_some(m, page / 4, write);
 	munmap((void *)m, n * page);
 }
