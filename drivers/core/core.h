@@ -268,6 +268,8 @@ phys_addr_t portal_rings_phys(const struct portal *p, u64 offset);
 /* region.c */
 int portal_region_init(struct portal *p, const struct portal_desc *desc);
 void portal_region_reserve(struct portal *p);
+void *portal_region_look(const struct portal *p);
+void portal_region_unlook(const struct portal *p, void *at);
 void portal_region_unreserve(struct portal *p);
 const struct portal_piece *portal_piece_at(const struct portal *p, u64 offset);
 

@@ -95,16 +95,22 @@ static int portal_super_judge(const struct portal *p, const struct portal_super 
 static int portal_super_read(const struct portal *p, u64 *protected)
 {
 	struct portal_super *s;
+	void *at;
 	int ret;
 
 	BUILD_BUG_ON(sizeof(*s) != PORTAL_SUPER_SIZE);
 	/* A piece is whole pages, so the superblock is in the first. */
-	if (p->size < PORTAL_LAYOUT_MIN || !p->pieces[0].kva)
+	if (p->size < PORTAL_LAYOUT_MIN)
 		return -ENODATA;
 	s = kmalloc(sizeof(*s), GFP_KERNEL);
-	if (!s)
+	at = portal_region_look(p);
+	if (!s || !at) {
+		portal_region_unlook(p, at);
+		kfree(s);
 		return -ENOMEM;
-	portal_super_copy(s, p->pieces[0].kva);
+	}
+	portal_super_copy(s, at);
+	portal_region_unlook(p, at);
 	ret = portal_super_judge(p, s);
 	*protected = ret ? 0 : le64_to_cpu(s->protected_size);
 	if (ret == -EPROTONOSUPPORT)

@@ -148,6 +148,23 @@ void portal_region_reserve(struct portal *p)
 	}
 }
 
+/*
+ * The region's first page, for a look: in the core's own mapping, or, where there is no
+ * room for that, in one that portal_region_unlook() ends. NULL: there is no room at all.
+ */
+void *portal_region_look(const struct portal *p)
+{
+	if (p->pieces[0].kva)
+		return p->pieces[0].kva;
+	return portal_memremap(p->pieces[0].start, PAGE_SIZE);
+}
+
+void portal_region_unlook(const struct portal *p, void *at)
+{
+	if (at && at != p->pieces[0].kva)
+		memunmap(at);
+}
+
 /* Nobody can be inside portal_enter() or a fault any more. */
 void portal_region_unreserve(struct portal *p)
 {

@@ -179,13 +179,28 @@ static void portal_rings_close(struct portal *p, u32 vector)
 	portal_leave(p);
 }
 
+/*
+ * Without the lock, so that who has no rings does not wait for those who talk to the
+ * host: only @h itself could make it an owner, and these are its last moments.
+ */
+static bool portal_rings_owns(const struct portal_handle *h)
+{
+	const struct portal *p = h->portal;
+	u32 i;
+
+	for (i = 0; p->rings && i < p->nr_vectors; i++) {
+		if (READ_ONCE(p->rings[i].owner) == h)
+			return true;
+	}
+	return false;
+}
+
 void portal_rings_release(struct portal_handle *h)
 {
 	struct portal *p = h->portal;
 	u32 i;
 
-	/* A window has none, and need not wait for those who talk to the host. */
-	if (!p->rings || h->window)
+	if (!portal_rings_owns(h))
 		return;
 	mutex_lock(&p->rings_lock);
 	for (i = 0; i < p->nr_vectors; i++) {

@@ -9,6 +9,7 @@
 #include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/poison.h>
 #include <linux/rcupdate.h>
 
 #include "vmbus.h"
@@ -24,6 +25,20 @@ static void vbp_on_signal(void *context)
 	wake_up(&c->vbp->wait);
 }
 
+/*
+ * The primary one, and with it all subchannels. Also after an opening that failed, for
+ * the bus keeps callback and context of that; then it forgets them and does no more. The
+ * channel is then as we found it: the next driver may sleep in its callback.
+ */
+static void vbp_close_primary(struct vbp *vbp)
+{
+	struct vmbus_channel *channel = vbp_primary(vbp);
+
+	vmbus_close(channel);
+	set_channel_read_mode(channel, vbp->callback_mode);
+	channel->low_latency = vbp->low_latency;
+}
+
 /* Rings are new, zeroed and empty at each opening. */
 int vbp_open_channel(struct vbp *vbp, u32 index, struct vmbus_channel *channel)
 {
@@ -32,6 +47,10 @@ int vbp_open_channel(struct vbp *vbp, u32 index, struct vmbus_channel *channel)
 
 	c->vbp = vbp;
 	c->index = index;
+	if (!index) {
+		vbp->callback_mode = channel->callback_mode;
+		vbp->low_latency = channel->low_latency;
+	}
 	set_channel_read_mode(channel, HV_CALL_ISR);
 	/* A doorbell that waits for the monitor page's next look would be no doorbell. */
 	channel->low_latency = true;
@@ -40,6 +59,8 @@ int vbp_open_channel(struct vbp *vbp, u32 index, struct vmbus_channel *channel)
 	if (ret) {
 		dev_err(&vbp->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
 			index, vbp->ring_size, ret);
+		if (!index)
+			vbp_close_primary(vbp);
 		return ret;
 	}
 	c->rings.send = page_to_phys(channel->ringbuffer_page);
@@ -64,19 +85,28 @@ static void vbp_drop_subchannels(struct vbp *vbp)
 /*
  * Looks once for those that are new; 1: not all are there yet.
  *
- * Without the bus's lock, which nobody outside it can take: the list grows at its end,
- * as vmbus_disconnect_ring() relies on too. probe_done says that the bus has finished
- * with a newcomer. A host that rescinds one has it taken off the list and freed after a
- * grace period; our reference is then all that holds it, and opening it fails.
+ * Without the bus's lock, which nobody outside it can take. The list grows at its end.
+ * A host that rescinds one has it taken off, whereupon its next is LIST_POISON1, and
+ * freed after a grace period: so each next is looked at before it is followed, and a
+ * walk that meets one that is gone begins anew later. Our reference is then all that
+ * holds it, and opening it fails. probe_done says that the bus has finished with a
+ * newcomer.
  */
 static int vbp_find_subchannels(struct vbp *vbp)
 {
+	struct list_head *head = &vbp_primary(vbp)->sc_list, *at, *next;
 	struct vmbus_channel *sc;
 	u32 index = 0, n = 1;
 	int ret = 0;
 
 	rcu_read_lock();
-	list_for_each_entry(sc, &vbp_primary(vbp)->sc_list, sc_list) {
+	for (at = READ_ONCE(head->next); at != head; at = next) {
+		next = READ_ONCE(at->next);
+		if (next == LIST_POISON1) {
+			n = 0;
+			break;
+		}
+		sc = list_entry(at, struct vmbus_channel, sc_list);
 		if (!READ_ONCE(sc->probe_done) || READ_ONCE(sc->rescind))
 			continue;
 		index = sc->offermsg.offer.sub_channel_index;
@@ -133,7 +163,7 @@ void vbp_close_channels(struct vbp *vbp)
 
 	if (!vbp->channels[0].channel)
 		return;
-	vmbus_close(vbp_primary(vbp));
+	vbp_close_primary(vbp);
 	for (i = 0; i < ARRAY_SIZE(vbp->channels); i++)
 		WRITE_ONCE(vbp->channels[i].channel, NULL);
 	vbp_drop_subchannels(vbp);

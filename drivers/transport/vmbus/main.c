@@ -66,11 +66,11 @@ static int vbp_ring(void *priv, u32 peer, u32 vector)
 
 	if (peer >= vbp->given.max_peers || vector >= vbp->given.channels)
 		return -ENXIO;
+	vector = array_index_nospec(vector, PORTAL_VMBUS_MAX_VECTORS);
 	if (peer == vbp->given.peer_id) {
 		portal_event(vbp->portal, vector);
 		return 0;
 	}
-	vector = array_index_nospec(vector, PORTAL_VMBUS_MAX_VECTORS);
 	channel = READ_ONCE(vbp->channels[vector].channel);
 	if (!channel)
 		return -ENXIO;

@@ -87,6 +87,8 @@ struct vbp_welcome {
  * @memory: the region
  * @exposed: the host was told of the memory and has not said that it let go
  * @was_open: channels were open when the device was suspended
+ * @callback_mode: the primary channel's before we opened it
+ * @low_latency: likewise
  * @read_index: where the handshake's next packet begins in the ring from the host
  */
 struct vbp {
@@ -101,6 +103,8 @@ struct vbp {
 	struct vbp_memory memory;
 	bool exposed;
 	bool was_open;
+	enum hv_callback_mode callback_mode;
+	bool low_latency;
 	u32 read_index;
 };
 
