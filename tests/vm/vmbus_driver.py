@@ -135,7 +135,24 @@ def check_lies(t, g, device):
     t.ok(not bind(g, device) and 'refuses (error 1): a refusal that was ordered??, with bytes'
          in said(g, at), 'a refusal is told, and is text', said(g, at))
     g.vsp('truth')
-    bind(g, device)
+    check_no_channel(t, g, device)
+
+
+def check_no_channel(t, g, device):
+    """The host opens no channel: at a bind, and for the last words of a session."""
+    at = mark(g)
+    g.vsp('lie open')
+    t.ok(not bind(g, device) and 'cannot be opened' in said(g, at),
+         'a channel that the host does not open is told', said(g, at))
+    g.run('rmmod portal_vmbus')
+    g.run('modprobe portal_vmbus region_size=4M timeout=2')
+    t.equal(g.call('test -c /dev/portal0')[0], 0, 'and is opened after a reload')
+    at = mark(g)
+    g.vsp('lie open')
+    bind(g, device, 'unbind')
+    t.ok('has not confirmed that it let go' in said(g, at),
+         'without a channel there is no word that memory is free', said(g, at))
+    t.ok(bind(g, device), 'and the next session works', said(g, at))
 
 
 def check_quarantine(t, g, device):

@@ -10,7 +10,7 @@ static const char *const handshake_lies[] = {
 	"magic", "type", "size-short", "size-long", "cut", "packet-type", "transaction",
 	"reserved", "twice", "silence", "refuse", "version", "channels-zero", "channels-many",
 	"channels-missing", "features", "region-more", "region-odd", "region-zero",
-	"region-unasked", "peer-id", "peers-many", "live-early", "welcome-twice",
+	"region-unasked", "peer-id", "peers-many", "live-early", "welcome-twice", "open",
 };
 
 static const struct {

@@ -64,6 +64,8 @@ static int channel_open(VMBusChannel *vc)
 	int r;
 
 	c->relid = private_relid(vc);
+	if (lying(c->vsp, "open"))
+		return -EPERM;
 	r = rings_map(c, &c->rings, err);
 	if (r < 0) {
 		vsp_log(c->vsp, "channel %u: %s", c->index, err);
