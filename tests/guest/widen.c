@@ -182,10 +182,14 @@ static void protecting(void)
 		MADV_DODUMP, MADV_FREE, MADV_WIPEONFORK, MADV_KEEPONFORK, 20 /* COLD */, 21 /* PAGEOUT */,
 		22 /* POPULATE_READ */, 23 /* POPULATE_WRITE */, 24, 25 /* COLLAPSE */, 102, 103, 104
 	};
-	char *m = map_at(win_ro, length, PROT_READ, MAP_SHARED, 0);
+	/* With a hole behind it that is surely one. */
+	char *m = mmap(NULL, length + K64, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	size_t i, wrong = 0;
 	int prot;
 
+	if (m == MAP_FAILED || munmap(m + length, K64) ||
+	    mmap(m, length, PROT_READ, MAP_SHARED | MAP_FIXED, win_ro, 0) != m)
+		die("mmap");
 	for (prot = 0; prot < 8; prot++) {
 		int ret = mprotect(m, page, prot);
 

@@ -136,6 +136,12 @@ def main(t):
              if n.endswith(('.c', '.h', '.py', '.sh')) and
              read(n).count('\n') > MAX_LINES], [],
             'no source file is longer than %d lines' % MAX_LINES)
+    # Git keeps the mode that an edit may lose; what is built later is not there yet.
+    commands = {line.split()[2] for line in read('tests/suites').splitlines()
+                if line and not line.startswith('#')}
+    t.equal([n for n in sorted(commands & set(names))
+             if not os.access(os.path.join(TOP, n), os.X_OK)], [],
+            'every script that tests/suites names can be run')
     # Assembled, so that this file does not find itself.
     local = r'(?<![\w.$/}-])/(%s)/\w' % '|'.join(['wo' + 'rk', 'fa' + 'rm',
                                                  'ho' + 'me'])

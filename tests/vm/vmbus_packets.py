@@ -182,7 +182,7 @@ def balloon(lab):
     """QEMU's hv-balloon, through whatever opened the other."""
     g = lab.g
     guid = g.run('cd /sys/bus/vmbus/devices; for d in *; do '
-                 'grep -qi %s $d/class_id && echo $d; done' % BALLOON).strip()
+                 '! grep -qi %s $d/class_id || echo $d; done' % BALLOON).strip()
     if lab.uio:
         g.run('echo %s >/sys/bus/vmbus/drivers/uio_hv_generic/new_id; i=0; '
               'while [ ! -c /dev/uio1 ] && [ $i -lt 50 ]; do i=$((i+1)); '
