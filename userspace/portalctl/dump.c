@@ -9,33 +9,6 @@
 
 #include "tool.h"
 
-struct args {
-	const char *uri;
-	bool json;
-};
-
-static const struct argp_option options[] = {
-	{ "json", 'j', NULL, 0, "Print JSON", 0 },
-	{ 0 }
-};
-
-static error_t parse(int key, char *arg, struct argp_state *st)
-{
-	struct args *a = st->input;
-
-	switch (key) {
-	case 'j':
-		a->json = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (st->arg_num)
-			argp_error(st, "one URI at a time");
-		a->uri = arg;
-		return 0;
-	}
-	return ARGP_ERR_UNKNOWN;
-}
-
 /* ---- To JSON ------------------------------------------------------------------- */
 
 static void add_u64(struct json_object *o, const char *key, uint64_t v)
@@ -331,7 +304,7 @@ static void print_text(struct json_object *o)
 	print_rows(o, "objects", object_columns, COUNT(object_columns));
 }
 
-static int dump(struct vmp *p, const struct args *a)
+static int dump(struct vmp *p, const struct one_portal *a)
 {
 	struct json_object *o;
 	struct vmp_layout l;
@@ -358,11 +331,11 @@ static int dump(struct vmp *p, const struct args *a)
 static int run(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "[URI]", "All that the superblock, the tables and the directory of a "
+		one_portal_options, parse_one_portal, "[URI]", "All that the superblock, the tables and the directory of a "
 		"managed portal say. It is the machines' word; \"portalctl check\" tells whether it has "
 		"its form.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .uri = default_uri() };
+	struct one_portal a = { .uri = default_uri() };
 	struct vmp *p;
 	int code;
 

@@ -10,19 +10,9 @@
 
 #define MAX_PORTALS	4096
 
-struct args {
-	bool json;
-	const char *uri;	/* info only */
-};
-
-static const struct argp_option options[] = {
-	{ "json", 'j', NULL, 0, "Print JSON", 0 },
-	{ 0 }
-};
-
 static error_t parse_list(int key, char *arg, struct argp_state *st)
 {
-	struct args *a = st->input;
+	struct one_portal *a = st->input;
 
 	switch (key) {
 	case 'j':
@@ -30,23 +20,6 @@ static error_t parse_list(int key, char *arg, struct argp_state *st)
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_error(st, "list takes no arguments; \"portalctl info %s\"?", arg);
-		return 0;
-	}
-	return ARGP_ERR_UNKNOWN;
-}
-
-static error_t parse_info(int key, char *arg, struct argp_state *st)
-{
-	struct args *a = st->input;
-
-	switch (key) {
-	case 'j':
-		a->json = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (st->arg_num)
-			argp_error(st, "one URI at a time");
-		a->uri = arg;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -124,11 +97,11 @@ static struct json_object *list_rows(size_t *failed)
 static int run_list(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse_list, NULL, "The portals of this machine: transport, size, "
+		one_portal_options, parse_list, NULL, "The portals of this machine: transport, size, "
 		"vectors, doorbell id and identity of each /dev/portalN.\v" EXIT_CODES_DOC,
 		NULL, NULL, NULL
 	};
-	struct args a = { 0 };
+	struct one_portal a = { 0 };
 	struct json_object *rows;
 	size_t n, failed;
 
@@ -162,10 +135,10 @@ static const struct column info_columns[] = {
 static int run_info(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse_info, "[URI]", "What one portal is.\v" EXIT_CODES_DOC,
+		one_portal_options, parse_one_portal, "[URI]", "What one portal is.\v" EXIT_CODES_DOC,
 		NULL, NULL, NULL
 	};
-	struct args a = { .uri = default_uri() };
+	struct one_portal a = { .uri = default_uri() };
 	struct json_object *o;
 	struct vmp_info info;
 

@@ -136,6 +136,28 @@ void link_close(struct link *l)
 	memset(l, 0, sizeof(*l));
 }
 
+const struct argp_option one_portal_options[] = {
+	{ "json", 'j', NULL, 0, "Print JSON", 0 },
+	{ 0 }
+};
+
+error_t parse_one_portal(int key, char *arg, struct argp_state *st)
+{
+	struct one_portal *a = st->input;
+
+	switch (key) {
+	case 'j':
+		a->json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (st->arg_num)
+			argp_error(st, "one URI at a time");
+		a->uri = arg;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
 void parse_args(const struct argp *argp, int argc, char **argv, void *input)
 {
 	argp_err_exit_status = EX_MISUSE;

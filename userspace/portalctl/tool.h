@@ -119,6 +119,20 @@ int link_open(struct link *l, const struct place *pl);
 int link_wait(struct link *l, const struct place *pl, const char *who);
 void link_close(struct link *l);
 
+/**
+ * struct one_portal - the arguments of a command that looks at one portal: [--json] [URI]
+ * @uri: what to open
+ * @json: print JSON
+ */
+struct one_portal {
+	const char *uri;
+	bool json;
+};
+
+/* For struct argp; the input is a struct one_portal, or begins with one. */
+extern const struct argp_option one_portal_options[];
+error_t parse_one_portal(int key, char *arg, struct argp_state *st);
+
 /* Runs argp with portalctl's manners: exits 1 when the options are wrong. */
 void parse_args(const struct argp *argp, int argc, char **argv, void *input);
 
