@@ -23,6 +23,12 @@ void frame_make(struct frame *f, enum frame_kind kind, enum frame_type type, uin
 int frame_send(struct vmp_channel *ch, enum frame_kind kind, enum frame_type type,
 	       uint64_t a, const void *body, size_t len, int timeout_ms)
 {
+	return frame_send_two(ch, kind, type, a, 0, body, len, timeout_ms);
+}
+
+int frame_send_two(struct vmp_channel *ch, enum frame_kind kind, enum frame_type type,
+		   uint64_t a, uint64_t b, const void *body, size_t len, int timeout_ms)
+{
 	struct {
 		struct frame f;
 		char body[FRAME_TEXT];
@@ -31,6 +37,7 @@ int frame_send(struct vmp_channel *ch, enum frame_kind kind, enum frame_type typ
 	if (len > sizeof(m.body))
 		len = sizeof(m.body);
 	frame_make(&m.f, kind, type, a);
+	m.f.b = htole64(b);
 	if (len)
 		memcpy(m.body, body, len);
 	return vmp_send(ch, &m, sizeof(m.f) + len, 0, timeout_ms);

@@ -6,9 +6,9 @@
  * body behind it.
  *
  *	send			recv
- *	OFFER a=size, name
- *				ACCEPT
- *	DATA a=offset, bytes ...
+ *	OFFER a=size, b=FRAME_CAN_RESUME, name
+ *				ACCEPT a=bytes that it has, SHA-256 of them
+ *	DATA a=offset, bytes ...	(from there on if they are the same here, else from 0)
  *	IDLE (input is slow)
  *	END a=total, SHA-256
  *				DONE a=total
@@ -32,6 +32,7 @@
 #define FRAME_VERSION	1
 #define FRAME_TEXT	200		/* longest text of FAIL, name of OFFER */
 #define SIZE_UNKNOWN	UINT64_MAX	/* OFFER of a pipe */
+#define FRAME_CAN_RESUME	1	/* OFFER.b: it may be told to go on in the middle */
 
 enum frame_kind { KIND_STREAM = 1, KIND_PING, KIND_BENCH };
 
@@ -56,6 +57,10 @@ void frame_make(struct frame *f, enum frame_kind kind, enum frame_type type, uin
 /* Sends a header and at most FRAME_TEXT bytes of body: 0 or -errno. */
 int frame_send(struct vmp_channel *ch, enum frame_kind kind, enum frame_type type,
 	       uint64_t a, const void *body, size_t len, int timeout_ms);
+
+/* The same, with both numbers. */
+int frame_send_two(struct vmp_channel *ch, enum frame_kind kind, enum frame_type type,
+		   uint64_t a, uint64_t b, const void *body, size_t len, int timeout_ms);
 
 /**
  * frame_parse() - check a received message

@@ -3,7 +3,8 @@
  * portalctl recv: what portalctl send sends, into a file or to standard output.
  *
  * A file appears under its name only when it is whole and its digest is right;
- * until then, and after a failure, it is FILE.part.
+ * until then, and after a failure, it is FILE.part. With --resume that is where the next
+ * stream goes on, if the sender finds that it has the same bytes there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,11 +18,31 @@
 
 static char part[PATH_MAX];	/* name while incomplete; empty: written directly */
 
+static int open_part(struct stream *s)
+{
+	struct stat sb;
+	int err;
+
+	if (snprintf(part, sizeof(part), "%s.part", s->file) >= (int)sizeof(part))
+		return fail(EX_OPEN, "%s: %s", s->file, strerror(ENAMETOOLONG));
+	s->fd = open(part, (s->resume ? O_RDWR : O_WRONLY | O_TRUNC) | O_CREAT | O_CLOEXEC, 0666);
+	if (s->fd < 0)
+		return fail(EX_OPEN, "%s: %s", part, strerror(errno));
+	if (!s->resume)
+		return 0;
+	err = fstat(s->fd, &sb) ? -errno : stream_hash(s, s->fd, 0, sb.st_size);
+	if (!err && lseek(s->fd, s->done, SEEK_SET) < 0)
+		err = -errno;
+	return err ? fail(EX_OPEN, "%s: %s", part, strerror(-err)) : 0;
+}
+
 static int open_output(struct stream *s)
 {
 	struct stat sb;
 
 	s->fd = STDOUT_FILENO;
+	if (s->resume && (!s->file || !strcmp(s->file, "-")))
+		return fail(EX_MISUSE, "--resume goes on with FILE.part: give a FILE");
 	if (!s->file || !strcmp(s->file, "-")) {
 		if (isatty(STDOUT_FILENO))
 			return fail(EX_MISUSE, "not onto a terminal: give a FILE, or redirect "
@@ -33,17 +54,14 @@ static int open_output(struct stream *s)
 	}
 	/* Devices and pipes are written directly; there is nothing to rename. */
 	if (!stat(s->file, &sb) && !S_ISREG(sb.st_mode)) {
+		if (s->resume)
+			return fail(EX_MISUSE, "--resume: %s is no regular file", s->file);
 		s->fd = open(s->file, O_WRONLY | O_CLOEXEC);
 		if (s->fd < 0)
 			return fail(EX_OPEN, "%s: %s", s->file, strerror(errno));
 		return 0;
 	}
-	if (snprintf(part, sizeof(part), "%s.part", s->file) >= (int)sizeof(part))
-		return fail(EX_OPEN, "%s: %s", s->file, strerror(ENAMETOOLONG));
-	s->fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (s->fd < 0)
-		return fail(EX_OPEN, "%s: %s", part, strerror(errno));
-	return 0;
+	return open_part(s);
 }
 
 static void say_rest(const struct stream *s)
@@ -62,6 +80,8 @@ static int explain(struct stream *s, int err)
 		frame_fail(s->link.ch, KIND_STREAM, EX_PEER, "interrupted by its user");
 		return fail(EX_PEER, "interrupted after %llu bytes", done);
 	}
+	if (s->resume && (err == -EPIPE || err == -ECONNRESET))
+		return STREAM_LOST;
 	if (err == -ETIMEDOUT)
 		return fail(EX_PEER, "the other end sent nothing for %d s, %llu bytes arrived. Is it "
 			    "still running?", s->place.timeout_ms / 1000, done);
@@ -116,19 +136,38 @@ static int write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
+/* The sender does not have what we have: all of it comes anew. */
+static int start_over(struct stream *s)
+{
+	sha256_init(&s->hash);
+	s->done = s->had = 0;
+	return ftruncate(s->fd, 0) || lseek(s->fd, 0, SEEK_SET) < 0 ? -errno : 0;
+}
+
+static int cannot_write(struct stream *s, int err)
+{
+	frame_fail(s->link.ch, KIND_STREAM, EX_LOCAL, "it could not write its output");
+	return fail(EX_LOCAL, "%s: %s", *part ? part : "output", strerror(-err));
+}
+
 static int take_data(struct stream *s, const struct frame *f, size_t len)
 {
 	const char *body = s->buf + sizeof(*f);
 	int err;
 
+	if (!f->a && s->had && s->done == s->had) {
+		err = start_over(s);
+		if (err)
+			return cannot_write(s, err);
+	}
 	if (f->a != s->done || len > s->size - s->done)
 		return refuse(s, EX_PROTO, "the stream is corrupt: a chunk is out of order");
+	s->skipped += s->had;
+	s->had = 0;
 	sha256_update(&s->hash, len, (const uint8_t *)body);
 	err = write_all(s->fd, body, len);
-	if (err) {
-		frame_fail(s->link.ch, KIND_STREAM, EX_LOCAL, "it could not write its output");
-		return fail(EX_LOCAL, "%s: %s", *part ? part : "output", strerror(-err));
-	}
+	if (err)
+		return cannot_write(s, err);
 	s->done += len;
 	progress(s, "receiving");
 	return 0;
@@ -138,6 +177,14 @@ static int finish(struct stream *s, const struct frame *f, size_t len)
 {
 	int err;
 
+	/* An empty stream, where ours was not. */
+	if (!f->a && s->had && s->done == s->had) {
+		err = start_over(s);
+		if (err)
+			return cannot_write(s, err);
+	}
+	s->skipped += s->had;
+	s->had = 0;
 	sha256_digest(&s->hash, sizeof(s->digest), s->digest);
 	if (f->a != s->done || (s->size != SIZE_UNKNOWN && s->size != s->done))
 		return refuse(s, EX_PROTO, "the stream is corrupt: bytes are missing");
@@ -158,11 +205,32 @@ static int finish(struct stream *s, const struct frame *f, size_t len)
 	return EX_DONE;
 }
 
-static int run_transfer(struct stream *s, size_t cap)
+/* Says what is here already, to a sender that can make use of it. */
+static int accept_offer(struct stream *s, const struct frame *f)
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct sha256_ctx so_far;
+	int err;
+
+	s->had = 0;
+	if (s->done && !(f->b & FRAME_CAN_RESUME)) {
+		err = start_over(s);
+		if (err)
+			return cannot_write(s, err);
+	}
+	s->had = s->done;
+	so_far = s->hash;
+	sha256_digest(&so_far, sizeof(digest), digest);
+	err = frame_send(s->link.ch, KIND_STREAM, FRAME_ACCEPT, s->done, digest,
+			 s->done ? sizeof(digest) : 0, s->place.timeout_ms);
+	return err ? explain(s, err) : 0;
+}
+
+static int run_transfer(struct stream *s)
 {
 	struct frame f;
-	size_t len;
-	int code, err;
+	size_t cap = s->cap, len;
+	int code;
 
 	code = next(s, cap, &f, &len);
 	if (code)
@@ -172,10 +240,11 @@ static int run_transfer(struct stream *s, size_t cap)
 			      "\"portalctl send\"?");
 	s->size = f.a;
 	clean_text(s->name, sizeof(s->name), s->buf + sizeof(f), len);
-	err = frame_send(s->link.ch, KIND_STREAM, FRAME_ACCEPT, 0, NULL, 0, s->place.timeout_ms);
-	if (err)
-		return explain(s, err);
-	s->start_ns = now_ns();
+	code = accept_offer(s, &f);
+	if (code)
+		return code;
+	if (!s->start_ns)
+		s->start_ns = now_ns();
 	for (;;) {
 		code = next(s, cap, &f, &len);
 		if (code)
@@ -204,7 +273,6 @@ static int run_recv(int argc, char **argv)
 		"until then it is FILE.part.\v" EXIT_CODES_DOC, children, NULL, NULL
 	};
 	static struct stream s;
-	size_t cap;
 	int code;
 
 	stream_init(&s, 1);
@@ -213,18 +281,16 @@ static int run_recv(int argc, char **argv)
 	code = link_open(&s.link, &s.place);
 	if (code)
 		return code;
-	cap = vmp_channel_max(s.link.ch);
-	if (cap > CHUNK_MAX + sizeof(struct frame))
-		cap = CHUNK_MAX + sizeof(struct frame);
-	s.buf = malloc(cap);
+	s.cap = vmp_channel_max(s.link.ch);
+	if (s.cap > CHUNK_MAX + sizeof(struct frame))
+		s.cap = CHUNK_MAX + sizeof(struct frame);
+	s.buf = malloc(s.cap);
 	if (!s.buf)
 		code = fail(EX_LOCAL, "out of memory");
 	if (!code)
 		code = open_output(&s);
 	if (!code)
-		code = link_wait(&s.link, &s.place, "send");
-	if (!code)
-		code = run_transfer(&s, cap);
+		code = stream_run(&s, "send", run_transfer);
 	if (code)
 		say_rest(&s);
 	link_close(&s.link);

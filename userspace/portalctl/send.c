@@ -39,7 +39,11 @@ static int open_input(struct stream *s)
 	if (S_ISREG(sb.st_mode)) {
 		off_t at = lseek(s->fd, 0, SEEK_CUR);
 
-		s->size = at > 0 && at <= sb.st_size ? sb.st_size - at : sb.st_size;
+		s->begin = at > 0 && at <= sb.st_size ? at : 0;
+		s->size = sb.st_size - s->begin;
+	} else if (s->resume) {
+		return fail(EX_MISUSE, "--resume: %s cannot be read again from its middle; give a "
+			    "regular FILE", s->name);
 	}
 	return 0;
 }
@@ -61,6 +65,8 @@ static int explain(struct stream *s, int err)
 		if (code)
 			return code;
 	}
+	if (s->resume && (err == -EPIPE || err == -ECONNRESET))
+		return STREAM_LOST;
 	if (err == -ETIMEDOUT)
 		return fail(EX_PEER, "the other end took nothing for %d s; %llu bytes were sent. Is "
 			    "it still running?", s->place.timeout_ms / 1000,
@@ -161,19 +167,55 @@ static int send_data(struct stream *s)
 	return 0;
 }
 
+/*
+ * The receiver has so many bytes: if they are our first, as their digest says, the stream
+ * goes on behind them, else from its beginning. Its digest is in s->buf behind the frame.
+ */
+static int go_on(struct stream *s, const struct frame *f)
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct sha256_ctx whole;
+	int err = 0;
+
+	s->done = 0;
+	if (s->size != SIZE_UNKNOWN && f->a <= s->size)
+		err = stream_hash(s, s->fd, s->begin, f->a);
+	if (err == -EINTR)
+		return explain(s, err);
+	if (!err && s->done) {
+		whole = s->hash;
+		sha256_digest(&whole, sizeof(digest), digest);
+	}
+	if (err || !s->done || memcmp(digest, s->buf + sizeof(*f), sizeof(digest))) {
+		sha256_init(&s->hash);
+		s->done = 0;
+	}
+	s->skipped += s->done;
+	if (s->size != SIZE_UNKNOWN && lseek(s->fd, s->begin + s->done, SEEK_SET) < 0) {
+		frame_fail(s->link.ch, KIND_STREAM, EX_LOCAL, "it could not read its input");
+		return fail(EX_LOCAL, "%s: %s", s->name, strerror(errno));
+	}
+	return 0;
+}
+
 static int run_transfer(struct stream *s)
 {
+	bool regular = s->size != SIZE_UNKNOWN;
 	struct frame f;
 	int err, code;
 
-	err = frame_send(s->link.ch, KIND_STREAM, FRAME_OFFER, s->size, s->name, strlen(s->name),
-			 s->place.timeout_ms);
+	err = frame_send_two(s->link.ch, KIND_STREAM, FRAME_OFFER, s->size,
+			     regular ? FRAME_CAN_RESUME : 0, s->name, strlen(s->name),
+			     s->place.timeout_ms);
 	if (err)
 		return explain(s, err);
 	code = expect(s, FRAME_ACCEPT, &f);
+	if (!code && regular)
+		code = go_on(s, &f);
 	if (code)
 		return code;
-	s->start_ns = now_ns();
+	if (!s->start_ns)
+		s->start_ns = now_ns();
 	code = send_data(s);
 	if (code)
 		return code;
@@ -215,13 +257,11 @@ static int run_send(int argc, char **argv)
 	code = link_open(&s.link, &s.place);
 	if (code)
 		return code;
-	s.buf = malloc(sizeof(struct frame) + FRAME_TEXT + stream_chunk(&s));
+	s.buf = calloc(1, sizeof(struct frame) + FRAME_TEXT + stream_chunk(&s));
 	if (!s.buf)
 		code = fail(EX_LOCAL, "out of memory");
 	if (!code)
-		code = link_wait(&s.link, &s.place, "recv");
-	if (!code)
-		code = run_transfer(&s);
+		code = stream_run(&s, "recv", run_transfer);
 	link_close(&s.link);
 	free(s.buf);
 	die_of_signal();

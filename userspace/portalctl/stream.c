@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What portalctl send and recv have in common: options, progress, result. */
+/* What portalctl send and recv have in common: options, progress, going on, result. */
+#include <errno.h>
 #include <json-c/json.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,13 +10,15 @@
 #define SHOW_EVERY_NS	200000000ULL	/* on a terminal */
 #define LOG_EVERY_NS	1000000000ULL	/* with --progress and no terminal: a line each */
 
-enum { OPT_CHUNK = 0x200, OPT_SHA, OPT_PROGRESS };
+enum { OPT_CHUNK = 0x200, OPT_SHA, OPT_PROGRESS, OPT_RESUME };
 
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print the result as JSON", 0 },
 	{ "sha256", OPT_SHA, NULL, 0, "Print the digest as sha256sum(1) does", 0 },
 	{ "progress", OPT_PROGRESS, NULL, 0, "Show progress on standard error, terminal or not", 0 },
 	{ "quiet", 'q', NULL, 0, "Show no progress", 0 },
+	{ "resume", OPT_RESUME, NULL, 0, "If the other end goes away, wait until it comes again, and "
+	  "go on where it stopped; recv: also from FILE.part", 0 },
 	{ "chunk", OPT_CHUNK, "BYTES", 0, "Bytes in one message (default 256K, or a quarter of "
 	  "the longest that fits)", 0 },
 	{ 0 }
@@ -31,6 +34,9 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 		return 0;
 	case OPT_SHA:
 		s->sha256 = true;
+		return 0;
+	case OPT_RESUME:
+		s->resume = true;
 		return 0;
 	case 'q':
 	case OPT_PROGRESS:
@@ -93,6 +99,54 @@ error_t stream_parse(int key, char *arg, struct argp_state *st)
 		return stream_arg(s, arg, st);
 	}
 	return ARGP_ERR_UNKNOWN;
+}
+
+int stream_hash(struct stream *s, int fd, off_t from, uint64_t len)
+{
+	uint64_t at = 0;
+	uint8_t buf[65536];
+	ssize_t n;
+
+	sha256_init(&s->hash);
+	for (; at < len; at += n) {
+		n = pread(fd, buf, len - at < sizeof(buf) ? len - at : sizeof(buf), from + at);
+		if (n < 0 && errno == EINTR && !interrupted()) {
+			n = 0;
+			continue;
+		}
+		if (n <= 0)
+			return n ? -errno : -ENODATA;
+		if (interrupted())
+			return -EINTR;
+		sha256_update(&s->hash, n, buf);
+	}
+	s->done = len;
+	return 0;
+}
+
+/* Like vmp_channel_close() and a new start: what the old pair knew is gone. */
+static int again(struct stream *s)
+{
+	fprintf(stderr, "portalctl: the other end went away after %llu bytes; waiting for it to come "
+		"again\n", (unsigned long long)s->done);
+	s->resumed++;
+	link_close(&s->link);
+	return link_open(&s->link, &s->place);
+}
+
+int stream_run(struct stream *s, const char *who, int (*transfer)(struct stream *s))
+{
+	int code;
+
+	while (!(code = link_wait(&s->link, &s->place, who))) {
+		code = transfer(s);
+		if (code != STREAM_LOST)
+			return code;
+		code = again(s);
+		if (code)
+			return code;
+	}
+	return code;
 }
 
 uint32_t stream_chunk(const struct stream *s)
@@ -170,6 +224,8 @@ void report(struct stream *s, const char *verb, const char *past)
 		json_object_object_add(o, "bytes", json_object_new_uint64(s->done));
 		json_object_object_add(o, "seconds", json_object_new_double(sec));
 		json_object_object_add(o, "sha256", json_object_new_string(digest));
+		json_object_object_add(o, "resumed", json_object_new_int64(s->resumed));
+		json_object_object_add(o, "skipped", json_object_new_uint64(s->skipped));
 		add_stats(o, s->link.ch);
 		print_json(o);
 		json_object_put(o);
