@@ -65,8 +65,8 @@ static void shared(void)
 	M(portal_chan_side, hello); M(portal_chan_side, capacity);
 	M(portal_chan_side, incarnation); M(portal_chan_side, ack); M(portal_chan_side, ready);
 	M(portal_chan_side, live); M(portal_chan_side, closed); M(portal_chan_side, address);
-	M(portal_chan_side, tenure);
-	M(portal_chan_side, consumed); M(portal_chan_side, rx_armed); M(portal_chan_side, ask);
+	M(portal_chan_side, tenure); M(portal_chan_side, token);
+	M(portal_chan_side, consumed); M(portal_chan_side, shown); M(portal_chan_side, rx_armed); M(portal_chan_side, ask);
 	M(portal_chan_side, tx_armed); M(portal_chan_side, rx_rung); M(portal_chan_side, tx_rung);
 	V(PORTAL_CHAN_MAGIC); V(PORTAL_CHAN_VERSION); V(PORTAL_CHAN_DOORBELL);
 	V(PORTAL_CHAN_ALIGN); V(PORTAL_CHAN_MIN);
@@ -127,6 +127,12 @@ static void directory(void)
 	M(portal_object, reserved);
 	S(portal_use);
 	M(portal_use, object); M(portal_use, token); M(portal_use, flags);
+	S(portal_hub);
+	M(portal_hub, consumer); M(portal_hub, address); M(portal_hub, count);
+	S(portal_hub_lane);
+	M(portal_hub_lane, owner); M(portal_hub_lane, left);
+	V(PORTAL_HUB_FORMAT); V(PORTAL_HUB_RESET); V(PORTAL_HUB_LANES);
+	V(PORTAL_HUB_CAPACITY_MIN); V(PORTAL_HUB_CAPACITY_MAX);
 	V(PORTAL_REDO_STORES); V(PORTAL_LOCK_BROKEN); V(PORTAL_OBJECT_EPHEMERAL);
 	V(PORTAL_OBJECT_NONE); V(PORTAL_OBJECT_NAMED); V(PORTAL_OBJECT_UNLINKED);
 	V(PORTAL_OBJECT_FREE); V(PORTAL_KIND_RAW); V(PORTAL_KIND_CHANNEL);

@@ -89,10 +89,12 @@ struct portal_chan_side {
 	__aligned_u64 closed;		/* incarnation that has closed */
 	__aligned_u64 address;		/* PORTAL_CHAN_* */
 	__aligned_u64 tenure;		/* of the peer id in address, by its server; 0: none */
-	__u8 reserved0[56];
-	/* 128: by the receiving thread, every 1/8 of the capacity */
+	__aligned_u64 token;		/* in channels by name: the session; else 0 */
+	__u8 reserved0[48];
+	/* 128: by the receiving thread, every 1/8 of the capacity; by a hub, always */
 	__aligned_u64 consumed;		/* position in the other side's lane */
-	__u8 reserved1[120];
+	__aligned_u64 shown;		/* a hub has shown what is before this; else 0 */
+	__u8 reserved1[112];
 	/* 256: by the receiving thread, when it sleeps */
 	__aligned_u64 rx_armed;		/* sleeps for messages */
 	__u8 reserved2[120];
@@ -365,5 +367,63 @@ struct portal_use {
 	__le32 flags;		/* 0 in version 1 */
 	__u8 reserved[12];
 };
+
+/*
+ * Channels by name
+ *
+ * An object of PORTAL_KIND_CHANNEL: many producers, one consumer (the hub). format is 1,
+ * param[0] the number of lanes, param[1] the capacity of each one's two rings: a power of
+ * two from 4096 to 2^31. All zeroes, as the object is made, are a hub with nobody in it.
+ *
+ *	0	struct portal_hub
+ *	256	struct portal_hub_lane for each lane
+ *	L	channel areas, each 4096 + 2 * capacity bytes: a producer is side 1,
+ *		the consumer side 0. L: the next multiple of 4096
+ *
+ * Consumer. consumer goes from 0, or from the token of a session that is dead, to the
+ * consumer's by compare-and-swap; it stores 0 when it leaves. Nobody else writes a side 0.
+ *
+ * A lane's life, by its owner word:
+ *
+ *  take	0 -> the producer's token, by compare-and-swap. Then it opens side 1.
+ *  open	The consumer sees it and opens side 0; from here on it is any channel. Each
+ *		side's token says which session it is: proven death is -ECONNRESET.
+ *  leave	The producer has closed side 1, and stores nothing there any more:
+ *		left = its token (release).
+ *  reset	The consumer has seen left (acquire), or that the owner is dead (acquire),
+ *		and *then* found a header of 0: incarnation = 0, live = 0 of side 0, then
+ *		owner -> PORTAL_HUB_RESET, left = 0, owner = 0 (release), in this order.
+ *
+ * So a lane has one producer session and one consumer session at a time, and goes to
+ * another only when both have let go of it, or are dead. Suspicion changes nothing.
+ *
+ * Hand-over. Of a lane whose side 0 has live != 0, a predecessor has read; records up to
+ * consumed are done, the rest is the successor's to read, under the nonce that live
+ * is. Those below shown may have been seen before. It stores incarnation = 0, so that the
+ * producer learns that the pair is over; reads on until that one has left or is dead; and
+ * resets the lane. A lane whose live is 0 has nothing in it: it is opened as if new.
+ * Owners that never were, or PORTAL_HUB_RESET: reset it, nothing is read.
+ */
+struct portal_hub {
+	/* 0: many writers */
+	__aligned_u64 consumer;		/* token; 0: nobody */
+	__u8 reserved0[120];
+	/* 128: the consumer alone */
+	__aligned_u64 address;		/* PORTAL_CHAN_*: to ring when a lane was taken */
+	__aligned_u64 count;		/* of consumers so far */
+	__u8 reserved1[112];
+};
+
+struct portal_hub_lane {
+	__aligned_u64 owner;		/* token; 0: free; PORTAL_HUB_RESET */
+	__aligned_u64 left;		/* owner: stores nothing there any more */
+	__u8 reserved[112];
+};
+
+#define PORTAL_HUB_FORMAT	1U
+#define PORTAL_HUB_RESET	1ULL		/* no token: sequences begin with 1 */
+#define PORTAL_HUB_LANES	1024U		/* at most */
+#define PORTAL_HUB_CAPACITY_MIN	4096U
+#define PORTAL_HUB_CAPACITY_MAX	0x80000000U
 
 #endif /* _UAPI_LINUX_PORTAL_LAYOUT_H */

@@ -138,6 +138,29 @@ static inline uint32_t claim_address(uint64_t claim)
 	return (uint32_t)(claim >> 32) - 1;
 }
 
+/* Where the channel areas of a channel by name with so many lanes begin. */
+static inline uint64_t layout_hub_areas(uint64_t lanes)
+{
+	uint64_t rows = sizeof(struct portal_hub) + lanes * sizeof(struct portal_hub_lane);
+
+	return (rows + PORTAL_CHAN_ALIGN - 1) / PORTAL_CHAN_ALIGN * PORTAL_CHAN_ALIGN;
+}
+
+/* Bytes of one of them. */
+static inline uint64_t layout_hub_area(uint64_t capacity)
+{
+	return 2 * PORTAL_CHAN_SIDE_SIZE + 2 * capacity;
+}
+
+/* Bytes of a channel by name; 0: there are none with such parameters. */
+static inline uint64_t layout_hub_size(uint64_t lanes, uint64_t capacity)
+{
+	if (!lanes || lanes > PORTAL_HUB_LANES || capacity < PORTAL_HUB_CAPACITY_MIN ||
+	    capacity > PORTAL_HUB_CAPACITY_MAX || capacity & (capacity - 1))
+		return 0;
+	return layout_hub_areas(lanes) + lanes * layout_hub_area(capacity);
+}
+
 uint32_t layout_crc32c(uint32_t crc, const void *data, size_t len);
 uint32_t layout_super_checksum(const struct portal_super *s);
 uint32_t layout_redo_checksum(const struct portal_redo *r);

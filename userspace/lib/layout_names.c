@@ -117,6 +117,14 @@ static bool object_place(const struct portal_super *s, const struct portal_objec
 	       o->length <= d->length - (o->offset - d->offset);
 }
 
+/* The numbers of a channel by name fit each other and the object. */
+static bool object_hub(const struct portal_object *o)
+{
+	uint64_t size = layout_hub_size(o->param[0], o->param[1]);
+
+	return size && size <= o->size;
+}
+
 static void judge_object(struct check *c, const struct portal_object *o)
 {
 	bool known = o->kind == PORTAL_KIND_RAW || o->kind == PORTAL_KIND_CHANNEL;
@@ -133,6 +141,10 @@ static void judge_object(struct check *c, const struct portal_object *o)
 	if (o->kind == PORTAL_KIND_RAW) {
 		check_zero(c, DAMAGE_OBJECT_PARAM, o, AT(format), AT(offset));
 		check_zero(c, DAMAGE_OBJECT_PARAM, o, AT(param), AT(name));
+	} else if (o->kind == PORTAL_KIND_CHANNEL && o->format == PORTAL_HUB_FORMAT) {
+		if (!object_hub(o))
+			check_found(c, DAMAGE_OBJECT_PARAM, AT(param), o->param[0]);
+		check_zero(c, DAMAGE_OBJECT_PARAM, o, AT(param) + 16, AT(name));
 	}
 	if (!object_name(o))
 		check_found(c, DAMAGE_OBJECT_NAME, AT(name), 0);

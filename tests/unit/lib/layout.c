@@ -274,6 +274,49 @@ static void test_damages(void **state)
 	}
 }
 
+/* A channel by name has two parameters, which fit each other and the object. */
+static void test_hubs(void **state)
+{
+	static const struct {
+		uint64_t lanes, capacity, size, third;
+		bool good;
+	} cases[] = {
+		{ 3, 4096, 40960, 0, true },
+		{ 3, 4096, 40959, 0, false },
+		{ 3, 8192, 65536, 0, true },
+		{ 4, 8192, 65536, 0, false },
+		{ 0, 4096, 65536, 0, false },
+		{ 1025, 4096, 65536, 0, false },
+		{ 1ULL << 63, 4096, 65536, 0, false },
+		{ 1, 2048, 65536, 0, false },
+		{ 1, 12288, 65536, 0, false },
+		{ 1, 1ULL << 32, 65536, 0, false },
+		{ 3, 4096, 40960, 1, false },
+	};
+	struct portal_object *o = &f.object[3];
+	struct seen s;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fix_format(&f);
+		fix_populate(&f);
+		o->kind = PORTAL_KIND_CHANNEL;
+		o->format = PORTAL_HUB_FORMAT;
+		o->size = cases[i].size;
+		o->param[0] = cases[i].lanes;
+		o->param[1] = cases[i].capacity;
+		o->param[2] = cases[i].third;
+		s = look(0, &ret);
+		if (ret != !cases[i].good || (ret && !s.count[DAMAGE_OBJECT_PARAM]))
+			fail_msg("case %u: %d damages", i, ret);
+		/* Another version's are its own. */
+		o->format++;
+		s = look(0, &ret);
+		assert_int_equal(ret, 0);
+	}
+}
+
 static void test_names(void **state)
 {
 	unsigned int a, b;
@@ -460,6 +503,7 @@ int main(void)
 		cmocka_unit_test(test_plans),
 		cmocka_unit_test(test_smallest),
 		cmocka_unit_test(test_clean),
+		cmocka_unit_test(test_hubs),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_damages),
 		cmocka_unit_test_setup(test_busy, populated),
