@@ -283,6 +283,7 @@ struct portal_session {
 
 /* portal_lock.flags */
 #define PORTAL_LOCK_BROKEN	0x1U	/* unlocked without repair: -ENOTRECOVERABLE for ever */
+#define PORTAL_LOCK_REPAIR	0x2U	/* taken from a dead owner, and not repaired yet */
 
 /*
  * A robust lock, anywhere in the writable part. owner goes from 0 to a token, and from
@@ -332,6 +333,7 @@ struct portal_directory {
 
 /* The low 16 bits of portal_object.life. */
 #define PORTAL_OBJECT_NONE	0	/* never used; the sequence is 0 too */
+#define PORTAL_OBJECT_MAKING	1	/* has its name and place, and is zeroed by its creator */
 #define PORTAL_OBJECT_NAMED	2
 #define PORTAL_OBJECT_UNLINKED	3	/* lives until its last user is out or dead */
 #define PORTAL_OBJECT_FREE	4

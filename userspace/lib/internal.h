@@ -53,6 +53,15 @@ struct vmp_rings {
  * @set_mode: have the kernel take the portal for managed, or for raw; nothing of it may be
  *	in use. NULL: nobody but us has a mode. -EPERM, -EBUSY: it stays as it is
  * @close: free what the backend holds; the region is unmapped before
+ * @session: make this process's session, which others ring by @vector (all ones: not at
+ *	all), and say its token. One thread at a time, until it succeeds; no lock held; may
+ *	wait for a server. It ends with the process, or by @close, when no store through
+ *	this portal is possible any more. NULL: nobody would tell others of its end
+ * @watch: add to the epoll set @set what becomes ready when a row of the tables changed,
+ *	with EPOLLET. Any thread, several sets. NULL: nobody tells
+ * @watched: such a set woke: take notice, so that the next change wakes again; does not
+ *	block; any thread. NULL: nothing to do
+ * @fence: declare the machine in @slot dead, if its claim is still @claim. NULL: nobody can
  * @own_process: what is mapped is this process's alone: a child does not inherit it, lest
  *	it stores to, or rings, as one who is thought dead
  */
@@ -67,6 +76,10 @@ struct vmp_ops {
 	int (*packets)(struct vmp *p, uint32_t vector, struct vmp_rings *r);
 	int (*set_mode)(struct vmp *p, bool managed);
 	void (*close)(struct vmp *p);
+	int (*session)(struct vmp *p, uint32_t vector, uint64_t *token);
+	int (*watch)(struct vmp *p, int set);
+	void (*watched)(struct vmp *p);
+	int (*fence)(struct vmp *p, uint32_t slot, uint64_t claim);
 	bool keeps_eventfds;
 	bool own_process;
 	unsigned int ring_calls;
@@ -89,6 +102,12 @@ struct vmp_ops {
  * @notice: an eventfd of our own, in every channel's sets: something that a sleeper in
  *	another thread must look at has happened; never read. -1: none could be had
  * @efd: eventfds given out so far, -1 otherwise; written under @lock
+ * @joining: held while a session is made
+ * @token: of this process's session, 0: none yet; written once, under @joining
+ * @bell: the eventfd that others ring the session by, or -1; before @token
+ * @watch: the set of vmp_watch_fd(), or -1; under @lock
+ * @watch_clock: a timer in it, or -1; under @lock
+ * @watch_place: our place among the directory's watchers, or -1; under @lock
  * @packet_vectors: a bit for each vector whose packet rings a channel has; under @lock
  */
 struct vmp {
@@ -109,6 +128,12 @@ struct vmp {
 	pthread_mutex_t lock;
 	int efd[VMP_MAX_VECTORS];
 	uint64_t packet_vectors;
+	pthread_mutex_t joining;
+	uint64_t token;
+	int bell;
+	int watch;
+	int watch_clock;
+	int watch_place;
 };
 
 /* Take down the text for vmp_errmsg() and return @err, which is negative. */
@@ -169,6 +194,9 @@ void vmp_notice(struct vmp *p);
 
 /* Look again at peer id and generation. 0 or -ENODEV. */
 int vmp_refresh(struct vmp *p);
+
+/* Take back what the session has put into the region; it is mapped still. */
+void vmp_session_leave(struct vmp *p);
 
 /* The backends' ways in; the rest of the URI behind the scheme. */
 int vmp_open_dev(struct vmp **out, const char *path, unsigned int flags);

@@ -3,7 +3,7 @@
 # libvmportal, shared and static, and the examples.
 
 lib_src := attach channel dev efd errmsg handshake layout layout_check layout_names managed \
-	   message packet pair portal shm unix wait window
+	   message packet pair portal session shm step unix wait window
 lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
 lib_so  := libvmportal.so.$(SOVERSION)
 
@@ -56,6 +56,7 @@ install-lib: $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@VERSION@|$(VERSION)|' \
 		$(top)/userspace/lib/vmportal.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/vmportal.pc
 	$(Q)install -m 644 $(top)/userspace/include/vmportal.h \
+		$(top)/userspace/include/vmportal_managed.h \
 		$(top)/userspace/include/vmportal_ring.h \
 		$(top)/userspace/include/vmportal_packet.h $(DESTDIR)$(PREFIX)/include/
 	$(Q)install -m 644 $(top)/uapi/linux/portal.h $(top)/uapi/linux/portal_layout.h \

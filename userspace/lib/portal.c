@@ -27,7 +27,9 @@ struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
 	strncpy(p->info.transport, ops->transport, sizeof(p->info.transport) - 1);
 	for (i = 0; i < VMP_MAX_VECTORS; i++)
 		p->efd[i] = -1;
+	p->bell = p->watch = p->watch_clock = p->watch_place = -1;
 	pthread_mutex_init(&p->lock, NULL);
+	pthread_mutex_init(&p->joining, NULL);
 	return p;
 }
 
@@ -35,6 +37,10 @@ void vmp_free(struct vmp *p)
 {
 	unsigned int i;
 
+	if (vmp_mapped_here(p))
+		vmp_session_leave(p);
+	if (p->watch >= 0)
+		close(p->watch);
 	/* In a child it may have been left out, and what is there now is not ours. */
 	if (p->mapped && vmp_mapped_here(p))
 		munmap(p->base, p->mapped);
@@ -47,6 +53,7 @@ void vmp_free(struct vmp *p)
 	if (p->ops->close)
 		p->ops->close(p);
 	pthread_mutex_destroy(&p->lock);
+	pthread_mutex_destroy(&p->joining);
 	free(p->super);
 	free(p);
 }

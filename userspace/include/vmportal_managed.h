@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libvmportal: managed portals. A part of <vmportal.h>, which includes it, and whose
+ * rules of returns, timeouts and threads hold here too.
+ */
+#ifndef VMPORTAL_MANAGED_H
+#define VMPORTAL_MANAGED_H
+
+#include <vmportal.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Managed portals ------------------------------------------------------ */
+
+/*
+ * A managed portal's region begins with a superblock, tables of peers and sessions, and
+ * a directory of objects: portal-layout(5). What follows first lays it out and looks at it.
+ * Everything there is other machines' word: it is checked for form, not for truth, and
+ * texts are valid UTF-8 without control characters ('?' in place of what was not).
+ *
+ * All of these: -ENODATA: not a managed portal; -EUCLEAN: its superblock is so damaged
+ * that nothing can be found; -EPROTONOSUPPORT: it has features that this library does
+ * not know. Sizes of structures as with vmp_get_info().
+ */
+
+/* vmp_format_opts.flags */
+#define VMP_FORMAT_FORCE	(1U << 0) /* even if something is there */
+#define VMP_FORMAT_IN_USE	(1U << 1) /* even if peers are there that are not dead */
+
+/**
+ * struct vmp_format_opts - how to lay a region out
+ * @size: sizeof(struct vmp_format_opts)
+ * @flags: VMP_FORMAT_*
+ * @peers: machines, 1 .. 4096, the host's slot included; 0: 16
+ * @sessions: of each peer, peers * sessions <= 65536; 0: 64, or what fits
+ * @objects: named objects, 1 .. 65536; 0: what fits
+ * @uuid: all 0: random
+ * @name: UTF-8, may be empty
+ */
+struct vmp_format_opts {
+	uint32_t size;
+	uint32_t flags;
+	uint32_t peers;
+	uint32_t sessions;
+	uint32_t objects;
+	uint32_t reserved;
+	uint8_t uuid[16];
+	char name[64];
+};
+
+/**
+ * vmp_format() - make the portal a managed one
+ * @o: NULL: all defaults
+ *
+ * Close its channels first. All before the data is overwritten; the data are left as
+ * they are. Whoever has the region open goes on as before, and takes it for what it was.
+ * So does a device's kernel, unless the caller is root and nobody else has it mapped: then
+ * vmp_info.mode stays VMP_MODE_RAW, vmp_errmsg() says why, and the mode is fixed anew when
+ * the device is.
+ * -EEXIST: formatted already; -ENOTEMPTY: raw, with something in it; -EBUSY: peers are
+ * there, or somebody else writes at this moment; -EFBIG: the region is too small;
+ * -EINVAL: numbers, or a name, that cannot be; -EACCES: opened VMP_RDONLY.
+ */
+int vmp_format(struct vmp *p, const struct vmp_format_opts *o);
+
+/**
+ * vmp_set_mode() - have the portal taken for raw, or for managed
+ * @mode: VMP_MODE_*; VMP_MODE_MANAGED looks at the superblock anew
+ *
+ * Close its channels first. Of a device it is the kernel that changes its mind, for
+ * everybody: -EPERM: not root; -EBUSY: somebody else has it mapped. Of others only this
+ * object does. -ENODATA: there is no superblock; -EUCLEAN: it is damaged.
+ */
+int vmp_set_mode(struct vmp *p, uint32_t mode);
+
+#define VMP_AREAS	7	/* peers, sessions, directory, objects, uses, pending, data */
+
+/* vmp_layout.flags */
+#define VMP_LAYOUT_DAMAGED	(1U << 0) /* the superblock is; vmp_check() says how */
+
+/**
+ * struct vmp_layout - where everything is, and the state of the directory
+ * @version: of the layout
+ * @size, @protected_size: bytes laid out; bytes that are mapped read-only
+ * @incarnation: which formatting this is: tokens are relative to it
+ * @created: nanoseconds since 1970
+ * @peers, @sessions, @objects, @uses: rows: of the peer table, of each peer's block of
+ *	sessions, of objects, of uses
+ * @generation: of the directory; odd while a change is being stored
+ * @lock_owner, @lock_previous: tokens, 0: none
+ * @redo: the generation that the change under way leads to, 0: none
+ * @area: in the order given at VMP_AREAS
+ */
+struct vmp_layout {
+	uint32_t version;
+	uint32_t flags;
+	uint64_t size, protected_size;
+	uint64_t incarnation, created;
+	uint64_t incompat, compat;
+	uint32_t peers, sessions, objects, uses;
+	uint64_t generation;
+	uint64_t lock_owner, lock_previous, lock_count;
+	uint64_t redo;
+	uint32_t lock_flags, redo_count;
+	uint8_t uuid[16];
+	char name[64];
+	char creator[32];
+	struct {
+		uint64_t offset, length;
+		uint32_t stride, count;
+	} area[VMP_AREAS];
+};
+
+int vmp_get_layout(struct vmp *p, struct vmp_layout *l, size_t l_size);
+
+/* States of peers and sessions. */
+#define VMP_STATE_NONE		0 /* the row was never used */
+#define VMP_STATE_JOINING	1
+#define VMP_STATE_ALIVE		2
+#define VMP_STATE_ASLEEP	3 /* a peer that said it is suspended */
+#define VMP_STATE_DEAD		4 /* left, or proven dead */
+#define VMP_STATE_SUSPECT	5 /* a peer whose connection was lost: nobody knows */
+
+/**
+ * struct vmp_peer - a machine's row
+ * @state: VMP_STATE_*; whether its heart beats is for who looks twice
+ * @kind: 1 a guest, 2 the host
+ * @address: peer id for vmp_ring(), or VMP_PEER_NONE
+ * @notice: the vector that it is rung by when a table changes; all ones: none
+ * @reason: of the last verdict: 1 process ended, 2 cut, 3 rescinded, 4 fenced
+ * @sequence: counts who had this row
+ * @joined: nanoseconds since 1970, by its clock
+ * @heartbeat: counts; @heartbeat_ms: how often it says it does, 0: not
+ */
+struct vmp_peer {
+	uint32_t slot, state, kind, address;
+	uint32_t vectors, notice, heartbeat_ms, reason;
+	uint64_t sequence, incarnation, joined, heartbeat, changes;
+	uint8_t machine[16];
+	char name[64];
+};
+
+/* Row @slot. -EINVAL: there are fewer. */
+int vmp_get_peer(struct vmp *p, uint32_t slot, struct vmp_peer *peer, size_t peer_size);
+
+/**
+ * struct vmp_session - a process's row
+ * @slot: its number; @peer: its machine's
+ * @token: which session for ever, or 0: none yet
+ * @state: VMP_STATE_*; dead too if its machine is
+ */
+struct vmp_session {
+	uint32_t slot, peer, state, address;
+	uint32_t vector, pid, uid, reserved;
+	uint64_t token, started;
+	char name[32];
+};
+
+int vmp_get_session(struct vmp *p, uint32_t slot, struct vmp_session *s, size_t s_size);
+
+#define VMP_OBJECT_MAKING	1 /* being zeroed by who makes it: nobody can open it yet */
+#define VMP_OBJECT_NAMED	2
+#define VMP_OBJECT_UNLINKED	3
+
+/**
+ * struct vmp_object - a row of the directory
+ * @state: VMP_OBJECT_*; any other: free
+ * @id: which object, for ever; what vmp_use.object says
+ * @kind: 1 raw, 2 channel; @format: version of the kind's bytes
+ * @bytes: asked for, at most @length
+ */
+struct vmp_object {
+	uint32_t row, state, kind, format;
+	uint32_t mode, flags;
+	uint64_t id, offset, length, bytes, creator, created;
+	char name[64];
+};
+
+int vmp_get_object(struct vmp *p, uint32_t row, struct vmp_object *o, size_t o_size);
+
+/* One session has one object open; @object 0: the row is free. */
+struct vmp_use {
+	uint64_t object, token;
+};
+
+int vmp_get_use(struct vmp *p, uint32_t row, struct vmp_use *u, size_t u_size);
+
+/**
+ * struct vmp_damage - something that vmp_check() found
+ * @name: which kind, one of portal-layout(5)'s; @text: a sentence about it
+ * @where: "superblock", "peer" ...; @index: which, UINT32_MAX: there is one only
+ * @note: non-zero: no damage, but what a dead one left and the next user clears away
+ * @offset: byte of the region; @value: what stands there
+ */
+struct vmp_damage {
+	const char *name, *text, *where;
+	uint32_t index, note;
+	uint64_t offset, value;
+};
+
+typedef void (*vmp_damage_fn)(void *arg, const struct vmp_damage *d);
+
+/*
+ * Look at everything but the data, and tell @fn of each damage. How many there are, notes
+ * not counted. May run while the portal is in use. -ENOMEM.
+ */
+int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg);
+
+/* ---- Sessions: who is there, and who died ---------------------------------- */
+
+/*
+ * A session is this process's use of a managed portal. The kernel (of a device) or portald
+ * (of unix:) ends it when no store by this process is possible any more, however it ends,
+ * and tells the others. Its token names it for ever, relative to vmp_layout.incarnation.
+ * The calls below need one and make it at their first use:
+ *
+ *	-EOPNOTSUPP  nobody would tell the others of this process's death: file:, memfd:,
+ *		     vmp_pair(), vmp_attach(), a kernel or portald that is too old
+ *	-EUSERS	     no free row: too many sessions of this machine, or machines
+ *	-ESTALE	     this process's session is over: its machine was declared dead, or was
+ *		     suspended and came back as another. Close the portal, open it anew
+ *	-EACCES	     opened VMP_RDONLY
+ *	-EBUSY	     this is a child of the process that opened the portal
+ */
+
+/**
+ * vmp_join() - this process's session
+ * @token: set to its token; may be NULL
+ *
+ * The same at each call. It ends with the process, or when its last portal object of
+ * this portal is closed.
+ */
+int vmp_join(struct vmp *p, uint64_t *token);
+
+/**
+ * vmp_token_state() - how the session of a token stands
+ *
+ * VMP_STATE_ALIVE; VMP_STATE_SUSPECT: its machine is suspect, or asleep: it may go on at
+ * any time; VMP_STATE_DEAD: it stores nothing any more, and what it stored is visible to
+ * who was told so; that does not change again. -ESTALE: 0, or never given out.
+ */
+int vmp_token_state(struct vmp *p, uint64_t token);
+
+/**
+ * vmp_watch_fd() - a descriptor that is readable (POLLIN) when a table may have changed
+ *
+ * Peers, sessions, objects; or what was changed from one state to another and back.
+ * Nobody needs a session to watch; who can have none is told of objects by the clock, once
+ * a second. Call vmp_watch_clear(), then look. The library's own.
+ */
+int vmp_watch_fd(struct vmp *p);
+int vmp_watch_clear(struct vmp *p);
+
+/**
+ * vmp_fence() - declare a machine dead
+ * @slot: of the peer table
+ *
+ * By an administrator, who knows that it is, or that it will never touch the memory
+ * again: what it held is given to others. It cannot be taken back. Its kernel, if it runs
+ * after all, takes the memory from its processes as soon as it reads of it. -EPERM: not
+ * root (portald's own user, for unix:); -ESRCH: nobody is there; -ESTALE: another
+ * machine has the slot by now.
+ */
+int vmp_fence(struct vmp *p, uint32_t slot);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* VMPORTAL_MANAGED_H */

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sessions, locks and the directory, for the library's own use: what channels by name
+ * are built on.
+ */
+#ifndef VMP_NAMED_H
+#define VMP_NAMED_H
+
+#include "internal.h"
+#include "layout.h"
+
+/* ---- Sessions (session.c) ---------------------------------------------------- */
+
+/*
+ * Ring the session of @token by its address and vector, its pending bit set before.
+ * 0; -ESTALE: it is over; -ENXIO: it has no doorbell; or what vmp_ring() says.
+ */
+int vmp_ring_session(struct vmp *p, uint64_t token);
+
+/* Take back our pending bit: before looking, whoever was meant. */
+void vmp_pending_clear(struct vmp *p);
+
+/* 0, or -ESTALE: this process's session is over, by the word of the tables. Four loads. */
+int vmp_session_check(struct vmp *p);
+
+/*
+ * A set (epoll, edges) that wakes for the session's doorbell and for changes of the peers'
+ * and sessions' tables; the caller's to close. Joined before. Or -errno.
+ */
+int vmp_session_set(struct vmp *p);
+
+/*
+ * Sleep on such a set, @ms at most: 1 woken, 0 not, -EINTR or another error. Takes notice
+ * of what it was woken for; edges only: arm, take what is there (@ms 0), look, sleep.
+ */
+int vmp_session_sleep(struct vmp *p, int set, int ms);
+
+/* ---- Locks (lock.c) ---------------------------------------------------------- */
+
+/* As the public calls, for any lock in the writable part: @l is a good place. */
+int vmp_lock_at(struct vmp *p, struct portal_lock *l, int timeout_ms);
+int vmp_unlock_at(struct vmp *p, struct portal_lock *l);
+
+/* ---- Objects (object.c) ------------------------------------------------------ */
+
+/**
+ * struct vmp_named - an object that is open
+ * @id: sequence << 16 | row of the object
+ * @use: our row among the uses
+ * The rest is the object's row as it was when it was opened; checked.
+ */
+struct vmp_named {
+	struct vmp *p;
+	uint64_t id;
+	uint32_t use;
+	uint32_t kind, format;
+	uint64_t offset, length, size;
+	uint64_t creator;
+	uint64_t param[8];
+	char name[64];
+};
+
+/**
+ * struct named_spec - what to open, or to make
+ * @name, @flags, @bytes, @mode: of vmp_named_open()
+ * @kind: PORTAL_KIND_*
+ * @format, @param: of one that is made
+ * @init: fill in the bytes of one that is made: zeroed, seen by nobody yet. May be NULL;
+ *	an error of its own is that of the call, and there is no object
+ */
+struct named_spec {
+	const char *name;
+	unsigned int flags;
+	uint64_t bytes;
+	uint32_t mode;
+	uint32_t kind, format;
+	uint64_t param[8];
+	int (*init)(void *arg, void *data, const struct vmp_named *n);
+	void *arg;
+};
+
+/* As vmp_named_open(). The object's kind is @spec's; its format and param may be others'. */
+int vmp_named_make(struct vmp_named **n, struct vmp *p, const struct named_spec *spec);
+
+/*
+ * The tokens of who has @n open, ourselves included (as often as we have), whether alive or
+ * dead: up to @max, and how many there are. One look at the whole table of uses, which
+ * others may change meanwhile.
+ */
+uint32_t vmp_named_users(struct vmp_named *n, uint64_t *tokens, uint32_t max);
+
+/* ---- Steps (step.c) ---------------------------------------------------------- */
+
+/*
+ * Where a process that dies leaves something behind. Nothing happens there; a test has a
+ * vmp_step() of its own in its program, which the archive's then makes way for.
+ */
+enum vmp_step {
+	STEP_LOCK_PLACED,	/* among the waiters; has not looked again yet */
+	STEP_LOCK_TAKEN,	/* owner is ours, nothing else is stored */
+	STEP_LOCK_INHERITED,	/* from a dead one: previous and flags are stored */
+	STEP_LOCK_FREED,	/* nobody was rung yet */
+	STEP_CHANGE_FILLED,	/* rows that are free have new contents */
+	STEP_CHANGE_RECORDED,	/* the record is whole, but for its state */
+	STEP_CHANGE_COMMITTED,	/* the state stands */
+	STEP_CHANGE_BEGUN,	/* the generation is odd */
+	STEP_CHANGE_STORE,	/* after each store */
+	STEP_CHANGE_DONE,	/* the generation is even */
+	STEP_CHANGE_CLEARED,	/* there is no record any more */
+	STEP_OBJECT_PLACED,	/* being made, not zeroed */
+	STEP_OBJECT_ZEROED,	/* not named */
+	STEP_OBJECT_OPEN,	/* in use */
+	STEPS
+};
+
+void vmp_step(enum vmp_step s);
+
+#endif /* VMP_NAMED_H */

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Sessions: this process's own, how others' stand, how they are rung; and watching the
+ * tables. Who ends a session, and how that is known, is the backends' affair.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <vmportal_ring.h>
+
+#include "named.h"
+
+#define WATCHERS	32
+#define LOOK_EVERY_S	1	/* at objects, for who is no watcher */
+
+_Static_assert(sizeof(((struct portal_directory *)0)->watcher) == WATCHERS * 8, "watchers");
+
+/* ---- This process's ----------------------------------------------------------- */
+
+/* Why this portal object can have none, or 0. */
+static int may_join(struct vmp *p)
+{
+	uint64_t at, n;
+	int r = vmp_managed(p);
+
+	if (!r)
+		r = vmp_data(p, &at, &n);
+	if (r)
+		return r;
+	if (!vmp_mapped_here(p))
+		return vmp_fail(-EBUSY, "%s %s: belongs to the process that opened it, and this is its child: open it anew",
+				p->info.transport, p->info.identity);
+	if (p->flags & VMP_RDONLY)
+		return vmp_fail(-EACCES, "%s %s: opened read-only; a session can store",
+				p->info.transport, p->info.identity);
+	if (!p->ops->session)
+		return vmp_fail(-EOPNOTSUPP, "%s %s: nobody would tell others when this process dies; use /dev/portalN, or portald's unix:",
+				p->info.transport, p->info.identity);
+	return 0;
+}
+
+static int join(struct vmp *p)
+{
+	uint32_t vector = PORTAL_VECTOR_NONE;
+	uint64_t token = 0;
+	int bell = -1, r;
+
+	if (p->info.caps & VMP_CAP_EVENTS) {
+		vector = p->info.first_vector;
+		bell = vmp_eventfd(p, vector);
+		if (bell < 0)
+			return bell;
+	}
+	r = p->ops->session(p, vector, &token);
+	if (r)
+		return r;
+	if (layout_token(p->base, p->super, token) == TOKEN_NEVER)
+		return vmp_fail(-EPROTO, "%s %s: was given a session that is not in its table (token %#" PRIx64 ")",
+				p->info.transport, p->info.identity, token);
+	p->bell = bell;
+	/* Who sees the token sees the rest. */
+	__atomic_store_n(&p->token, token, __ATOMIC_RELEASE);
+	return 0;
+}
+
+VMP_API int vmp_join(struct vmp *p, uint64_t *token)
+{
+	int r = 0;
+
+	if (!__atomic_load_n(&p->token, __ATOMIC_ACQUIRE)) {
+		r = may_join(p);
+		if (r)
+			return r;
+		pthread_mutex_lock(&p->joining);
+		if (!p->token)
+			r = join(p);
+		pthread_mutex_unlock(&p->joining);
+	}
+	if (!r && token)
+		*token = p->token;
+	return r;
+}
+
+int vmp_session_check(struct vmp *p)
+{
+	uint32_t slot = life_low(p->token);
+	const struct portal_session *s = layout_row(p->base, p->super, PORTAL_AREA_SESSIONS, slot);
+	const struct portal_peer *peer = layout_row(p->base, p->super, PORTAL_AREA_PEERS,
+						    slot / p->super->sessions);
+	uint64_t alive = life_sequence(p->token) << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
+	uint64_t claim = __atomic_load_n(&s->claim, __ATOMIC_RELAXED);
+
+	if (__atomic_load_n(&s->life, __ATOMIC_RELAXED) == alive &&
+	    claim == __atomic_load_n(&peer->claim, __ATOMIC_RELAXED) &&
+	    claim != __atomic_load_n(&peer->dead, __ATOMIC_RELAXED))
+		return 0;
+	return vmp_fail(-ESTALE, "%s %s: this process's session is over: its machine was declared dead, or came back as another; close the portal and open it anew",
+			p->info.transport, p->info.identity);
+}
+
+/* ---- Others' ------------------------------------------------------------------- */
+
+VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
+{
+	struct portal_peer peer;
+	int r = vmp_managed(p);
+
+	if (r)
+		return r;
+	switch (layout_token(p->base, p->super, token)) {
+	case TOKEN_DEAD:
+		return VMP_STATE_DEAD;
+	case TOKEN_NEVER:
+		return vmp_fail(-ESTALE, "%s %s: token %#" PRIx64 " was never given out", p->info.transport,
+				p->info.identity, token);
+	default:
+		break;
+	}
+	layout_copy(&peer, layout_row(p->base, p->super, PORTAL_AREA_PEERS,
+				      life_low(token) / p->super->sessions), sizeof(peer));
+	return peer.claim == peer.suspect || life_low(peer.life) == PORTAL_LIFE_ASLEEP ?
+		VMP_STATE_SUSPECT : VMP_STATE_ALIVE;
+}
+
+static uint64_t *pending_word(struct vmp *p, uint32_t slot, uint64_t *bit)
+{
+	uint64_t *row = layout_row(p->base, p->super, PORTAL_AREA_PENDING, slot / p->super->sessions);
+	uint32_t n = slot % p->super->sessions;
+
+	*bit = UINT64_C(1) << n % 64;
+	return row + n / 64;
+}
+
+void vmp_pending_clear(struct vmp *p)
+{
+	uint64_t bit, *word = pending_word(p, life_low(p->token), &bit);
+
+	if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit)
+		__atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST);
+}
+
+int vmp_ring_session(struct vmp *p, uint64_t token)
+{
+	uint32_t slot = life_low(token);
+	struct portal_session row;
+	uint64_t bit, *word;
+
+	if (layout_token(p->base, p->super, token) != TOKEN_ALIVE)
+		return vmp_fail_quickly(-ESTALE, "this session is over");
+	layout_read(&row, layout_row(p->base, p->super, PORTAL_AREA_SESSIONS, slot), sizeof(row), 0);
+	if (life_sequence(row.life) != life_sequence(token))
+		return vmp_fail_quickly(-ESTALE, "this session is over");
+	if (row.vector == PORTAL_VECTOR_NONE || row.address == PORTAL_ADDRESS_NONE)
+		return vmp_fail_quickly(-ENXIO, "this session has no doorbell");
+	word = pending_word(p, slot, &bit);
+	__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+	return vmp_ring(p, row.address, row.vector);
+}
+
+/* ---- Sleeping -------------------------------------------------------------------- */
+
+static int add(int set, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+
+	if (fd >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &ev))
+		return vmp_fail(-errno, "epoll_ctl: %s", strerror(errno));
+	return 0;
+}
+
+static int new_set(void)
+{
+	int set = epoll_create1(EPOLL_CLOEXEC);
+
+	return set >= 0 ? set : vmp_fail(-errno, "epoll_create1: %s", strerror(errno));
+}
+
+int vmp_session_set(struct vmp *p)
+{
+	int set = new_set(), r;
+
+	if (set < 0)
+		return set;
+	r = add(set, p->bell);
+	if (!r && p->ops->watch)
+		r = p->ops->watch(p, set);
+	if (!r)
+		return set;
+	close(set);
+	return r;
+}
+
+int vmp_session_sleep(struct vmp *p, int set, int ms)
+{
+	struct epoll_event ev[4];
+	int n = epoll_wait(set, ev, 4, ms);
+
+	if (n < 0)
+		return errno == EINTR ? vmp_fail_quickly(-EINTR, "interrupted by a signal") :
+			vmp_fail(-errno, "epoll_wait: %s", strerror(errno));
+	if (!n)
+		return 0;
+	vmp_pending_clear(p);
+	if (p->ops->watched)
+		p->ops->watched(p);
+	return 1;
+}
+
+/* ---- Watching -------------------------------------------------------------------- */
+
+static uint64_t *watcher(struct vmp *p, int i)
+{
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+
+	return (uint64_t *)&d->watcher[i];
+}
+
+/* A place among the watchers that is free, or a dead one's; or -1. */
+static int take_place(struct vmp *p)
+{
+	uint64_t was;
+	int i;
+
+	for (i = 0; i < WATCHERS; i++) {
+		was = __atomic_load_n(watcher(p, i), __ATOMIC_RELAXED);
+		if (was && layout_token(p->base, p->super, was) == TOKEN_ALIVE)
+			continue;
+		if (__atomic_compare_exchange_n(watcher(p, i), &was, p->token, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+			return i;
+	}
+	return -1;
+}
+
+/* Whatever cannot tell us is looked at by the clock. */
+static int add_clock(int set)
+{
+	struct itimerspec every = { { LOOK_EVERY_S, 0 }, { LOOK_EVERY_S, 0 } };
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+	if (fd < 0 || timerfd_settime(fd, 0, &every, NULL))
+		return vmp_fail(-errno, "timerfd: %s", strerror(errno));
+	return fd;
+}
+
+/* Lock held. */
+static int watch(struct vmp *p, bool joined)
+{
+	int set = new_set(), r = 0;
+
+	if (set < 0)
+		return set;
+	if (p->ops->watch)
+		r = p->ops->watch(p, set);
+	if (!r && joined && p->bell >= 0) {
+		r = add(set, p->bell);
+		if (!r)
+			p->watch_place = take_place(p);
+	}
+	if (!r && (!p->ops->watch || p->watch_place < 0)) {
+		p->watch_clock = add_clock(set);
+		r = p->watch_clock < 0 ? p->watch_clock : add(set, p->watch_clock);
+	}
+	if (!r)
+		return set;
+	vmp_session_leave(p);
+	close(set);
+	return r;
+}
+
+VMP_API int vmp_watch_fd(struct vmp *p)
+{
+	int r = vmp_managed(p);
+	bool joined;
+
+	if (r)
+		return r;
+	/* A session is for the objects only; why there is none does not matter. */
+	joined = !vmp_join(p, NULL);
+	pthread_mutex_lock(&p->lock);
+	if (p->watch < 0)
+		p->watch = watch(p, joined);
+	r = p->watch;
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+VMP_API int vmp_watch_clear(struct vmp *p)
+{
+	struct epoll_event ev[8];
+	uint64_t ticks;
+	int fd, clock;
+
+	pthread_mutex_lock(&p->lock);
+	fd = p->watch;
+	clock = p->watch_clock;
+	pthread_mutex_unlock(&p->lock);
+	if (fd < 0)
+		return vmp_fail(-EINVAL, "vmp_watch_clear: vmp_watch_fd() comes first");
+	if (epoll_wait(fd, ev, 8, 0) < 0 && errno != EINTR)
+		return vmp_fail(-errno, "epoll_wait: %s", strerror(errno));
+	if (clock >= 0 && read(clock, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
+		return vmp_fail(-errno, "timerfd: %s", strerror(errno));
+	if (p->token)
+		vmp_pending_clear(p);
+	if (p->ops->watched)
+		p->ops->watched(p);
+	return 0;
+}
+
+void vmp_session_leave(struct vmp *p)
+{
+	uint64_t ours = p->token;
+
+	/* A hint: not worth touching the region of a device that was unplugged. */
+	if (p->watch_place >= 0 && !vmp_refresh(p))
+		__atomic_compare_exchange_n(watcher(p, p->watch_place), &ours, 0, false,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	p->watch_place = -1;
+	if (p->watch_clock >= 0)
+		close(p->watch_clock);
+	p->watch_clock = -1;
+}
+
+/* ---- Verdicts -------------------------------------------------------------------- */
+
+VMP_API int vmp_fence(struct vmp *p, uint32_t slot)
+{
+	struct portal_peer row;
+	int r = vmp_managed(p);
+
+	if (r)
+		return r;
+	if (slot >= p->super->peers)
+		return vmp_fail(-EINVAL, "%s %s: no peer %u; there are slots 0 to %u", p->info.transport,
+				p->info.identity, slot, p->super->peers - 1);
+	layout_copy(&row, layout_row(p->base, p->super, PORTAL_AREA_PEERS, slot), sizeof(row));
+	if (!row.claim || row.claim == row.dead)
+		return vmp_fail(-ESRCH, "%s %s: peer %u is not there, or known to be dead", p->info.transport,
+				p->info.identity, slot);
+	if (!p->ops->fence)
+		return vmp_fail(-EOPNOTSUPP, "%s %s: nobody here can declare a machine dead; use /dev/portalN, or portald's unix:",
+				p->info.transport, p->info.identity);
+	return p->ops->fence(p, slot, row.claim);
+}
