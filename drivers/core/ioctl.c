@@ -33,6 +33,8 @@ union portal_args {
 	struct portal_window window;
 	struct portal_packets packets;
 	struct portal_set_mode set_mode;
+	struct portal_session_begin session;
+	struct portal_fence fence;
 };
 
 /* What a file's PORTAL_INFO promises: of the portal's, what a window includes. */
@@ -270,6 +272,16 @@ static int portal_ioctl_set_mode(struct file *file, union portal_args *args)
 	return ret;
 }
 
+static int portal_ioctl_session(struct file *file, union portal_args *args)
+{
+	return -EOPNOTSUPP;
+}
+
+static int portal_ioctl_fence(struct file *file, union portal_args *args)
+{
+	return -EOPNOTSUPP;
+}
+
 /**
  * struct portal_ioctl_op - one ioctl
  * @size: of the structure as this kernel knows it
@@ -302,6 +314,9 @@ static const struct portal_ioctl_op portal_ioctl_ops[] = {
 	IOCTL_OP(PORTAL_WINDOW, portal_ioctl_window, struct portal_window, nr_bells, false),
 	IOCTL_OP(PORTAL_PACKETS, portal_ioctl_packets, struct portal_packets, recv_size, true),
 	IOCTL_OP(PORTAL_SET_MODE, portal_ioctl_set_mode, struct portal_set_mode, reserved, false),
+	IOCTL_OP(PORTAL_SESSION, portal_ioctl_session, struct portal_session_begin, incarnation,
+		 true),
+	IOCTL_OP(PORTAL_FENCE, portal_ioctl_fence, struct portal_fence, claim, false),
 };
 
 long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

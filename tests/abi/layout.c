@@ -43,6 +43,14 @@ static void kernel(void)
 	M(portal_window, nr_vectors); M(portal_window, nr_bells);
 	S(portal_set_mode);
 	M(portal_set_mode, mode);
+	S(portal_session_begin);
+	M(portal_session_begin, size); M(portal_session_begin, flags);
+	M(portal_session_begin, vector); M(portal_session_begin, peer);
+	M(portal_session_begin, token); M(portal_session_begin, incarnation);
+	S(portal_fence);
+	M(portal_fence, size); M(portal_fence, flags); M(portal_fence, slot); M(portal_fence, claim);
+	V(PORTAL_SESSION); V(PORTAL_SESSION_END); V(PORTAL_SESSION_SILENT);
+	V(PORTAL_FENCE); V(PORTAL_FENCE_SUSPECT); V(PORTAL_EVENT_CHANGE);
 	S(portal_event);
 	M(portal_event, type); M(portal_event, vector); M(portal_event, count);
 	S(portal_packets);
@@ -104,7 +112,7 @@ static void managed(void)
 	V(PORTAL_MAX_PEERS); V(PORTAL_MAX_SESSIONS); V(PORTAL_MAX_OBJECTS); V(PORTAL_MAX_USES);
 	V(PORTAL_SLOT_BITS); V(PORTAL_SEQUENCE_MAX); V(PORTAL_AREAS); V(PORTAL_AREA_SLOTS);
 	V(PORTAL_LIFE_NONE); V(PORTAL_LIFE_JOINING); V(PORTAL_LIFE_ALIVE);
-	V(PORTAL_LIFE_ASLEEP); V(PORTAL_LIFE_DEAD);
+	V(PORTAL_LIFE_ASLEEP); V(PORTAL_LIFE_DEAD); V(PORTAL_REASON_SILENT);
 }
 
 static void directory(void)

@@ -30,7 +30,7 @@ static void not_ours(void)
 	struct portal_info i = { .size = sizeof(i) };
 
 	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 0x40), &i), ENOTTY, "unknown number");
-	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 7), &i), ENOTTY, "first unknown number");
+	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 9), &i), ENOTTY, "first unknown number");
 	fails(ioctl(fd, _IO(PORTAL_IOCTL_TYPE, 0xff), &i), ENOTTY, "last number");
 	fails(ioctl(fd, _IO(0xBA, 0), &i), ENOTTY, "another driver's type");
 	fails(ioctl(fd, _IOWR(PORTAL_IOCTL_TYPE, 0, struct portal_info), &i), ENOTTY,

@@ -13,14 +13,15 @@
  *                 there is one. What PORTAL_PACKETS returns are the offsets of
  *                 packet rings. A portal may have no region at all (region_size 0).
  *                 Of a managed portal (portal_info.mode) a mapping that reaches the first
- *                 protected_size bytes is read-only, for ever (EACCES).
+ *                 protected_size bytes is read-only, for ever (EACCES); and no mapping
+ *                 is inherited by fork(2), as if by MADV_DONTFORK, for good.
  * fd passing      PORTAL_WINDOW makes a file that reaches less: a part of the region,
  *                 some vectors, some doorbells. It can be given to a process that
  *                 may not open /dev/portalN.
- * poll()          POLLIN: read() would return an event. POLLHUP|POLLERR: the
- *                 portal is gone.
- * read()          returns whole struct portal_event records, as many as fit.
- *                 Blocks unless O_NONBLOCK (-EAGAIN).
+ * poll()          POLLIN: read() would return a doorbell's event. POLLPRI: it would
+ *                 return a PORTAL_EVENT_CHANGE. POLLHUP|POLLERR: the portal is gone.
+ * read()          returns whole struct portal_event records, as many as fit; that of a
+ *                 change first. Blocks unless O_NONBLOCK (-EAGAIN).
  * fsync()         and fdatasync(), msync(MS_SYNC): with PORTAL_CAP_FLUSH, what was
  *                 stored before is on the host's disk when they return 0. EIO: it may
  *                 be lost; store it again. Each open file hears once of every flush
@@ -54,6 +55,9 @@
  * EBADF       the descriptor given inside the structure is not open or not an
  *             eventfd (EINVAL)
  * ENODATA, EUCLEAN, EPROTONOSUPPORT  see PORTAL_SET_MODE
+ * EUSERS, ESTALE, ENOENT  see PORTAL_SESSION, PORTAL_FENCE; ESTALE of mmap(),
+ *             PORTAL_WINDOW and PORTAL_SESSION: this machine was fenced, or woke up with
+ *             another region, and the file is from before; open the portal again
  * EBUSY       the state named at the ioctl forbids it now
  * ENOMEM      out of memory
  * EINTR       a signal came first (restarted where SA_RESTART says so)
@@ -77,7 +81,9 @@
 #define PORTAL_IOCTL_TYPE	0xBE
 
 /* Version of this contract; it grows with each addition. */
-#define PORTAL_API_VERSION	3	/* 2: PORTAL_PACKETS, PORTAL_WINDOW; 3: PORTAL_SET_MODE */
+#define PORTAL_API_VERSION	4	/* 2: PORTAL_PACKETS, PORTAL_WINDOW; 3: PORTAL_SET_MODE;
+					 * 4: PORTAL_SESSION, PORTAL_FENCE, PORTAL_EVENT_CHANGE
+					 */
 
 #define PORTAL_TRANSPORT_LEN	16	/* with the terminating 0 */
 #define PORTAL_IDENTITY_LEN	64	/* with the terminating 0 */
@@ -347,6 +353,81 @@ struct portal_set_mode {
 	__u32 reserved;
 };
 
+/* portal_session_begin.flags */
+#define PORTAL_SESSION_END	0x1U	/* this file needs it no more */
+
+/* portal_session_begin.vector: it is not to be rung */
+#define PORTAL_SESSION_SILENT	0xffffffffU
+
+/**
+ * struct portal_session_begin - PORTAL_SESSION: this process's session with a managed portal
+ * @size: sizeof(struct portal_session_begin), in
+ * @flags: 0, or PORTAL_SESSION_END
+ * @vector: which of this file's vectors it wants to be rung by, or PORTAL_SESSION_SILENT.
+ *	The first ask that names one decides. Not looked at with PORTAL_SESSION_END
+ * @peer: this machine's slot in the table of peers, out
+ * @token: names the session for ever, out
+ * @incarnation: the superblock's, which the token is relative to, out
+ *
+ * A session is one process's (one address space's) use of a portal: a row in the region
+ * (linux/portal_layout.h) that says to every machine whether a store by this process is
+ * still possible. There is one for each process and portal: a second ask, by whatever file of
+ * that portal, windows included, gives the same token, and that file holds the session
+ * too. It ends when the last file that asked is released or has said PORTAL_SESSION_END;
+ * when the process ends, whichever way, execve(2) included, that is when no thread is left
+ * that shares its memory; or with the portal. Who has copies of the descriptor does not
+ * matter. After its end, and after all that this process stored, its row says "dead", and
+ * then the other machines are rung.
+ *
+ * Needs a file opened for reading and writing, or a window that is so (EACCES). While
+ * one process has a session through a file, others may not map it writable (EACCES), nor ask
+ * through it (EBUSY; nor do they while any other process has it mapped so that it is
+ * writable or could be). PORTAL_SESSION_END: EBUSY while this process has it so mapped;
+ * ENOENT: this file has not asked.
+ *
+ * ENODATA: the portal is raw. EUCLEAN, EPROTONOSUPPORT: as of PORTAL_SET_MODE.
+ * EUSERS: no free row for one more session of this machine (windows leave half of
+ * them to files of open()), or there was none in the table of peers for this machine.
+ * EOPNOTSUPP: this kernel cannot tell a process's end (it has no MMU notifiers), or
+ * cannot store 64 bits at once, or has no room to map the tables.
+ */
+struct portal_session_begin {
+	__u32 size;
+	__u32 flags;
+	__u32 vector;
+	__u32 peer;
+	__aligned_u64 token;
+	__aligned_u64 incarnation;
+};
+
+/* portal_fence.flags */
+#define PORTAL_FENCE_SUSPECT	0x1U	/* suspect, not dead */
+
+/**
+ * struct portal_fence - PORTAL_FENCE: declare a machine dead
+ * @size: sizeof(struct portal_fence)
+ * @flags: 0, or PORTAL_FENCE_SUSPECT
+ * @slot: its row in the table of peers; one's own is allowed
+ * @reserved: 0
+ * @claim: which life of that slot is meant: portal_peer.claim, not 0
+ *
+ * For an administrator who knows that the machine does not run, or that it must not store
+ * any more: its sessions are dead to everybody from now on, and what they held is
+ * others'. A kernel that finds itself fenced takes all mappings of its sessions' files
+ * away, at its next heartbeat or sooner, and joins anew.
+ *
+ * Needs CAP_SYS_ADMIN (EPERM) and a file of open(O_RDWR) (EACCES). ENODATA, EUCLEAN,
+ * EPROTONOSUPPORT, EOPNOTSUPP: as of PORTAL_SESSION. ENXIO: there is no such row. ESTALE:
+ * that claim is not the row's any more.
+ */
+struct portal_fence {
+	__u32 size;
+	__u32 flags;
+	__u32 slot;
+	__u32 reserved;
+	__aligned_u64 claim;
+};
+
 /* Numbers only: the size travels in the structure. */
 #define PORTAL_INFO	_IO(PORTAL_IOCTL_TYPE, 0x00)
 #define PORTAL_RING	_IO(PORTAL_IOCTL_TYPE, 0x01)
@@ -355,15 +436,22 @@ struct portal_set_mode {
 #define PORTAL_PACKETS	_IO(PORTAL_IOCTL_TYPE, 0x04)
 #define PORTAL_WINDOW	_IO(PORTAL_IOCTL_TYPE, 0x05)
 #define PORTAL_SET_MODE	_IO(PORTAL_IOCTL_TYPE, 0x06)
+#define PORTAL_SESSION	_IO(PORTAL_IOCTL_TYPE, 0x07)
+#define PORTAL_FENCE	_IO(PORTAL_IOCTL_TYPE, 0x08)
 
 /* portal_event.type */
 #define PORTAL_EVENT_DOORBELL	1
+/*
+ * Of a managed portal: rows of the tables of peers and sessions have changed: a machine or
+ * a process came or went, is suspect, or is no more. Who wants to know which looks.
+ */
+#define PORTAL_EVENT_CHANGE	2
 
 /**
  * struct portal_event - what read() returns
  * @type: PORTAL_EVENT_*; skip types that you do not know
- * @vector: PORTAL_EVENT_DOORBELL: the vector
- * @count: events on this vector since this file last read them, at least 1
+ * @vector: PORTAL_EVENT_DOORBELL: the vector; else 0
+ * @count: events on this vector, or changes, since this file last read them, at least 1
  */
 struct portal_event {
 	__u32 type;

@@ -142,7 +142,7 @@ static void judge_claims(struct check *c, const struct portal_peer *p)
 		check_found(c, DAMAGE_PEER_VERDICT, AT(dead), p->dead);
 	if (!claim_formed(p->suspect))
 		check_found(c, DAMAGE_PEER_VERDICT, AT(suspect), p->suspect);
-	if (p->reason > PORTAL_REASON_FENCED || (p->reason && !p->dead && !p->suspect))
+	if (p->reason > PORTAL_REASON_SILENT || (p->reason && !p->dead && !p->suspect))
 		check_found(c, DAMAGE_PEER_VERDICT, AT(reason), p->reason);
 	check_zero(c, DAMAGE_PEER_RESERVED, p, AT(reserved0), AT(life));
 	check_zero(c, DAMAGE_PEER_RESERVED, p, AT(reserved1), sizeof(*p));
