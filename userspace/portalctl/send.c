@@ -6,11 +6,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "stream.h"
 
 #define IDLE_MS	5000	/* how often a slow input sends IDLE */
+
+static uint64_t rate;	/* bytes a second; 0: as many as can be */
+
+static error_t send_parse(int key, char *arg, struct argp_state *st)
+{
+	if (key != 'r')
+		return stream_parse(key, arg, st);
+	if (!parse_size(arg, &rate) || !rate)
+		argp_error(st, "--rate wants bytes a second, like 10M, not \"%s\"", arg);
+	return 0;
+}
 
 static int open_input(struct stream *s)
 {
@@ -124,10 +136,35 @@ static ssize_t fill(struct stream *s, char *to, size_t len)
 	return got;
 }
 
-static int send_data(struct stream *s)
+/* Small enough for ten a second, so that neither end waits long for the other. */
+static uint32_t rated_chunk(const struct stream *s)
 {
 	uint32_t chunk = stream_chunk(s);
+
+	if (rate && chunk > rate / 10)
+		chunk = rate / 10 ? rate / 10 : 1;
+	return chunk;
+}
+
+/* Sleeps until @bytes that began at @since are due. A signal ends it early. */
+static void pace(uint64_t since, uint64_t bytes)
+{
+	uint64_t due = since + (uint64_t)((double)bytes * 1e9 / rate);
+	uint64_t now = now_ns();
+	struct timespec t;
+
+	if (!rate || due <= now)
+		return;
+	t.tv_sec = (due - now) / 1000000000;
+	t.tv_nsec = (due - now) % 1000000000;
+	nanosleep(&t, NULL);
+}
+
+static int send_data(struct stream *s)
+{
+	uint32_t chunk = rated_chunk(s);
 	char *body = s->buf + sizeof(struct frame);
+	uint64_t began = now_ns(), from = s->done;
 	struct frame f;
 	ssize_t n;
 	int err;
@@ -158,6 +195,7 @@ static int send_data(struct stream *s)
 			return explain(s, err);
 		s->done += n;
 		progress(s, "sending");
+		pace(began, s->done - from);
 	}
 	if (s->size != SIZE_UNKNOWN && s->done != s->size) {
 		frame_fail(s->link.ch, KIND_STREAM, EX_LOCAL, "its file was truncated while it was sent");
@@ -240,8 +278,12 @@ static int run_send(int argc, char **argv)
 	static const struct argp_child children[] = {
 		{ &stream_argp, 0, NULL, 0 }, { &place_argp, 0, NULL, 0 }, { 0 }
 	};
+	static const struct argp_option options[] = {
+		{ "rate", 'r', "BYTES", 0, "Send no more than so many bytes a second", 0 },
+		{ 0 }
+	};
 	static const struct argp argp = {
-		NULL, stream_parse, "[URI] [FILE|-]", "Send a file (default: standard input) to \"portalctl "
+		options, send_parse, "[URI] [FILE|-]", "Send a file (default: standard input) to \"portalctl "
 		"recv\" on the other machine, which checks its SHA-256 and says so.\v"
 		EXIT_CODES_DOC, children, NULL, NULL
 	};

@@ -83,6 +83,20 @@ def _(stack):
         equal(ctl.ok(), subprocess.run(['sha256sum', path], stdout=subprocess.PIPE).stdout)
 
 
+@point('--rate: no faster than it says, and each message is small enough to wait for')
+def _(stack):
+    uri, d = region(stack)
+    write(d + '/in', 1 << 20)
+    rx = Ctl(stack, 'recv', uri, d + '/out')
+    sent = Ctl(stack, 'send', uri, d + '/in', '--json', '--rate', '2M').json()
+    rx.ok()
+    check(sent['seconds'] >= 0.45, '%r: half a second is due' % sent)
+    equal(sent['sent'], 2 + 6, 'offer, five tenths of a second and a rest, end')
+    for bad in ('0', 'much', ''):
+        code, _out, err = run('send', uri, d + '/in', '--rate', bad)
+        check(code == 1 and '--rate wants bytes' in err, err)
+
+
 @point('--progress shows lines on standard error, and nothing does without')
 def _(stack):
     uri, d = region(stack)
