@@ -265,6 +265,37 @@ int vmp_watch_clear(struct vmp *p);
  */
 int vmp_fence(struct vmp *p, uint32_t slot);
 
+/* ---- Robust locks ----------------------------------------------------------- */
+
+#define VMP_LOCK_SIZE	128	/* bytes of a lock */
+#define VMP_LOCK_ALIGN	64
+
+/**
+ * vmp_lock() - lock, between processes of all machines
+ * @lock: VMP_LOCK_SIZE bytes in the data of a managed portal, at a multiple of
+ *	VMP_LOCK_ALIGN; all zeroes are a free lock
+ *
+ * 0, or
+ *	-EOWNERDEAD	 it is locked, and who had it before died in the midst of it: put
+ *			 right what it protects, call vmp_lock_repaired(), go on
+ *	-ENOTRECOVERABLE somebody had to do that and unlocked without it
+ *	-EDEADLK	 this process has it. Threads of one process need a mutex of their
+ *			 own around it
+ *	-EPROTO		 its owner is nobody who ever was: the memory was overwritten
+ *	-EAGAIN, -ETIMEDOUT  somebody has it who is alive, or suspect
+ *
+ * An owner loses it only when proven dead, and then stores nothing any more. (After
+ * vmp_fence() the administrator vouches for that.) Not fair: who comes first after an
+ * unlock gets it. Who waits is woken by the unlock; at the latest it looks every 100 ms.
+ */
+int vmp_lock(struct vmp *p, void *lock, int timeout_ms);
+
+/* What the dead owner left is in order again. -EPERM: this process does not have the lock. */
+int vmp_lock_repaired(struct vmp *p, void *lock);
+
+/* -EPERM: this process does not have it, or not any more. */
+int vmp_unlock(struct vmp *p, void *lock);
+
 #ifdef __cplusplus
 }
 #endif

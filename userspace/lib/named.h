@@ -11,6 +11,12 @@
 
 /* ---- Sessions (session.c) ---------------------------------------------------- */
 
+/* Our own, 0: none yet. Whoever has seen it by this may use p->token from then on. */
+static inline uint64_t vmp_token(struct vmp *p)
+{
+	return __atomic_load_n(&p->token, __ATOMIC_ACQUIRE);
+}
+
 /*
  * Ring the session of @token by its address and vector, its pending bit set before.
  * 0; -ESTALE: it is over; -ENXIO: it has no doorbell; or what vmp_ring() says.
@@ -39,6 +45,7 @@ int vmp_session_sleep(struct vmp *p, int set, int ms);
 
 /* As the public calls, for any lock in the writable part: @l is a good place. */
 int vmp_lock_at(struct vmp *p, struct portal_lock *l, int timeout_ms);
+int vmp_repaired_at(struct vmp *p, struct portal_lock *l);
 int vmp_unlock_at(struct vmp *p, struct portal_lock *l);
 
 /* ---- Objects (object.c) ------------------------------------------------------ */

@@ -71,7 +71,7 @@ VMP_API int vmp_join(struct vmp *p, uint64_t *token)
 {
 	int r = 0;
 
-	if (!__atomic_load_n(&p->token, __ATOMIC_ACQUIRE)) {
+	if (!vmp_token(p)) {
 		r = may_join(p);
 		if (r)
 			return r;
@@ -305,7 +305,7 @@ VMP_API int vmp_watch_clear(struct vmp *p)
 		return vmp_fail(-errno, "epoll_wait: %s", strerror(errno));
 	if (clock >= 0 && read(clock, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
 		return vmp_fail(-errno, "timerfd: %s", strerror(errno));
-	if (p->token)
+	if (vmp_token(p))
 		vmp_pending_clear(p);
 	if (p->ops->watched)
 		p->ops->watched(p);
