@@ -29,3 +29,11 @@ $(O)/tests/unit/inner: unit_ld := -Wl,--wrap=pthread_mutex_unlock,--wrap=getrand
 check-unit-lib: $(unit_bin)
 	$(Q)for t in $(unit_bin); do \
 		CMOCKA_MESSAGE_OUTPUT=TAP timeout 60 $$t || exit 1; done
+
+# A process that tests of portald tell what to do.
+$(O)/tests/unit/joiner: $(top)/tests/unit/portald/joiner.c $(O)/lib/libvmportal.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(O)/lib/libvmportal.a -pthread
+.PHONY: joiner
+joiner: $(O)/tests/unit/joiner

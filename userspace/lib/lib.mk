@@ -3,7 +3,7 @@
 # libvmportal, shared and static, and the examples.
 
 lib_src := attach channel dev efd errmsg handshake layout layout_check layout_names lock managed \
-	   message packet pair portal session shm step unix wait window
+	   message packet pair portal session shm step unix unix_ask wait window
 lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
 lib_so  := libvmportal.so.$(SOVERSION)
 

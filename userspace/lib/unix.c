@@ -24,65 +24,11 @@
 #include <unistd.h>
 
 #include "efd.h"
-#include "internal.h"
-#include "portald/proto.h"
+#include "unix.h"
 
 #define GREET_MS	10000	/* for the server to tell everything at connect */
 #define MAX_PEERS	65536U
 #define READS_AT_ONCE	256	/* packets read in one go: a flood must not hold us up */
-
-/**
- * struct bells - eventfds of one peer, -1 where there is none
- * @refs: the peer's, and those of threads that ring right now, without the lock: a
- *	number must not become another file's under their hands
- */
-struct bells {
-	unsigned int refs;
-	int fd[VMP_MAX_VECTORS];
-};
-
-/**
- * struct peer - a machine or process beyond the server
- * @here: between its PEER and its GONE
- * @gone: how often it left
- * @tenure: the last that began or ended; @ended: the last that ended; 0: a guest
- * @bells: to ring its vectors; NULL: none yet
- */
-struct peer {
-	bool here;
-	uint32_t gone;
-	uint64_t tenure, ended;
-	struct bells *bells;
-};
-
-/**
- * struct client - the connection
- * @sock: -1 once it is lost; the descriptor stays open as the portal's state_fd, for
- *	our id is ours, and others may ring us by it, as long as it is
- * @machine: the server is the machine beyond it: PD_MACHINE
- * @id: our own
- * @own: eventfds that others ring us by
- * @peers: by id, @npeers entries
- */
-struct client {
-	struct vmp *p;
-	int sock;
-	bool machine;
-	char path[108];
-	uint32_t id;
-	uint32_t vectors;
-	int own[VMP_MAX_VECTORS];
-	struct peer *peers;
-	uint32_t npeers;
-	pthread_mutex_t lock;
-};
-
-/* What came with one packet. */
-struct packet {
-	struct pd_msg m;
-	int fd[PD_MAX_FDS];
-	unsigned int nfd;
-};
 
 static void drop_fds(struct packet *k)
 {
@@ -277,6 +223,8 @@ static int handle(struct client *c, struct packet *k)
 		r = take_gone(c, &k->m);
 	} else if (k->m.type == PD_READY && !k->nfd) {
 		r = 1;
+	} else if (k->m.type == PD_SESSION || k->m.type == PD_FENCE || k->m.type == PD_CHANGE) {
+		r = vmp_unix_answer(c, k);
 	} else {
 		r = vmp_fail(-EPROTO, "a packet of type %u with %u descriptors", k->m.type, k->nfd);
 	}
@@ -307,7 +255,7 @@ static void lose(struct client *c)
 }
 
 /* Read what the server has said, without waiting. Lock held. */
-static void catch_up(struct client *c)
+void vmp_unix_catch_up(struct client *c)
 {
 	struct packet k;
 	int r = 0, n;
@@ -334,7 +282,7 @@ static int unix_service(struct vmp *p)
 	struct client *c = p->priv;
 
 	pthread_mutex_lock(&c->lock);
-	catch_up(c);
+	vmp_unix_catch_up(c);
 	pthread_mutex_unlock(&c->lock);
 	return 0;
 }
@@ -351,7 +299,7 @@ static int unix_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 		struct peer *x;
 
 		if (try)
-			catch_up(c);
+			vmp_unix_catch_up(c);
 		x = find(c, peer);
 		if (peer == c->id)
 			fd = c->own[vector];
@@ -389,7 +337,7 @@ static uint32_t unix_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
 	uint32_t n;
 
 	pthread_mutex_lock(&c->lock);
-	catch_up(c);
+	vmp_unix_catch_up(c);
 	x = find(c, peer);
 	/*
 	 * Its predecessors' ends may still be on their way to us, and are not its own: a
@@ -411,12 +359,18 @@ static void unix_close(struct vmp *p)
 	for (i = 0; i < c->npeers; i++)
 		forget(&c->peers[i]);
 	free(c->peers);
+	/* The region is unmapped: no store of ours any more. In a child it never was ours. */
+	if (vmp_mapped_here(p))
+		vmp_unix_end_session(c);
+	if (c->news >= 0)
+		close(c->news);
 	for (i = 0; i < VMP_MAX_VECTORS; i++)
 		if (c->own[i] >= 0)
 			close(c->own[i]);
 	if (p->state_fd >= 0)
 		close(p->state_fd);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->asking);
 	free(c);
 }
 
@@ -428,6 +382,10 @@ static const struct vmp_ops unix_ops = {
 	.service = unix_service,
 	.gone = unix_gone,
 	.close = unix_close,
+	.session = vmp_unix_session,
+	.watch = vmp_unix_watch,
+	.watched = vmp_unix_watched,
+	.fence = vmp_unix_fence,
 	.keeps_eventfds = true,
 	.own_process = true,
 };
@@ -594,7 +552,8 @@ static int client_start(struct vmp *p, struct client *c, const char *path)
 	uint32_t i;
 	int r;
 
-	r = dial(c, path);
+	c->news = vmp_efd_new();
+	r = c->news < 0 ? c->news : dial(c, path);
 	p->state_fd = c->sock;
 	p->state_events = EPOLLIN;
 	if (!r)
@@ -623,10 +582,11 @@ int vmp_open_unix(struct vmp **out, const char *path, unsigned int flags)
 		free(c);
 		return vmp_fail(-ENOMEM, "unix:%s: out of memory", path);
 	}
-	c->sock = -1;
+	c->sock = c->news = -1;
 	for (i = 0; i < VMP_MAX_VECTORS; i++)
 		c->own[i] = -1;
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->asking, NULL);
 	p->priv = c;
 	c->p = p;
 	r = client_start(p, c, path);

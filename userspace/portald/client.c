@@ -272,7 +272,7 @@ void client_new(struct acceptor *a, int fd)
 	c->ops = a->ops;
 	c->fd = fd;
 	c->id = NOBODY;
-	c->region_ro = -1;
+	c->region_ro = c->lifeline = -1;
 	c->since = now_usec(p);
 	sendq_init(&c->q);
 	who(c);

@@ -54,6 +54,7 @@ struct portal_conf *conf_add(struct config *c, const char *name, const char *whe
 	p->vectors = 4;
 	p->host_peers = 8;
 	p->stall_timeout = 30;
+	p->heartbeat = 1000;
 	p->connect_rate = 50;
 	p->owner = (uid_t)-1;
 	p->group = (gid_t)-1;

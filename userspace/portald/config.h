@@ -53,6 +53,7 @@ struct portal_conf {
 	unsigned int prealloc;		/* bool */
 	unsigned int managed;		/* bool: laid out by portal-layout(5) */
 	unsigned int sessions;		/* of each machine, 0: what fits */
+	unsigned int heartbeat;		/* managed: milliseconds */
 	uid_t owner;			/* -1: leave */
 	gid_t group;			/* -1: leave */
 	unsigned int mode;
@@ -83,6 +84,9 @@ void conf_free(struct config *c);
 
 /* Machines that a managed portal @p has slots for. */
 unsigned int conf_peers(const struct portal_conf *p);
+
+/* The host's ids: of its processes, and of portald itself where it is a machine. */
+unsigned int conf_host_ids(const struct portal_conf *p);
 
 /* Descriptors that portal @p may need at most. */
 unsigned int conf_fds(const struct portal_conf *p);

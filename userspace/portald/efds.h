@@ -6,6 +6,8 @@
 #ifndef PORTALD_EFDS_H
 #define PORTALD_EFDS_H
 
+#include <stdbool.h>
+
 struct efds {
 	unsigned int refs;
 	unsigned int n;
@@ -15,6 +17,12 @@ struct efds {
 struct efds *efds_new(unsigned int n);	/* NULL: errno (EMFILE, ENOMEM) */
 struct efds *efds_get(struct efds *e);
 void efds_put(struct efds *e);		/* NULL is allowed */
+/*
+ * Rings one. Somebody may have made it blocking, and fill it just then: only within
+ * efds_guard(true) and efds_guard(false), which wake us after a moment.
+ */
+void efds_ring(const struct efds *e, unsigned int vector);
+void efds_guard(bool on);
 void efds_drain(struct efds *e);	/* forget rings nobody has heard */
 
 #endif

@@ -5,13 +5,16 @@
  */
 #include <endian.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
+#include "managed.h"
 #include "portal.h"
 #include "proto.h"
 #include "region.h"
@@ -150,6 +153,21 @@ static void first_packet(struct client *c, struct pd_msg *m)
 		hello(c, m);
 }
 
+/*
+ * What a member asks for. Who asks faster than he reads the answers is cut when too many
+ * of them wait (client_push()).
+ */
+static void request(struct client *c, const struct pd_msg *m)
+{
+	uint32_t type = le32toh(m->type);
+
+	if (type != PD_SESSION || m->id || m->flags || m->value || !text_is_zero(m)) {
+		client_doom(c, "it sent something that is no request (type %u)", type);
+		return;
+	}
+	session_ask(c, le32toh(m->arg));
+}
+
 static void host_input(struct client *c)
 {
 	struct pd_msg m;
@@ -161,10 +179,11 @@ static void host_input(struct client *c)
 		return;
 	if (n <= 0)
 		client_doom(c, "%s", "");
-	else if (c->member)
-		client_doom(c, "it sent something after its hello");
 	else if ((size_t)n != sizeof(m))
-		client_doom(c, "its hello has %zd bytes instead of %zu", n, sizeof(m));
+		client_doom(c, "its %s has %zd bytes instead of %zu", c->member ? "request" : "hello", n,
+			    sizeof(m));
+	else if (c->member)
+		request(c, &m);
 	else
 		first_packet(c, &m);
 }
@@ -175,7 +194,7 @@ static int host_send(struct client *c, struct item *it)
 	struct pd_msg m = { .id = it->id };
 	const int *fds = NULL;
 	unsigned int n = 0;
-	int ret;
+	int ret, fd = -1;
 
 	switch (it->kind) {
 	case ITEM_REGION:
@@ -195,6 +214,25 @@ static int host_send(struct client *c, struct item *it)
 	case ITEM_READY:
 		m.type = PD_READY;
 		break;
+	case ITEM_SESSION:
+		/* Descriptors may be short for a while: later. */
+		fd = session_lifeline(c);
+		if (fd < 0)
+			return -ENOMEM;
+		m.type = PD_SESSION;
+		m.value = session_token(c);
+		fds = &fd;
+		n = 1;
+		break;
+	case ITEM_REFUSAL:
+		m.type = PD_SESSION;
+		m.id = 0;
+		m.arg = it->id;
+		snprintf(m.text, sizeof(m.text), "%s", session_refusal((int)it->id));
+		break;
+	case ITEM_CHANGE:
+		m.type = PD_CHANGE;
+		break;
 	default:
 		m.type = PD_GONE;
 		m.arg = it->last;
@@ -202,8 +240,13 @@ static int host_send(struct client *c, struct item *it)
 		break;
 	}
 	ret = send_msg(c, &m, fds, n);
+	if (fd >= 0)
+		close(fd);
 	if (ret < 0)
 		return ret;
+	c->change_last = it->kind == ITEM_CHANGE;
+	if (it->kind == ITEM_SESSION)
+		c->session_told = true;
 	if (it->kind == ITEM_REGION && c->region_ro >= 0) {
 		close(c->region_ro);
 		c->region_ro = -1;
@@ -211,10 +254,36 @@ static int host_send(struct client *c, struct item *it)
 	return 1;
 }
 
+void host_change(struct client *c)
+{
+	struct item *it;
+	int unread = 0;
+
+	/*
+	 * One that waits here, or unread in the socket behind everything else, is read after what
+	 * it now has to tell: enough.
+	 */
+	TAILQ_FOREACH(it, &c->q.items, link)
+		if (it->kind == ITEM_CHANGE)
+			return;
+	if (c->change_last && ioctl(c->fd, SIOCOUTQ, &unread) == 0 && unread)
+		return;
+	if (client_push(c, ITEM_CHANGE, 0, 0, NULL) == 0)
+		client_flush(c);
+}
+
+static void host_stalled(struct client *c)
+{
+	client_deafen(c);
+	/* One that it will never hear of. */
+	if (!c->session_told)
+		session_over(c);
+}
+
 const struct client_ops host_ops = {
 	.noun = "process",
 	.start = host_start,
 	.input = host_input,
-	.stalled = client_deafen,
+	.stalled = host_stalled,
 	.send = host_send,
 };

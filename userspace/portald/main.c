@@ -26,6 +26,7 @@ enum {
 static const char *const key_options[] = {
 	"size", "vectors", "host-peers", "max-guests", "hugepages", "prealloc", "owner",
 	"group", "mode", "stall-timeout", "connect-rate", "first-guest-id", "managed", "sessions",
+	"heartbeat",
 };
 
 static const struct argp_option options[] = {
@@ -56,6 +57,7 @@ static const struct argp_option options[] = {
 	{ "managed", OPT_KEY + 12, "yes|no", OPTION_ARG_OPTIONAL,
 	  "Lay it out as a managed portal, portal-layout(5)", 2 },
 	{ "sessions", OPT_KEY + 13, "N", 0, "managed: sessions of each machine (64, or what fits)", 2 },
+	{ "heartbeat", OPT_KEY + 14, "MS", 0, "managed: milliseconds between heartbeats (1000)", 2 },
 	{ NULL, 0, NULL, 0, "status:", 3 },
 	{ "json", OPT_JSON, NULL, 0, "Print JSON", 3 },
 	{ NULL, 0, NULL, 0, "Help:", -1 },

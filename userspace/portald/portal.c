@@ -3,9 +3,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
+#include "managed.h"
 #include "portal.h"
 #include "region.h"
 
@@ -28,6 +30,13 @@ int portal_new_guest(struct portal *p, struct client *c)
 		return -errno;
 	c->id = p->next_id++;
 	return 0;
+}
+
+struct client *portal_guest(struct portal *p, uint32_t id)
+{
+	struct client *c = id < ID_END ? p->guest[id] : NULL;
+
+	return c && !c->doomed ? c : NULL;
 }
 
 int portal_lease(struct portal *p, struct client *c)
@@ -54,7 +63,7 @@ int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids)
 	struct slot *s;
 	int ret = 0;
 
-	for (s = p->slots; s < p->slots + p->conf.host_peers && ret == 0; s++)
+	for (s = p->slots; s < p->slots + conf_host_ids(&p->conf) && ret == 0; s++)
 		if (s->holder != c && (s->holder || all_host_ids))
 			ret = client_push(c, ITEM_PEER, (uint32_t)(s - p->slots),
 					  s->holder ? s->holder->tenure : 0, s->efds);
@@ -77,6 +86,7 @@ void portal_joined(struct portal *p, struct client *c)
 
 	c->member = true;
 	if (c->ops == &guest_ops) {
+		p->guest[c->id] = c;
 		p->guests++;
 		p->total_guests++;
 	} else {
@@ -103,7 +113,7 @@ static void maybe_restart_ids(struct portal *p)
 	if (p->guests || p->next_id < ID_END / 2)
 		return;
 	p->next_id = p->conf.first_guest_id < ID_END / 2 ? p->conf.first_guest_id :
-							   p->conf.host_peers;
+							   conf_host_ids(&p->conf);
 	log_line(LOG_NOTICE, p->conf.name,
 		 "the last guest has left: guest ids begin again at %u", p->next_id);
 }
@@ -121,8 +131,10 @@ static void log_end(const struct client *c)
 static void forget(struct portal *p, struct client *c)
 {
 	if (c->ops == &guest_ops) {
-		if (c->member)
+		if (c->member) {
+			p->guest[c->id] = NULL;
 			p->guests--;
+		}
 		return;
 	}
 	if (c->member)
@@ -161,6 +173,24 @@ static void part(struct portal *p, struct client *c)
 		p->changed(p->changed_arg);
 }
 
+/*
+ * A process whose connection is over may still store, until its session is: so long its id
+ * is its own, and nobody is told that it is gone.
+ */
+static bool lingers(struct client *c)
+{
+	if (session_over(c))
+		return false;
+	if (!c->lingers) {
+		c->lingers = true;
+		client_log(c, LOG_NOTICE, "lingers", "has no connection any more, but the memory still%s%s",
+			   *c->why ? ": " : "", c->why);
+		sendq_clear(&c->q);
+		shutdown(c->fd, SHUT_RDWR);
+	}
+	return true;
+}
+
 static int reap(sd_event_source *s, void *arg)
 {
 	struct portal *p = arg;
@@ -171,7 +201,7 @@ static int reap(sd_event_source *s, void *arg)
 	do {
 		again = false;
 		TAILQ_FOREACH(c, &p->clients, link)
-			if (c->doomed) {
+			if (c->doomed && !lingers(c)) {
 				part(p, c);
 				again = true;
 				break;
@@ -184,10 +214,11 @@ static int make_slots(struct portal *p)
 {
 	unsigned int i;
 
-	p->slots = calloc(p->conf.host_peers + 1U, sizeof(*p->slots));
-	if (!p->slots)
+	p->slots = calloc(conf_host_ids(&p->conf) + 1U, sizeof(*p->slots));
+	p->guest = calloc(ID_END, sizeof(struct client *));
+	if (!p->slots || !p->guest)
 		return -ENOMEM;
-	for (i = 0; i < p->conf.host_peers; i++) {
+	for (i = 0; i < conf_host_ids(&p->conf); i++) {
 		p->slots[i].efds = efds_new(p->conf.vectors);
 		if (!p->slots[i].efds)
 			return -errno;
@@ -222,10 +253,10 @@ static void announce(const struct portal *p)
 		 "serving %" PRIu64 " KiB%s, %u vectors, host ids %u, guests up to %u from id %u, on %s and %s",
 		 c->size >> 10, c->managed ? ", managed" : "", c->vectors, c->host_peers, c->max_guests, p->next_id,
 		 p->l.guest.path, p->l.host.path);
-	if ((c->max_guests + c->host_peers) * c->vectors > QEMU_FDS)
+	if ((c->max_guests + conf_host_ids(c)) * c->vectors > QEMU_FDS)
 		log_line(LOG_NOTICE, c->name,
 			 "(max_guests + host_peers) x vectors is %u: each QEMU may need as many descriptors; run it with ulimit -n 4096 or more",
-			 (c->max_guests + c->host_peers) * c->vectors);
+			 (c->max_guests + conf_host_ids(c)) * c->vectors);
 }
 
 struct portal *portal_open(const struct portal_conf *conf, const char *dir,
@@ -255,8 +286,11 @@ struct portal *portal_open(const struct portal_conf *conf, const char *dir,
 		return NULL;
 	}
 	ret = start(p);
-	if (ret < 0) {
+	if (ret < 0)
 		err_set(e, "cannot start serving: %s", strerror(-ret));
+	else if (conf->managed)
+		ret = managed_open(p, e);
+	if (ret < 0) {
 		portal_close(p);
 		return NULL;
 	}
@@ -270,6 +304,8 @@ void portal_close(struct portal *p)
 	struct client *c;
 	unsigned int i;
 
+	if (p->managed)
+		managed_close(p->managed);
 	acceptor_close(&p->accept_guest);
 	acceptor_close(&p->accept_host);
 	if (p->guests || p->processes)
@@ -282,9 +318,10 @@ void portal_close(struct portal *p)
 	}
 	listen_close(&p->l);
 	sd_event_source_disable_unref(p->reaper);
-	for (i = 0; p->slots && i < p->conf.host_peers; i++)
+	for (i = 0; p->slots && i < conf_host_ids(&p->conf); i++)
 		efds_put(p->slots[i].efds);
 	free(p->slots);
+	free(p->guest);
 	close(p->region);
 	free(p);
 }

@@ -26,6 +26,7 @@
 
 struct portal;
 struct client;
+struct managed;
 
 struct client_ops {
 	const char *noun;			/* "guest", "process" */
@@ -49,6 +50,15 @@ struct client {
 	uint64_t tenure;		/* of its lease, 0: a guest */
 	struct efds *efds;		/* its receive eventfds */
 	int region_ro;			/* read-only region not yet sent, or -1 */
+	/* managed, a process (session.c) */
+	uint32_t session;		/* its row */
+	bool had_session;		/* it has asked, and got one */
+	bool session_told;		/* and has the lifeline */
+	int lifeline;			/* memfd, -1: it has no session that lives */
+	int watch;			/* inotify's, of that */
+	unsigned int looks;		/* at it, soon */
+	bool lingers;			/* doomed, but its session is not over */
+	bool change_last;		/* the last message sent was CHANGE */
 	int pid, uid;
 	char comm[24];
 	char why[192];			/* doomed: the reason, "" for a plain close */
@@ -86,7 +96,9 @@ struct portal {
 	int region;
 	uint32_t next_id;
 	uint64_t next_tenure;
-	struct slot *slots;		/* conf.host_peers of them */
+	struct slot *slots;		/* conf_host_ids() of them */
+	struct client **guest;		/* by id */
+	struct managed *managed;	/* NULL: raw */
 	TAILQ_HEAD(client_list, client) clients;
 	unsigned int guests, processes, others;	/* others: no hello yet */
 	uint64_t total_guests, total_processes;	/* since the start */
@@ -109,6 +121,9 @@ int portal_lease(struct portal *p, struct client *c);
 
 /* Queues the peers that @c should know; all ids of the host, or only leased ones. */
 int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids);
+
+/* The guest with @id, if it is there; NULL. */
+struct client *portal_guest(struct portal *p, uint32_t id);
 
 /* @c has its id: counts it, logs it and tells everybody else. */
 void portal_joined(struct portal *p, struct client *c);
@@ -143,6 +158,9 @@ void acceptor_close(struct acceptor *a);
 
 extern const struct client_ops guest_ops;	/* guest.c */
 extern const struct client_ops host_ops;	/* host.c */
+
+/* Tells @c that the tables changed, unless it has yet to read that they did. */
+void host_change(struct client *c);
 
 /* status.c: the state as JSON in a sealed memfd, its length in *len; or -errno. */
 int status_memfd(struct portal *p, uint64_t *len);

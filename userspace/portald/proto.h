@@ -14,8 +14,11 @@
  *							receive eventfds)
  *				READY			(all present peers were told)
  *	...			PEER, GONE		(as machines come and go)
+ *				CHANGE			(managed: a row of the tables changed)
+ *	SESSION			SESSION + lifeline	(managed: at most once)
+ *	FENCE			FENCE			(managed: root, or portald's user)
  *
- * The client sends nothing after HELLO; closing the socket returns its id.
+ * Closing the socket returns its id, unless it has a session, which ends first.
  *
  * Ids: 0 .. host_peers-1 are the host's, leased to its processes and leased again
  * when they are gone; ids of guests grow, and begin again only after the last
@@ -35,6 +38,17 @@
  * when it reads at last. It keeps its id, and may be rung, until it closes its own
  * end: so it must not close (or shut down) the socket while it uses its eventfds.
  *
+ * A session is one address space's use of the portal, and ends when that can store no
+ * more: the lifeline is a description of its own of a one-page memfd. The client maps it
+ * (shared, MADV_DONTFORK) and closes the descriptor; the end of that mapping, by
+ * munmap() after the region's, by exec or exit, is the session's. Whoever else has the
+ * socket, or the eventfds, does not matter. The end of the session is the end of the
+ * connection too. Until the client has taken the lifeline out of the socket, the socket
+ * keeps it.
+ *
+ * CHANGE says: look at the tables. Of several changes before the client reads it is told
+ * once; it looks after it has read.
+ *
  * In place of HELLO a client may send STATUS (same members, flags 0). The answer is
  * one STATUS with a sealed memfd that holds value bytes of JSON (see portald(8)),
  * and the end of the connection. It takes no id.
@@ -47,7 +61,7 @@
 #include <stdint.h>
 
 #define PD_MAGIC	0x44504d56U	/* "VMPD" */
-#define PD_VERSION	1U
+#define PD_VERSION	2U
 #define PD_MAX_FDS	64U		/* descriptors in one message */
 
 enum pd_type {
@@ -60,6 +74,11 @@ enum pd_type {
 	PD_GONE,	/* id .. arg left; value: tenure (then arg is id) */
 	PD_REFUSE,	/* arg: errno; text says why and what to do */
 	PD_STATUS,	/* request as HELLO; answer: value bytes of JSON in the fd */
+	PD_SESSION,	/* request: arg: vector to be rung by, or all ones; answer: value: token;
+			 * fd: lifeline; or arg: errno, and text */
+	PD_CHANGE,
+	PD_FENCE,	/* request: id: slot; value: the claim that is meant; answer: the same, and
+			 * arg: errno or 0, and text */
 };
 
 #define PD_RDONLY	(1U << 0)	/* HELLO.flags: a read-only region */
@@ -73,7 +92,7 @@ struct pd_msg {
 	uint32_t arg;
 	uint32_t flags;
 	uint64_t value;
-	char text[104];		/* NUL-terminated, REFUSE only, else zeroes */
+	char text[104];		/* NUL-terminated: REFUSE, errors; else zeroes */
 };
 
 _Static_assert(sizeof(struct pd_msg) == 128, "pd_msg is 128 bytes on the wire");

@@ -25,6 +25,10 @@ enum item_kind {
 	ITEM_PEER,		/* both; id, efds */
 	ITEM_READY,		/* process */
 	ITEM_GONE,		/* both; id */
+	ITEM_SESSION,		/* process */
+	ITEM_REFUSAL,		/* process: no session; id: errno */
+	ITEM_FENCE,		/* process; id: slot; last: errno; tenure: claim */
+	ITEM_CHANGE,		/* process */
 };
 
 struct item {

@@ -214,6 +214,7 @@ static const struct key {
 	KEY(mode, set_mode, 0, 0777),
 	KEY(managed, set_bool, 0, 0),
 	KEY(sessions, set_number, 1, 65536),
+	KEY(heartbeat, set_number, 100, 60000),
 };
 
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
@@ -261,9 +262,11 @@ static int check_layout(const struct portal_conf *p, struct err *e)
 {
 	struct portal_super s = { 0 };
 
+	if (!p->managed && (given(p, "sessions") || given(p, "heartbeat")))
+		return err_set(e, "portal '%s': %s a managed portal's: add managed = yes", p->name,
+			       given(p, "sessions") ? "sessions are" : "a heartbeat is");
 	if (!p->managed)
-		return given(p, "sessions") ? err_set(e, "portal '%s': sessions are a managed portal's: add managed = yes",
-						      p->name) : 0;
+		return 0;
 	switch (layout_plan(&s, p->size, conf_peers(p), p->sessions, 0)) {
 	case 0:
 		return 0;
@@ -278,21 +281,21 @@ static int check_layout(const struct portal_conf *p, struct err *e)
 
 int conf_finish(struct portal_conf *p, struct err *e)
 {
-	unsigned int room = QEMU_FDS / p->vectors;
+	unsigned int room = QEMU_FDS / p->vectors, ids = conf_host_ids(p);
 
 	if (!given(p, "size"))
 		return err_set(e, "portal '%s' has no size: add size = 64M (a power of two)",
 			       p->name);
 	if (!given(p, "max_guests")) {
-		p->max_guests = room > p->host_peers ? room - p->host_peers : 1;
+		p->max_guests = room > ids ? room - ids : 1;
 		if (p->max_guests > 64)
 			p->max_guests = 64;
 	}
 	if (!given(p, "first_guest_id"))
-		p->first_guest_id = p->host_peers;
-	if (p->first_guest_id < p->host_peers)
+		p->first_guest_id = ids;
+	if (p->first_guest_id < ids)
 		return err_set(e, "portal '%s': first_guest_id %u is inside the host's block 0..%u",
-			       p->name, p->first_guest_id, p->host_peers - 1);
+			       p->name, p->first_guest_id, ids - 1);
 	return check_layout(p, e);
 }
 
@@ -302,16 +305,21 @@ unsigned int conf_peers(const struct portal_conf *p)
 	return 1 + p->max_guests;
 }
 
+unsigned int conf_host_ids(const struct portal_conf *p)
+{
+	return p->host_peers + !!p->managed;
+}
+
 unsigned int conf_fds(const struct portal_conf *p)
 {
 	/*
-	 * region, lock, two listeners; a socket and the eventfds of each guest,
-	 * a socket, the eventfds and perhaps a read-only region of each process,
-	 * some who have not said hello or ask for status; and a gone guest's
+	 * region, lock, two listeners, inotify; a socket and the eventfds of each guest,
+	 * a socket, the eventfds, a lifeline and perhaps a read-only region of each
+	 * process, some who have not said hello or ask for status; and a gone guest's
 	 * eventfds may stay in one half-sent announcement per client.
 	 */
-	return 4 + p->max_guests * (1 + 2 * p->vectors) +
-	       p->host_peers * (2 + 2 * p->vectors) + 32;
+	return 5 + p->max_guests * (1 + 2 * p->vectors) +
+	       conf_host_ids(p) * (3 + 2 * p->vectors) + 32;
 }
 
 bool conf_same(const struct portal_conf *a, const struct portal_conf *b)
@@ -323,5 +331,5 @@ bool conf_same(const struct portal_conf *a, const struct portal_conf *b)
 	       a->connect_rate == b->connect_rate && a->hugepages == b->hugepages &&
 	       a->prealloc == b->prealloc && a->owner == b->owner &&
 	       a->group == b->group && a->mode == b->mode && a->managed == b->managed &&
-	       a->sessions == b->sessions;
+	       a->sessions == b->sessions && a->heartbeat == b->heartbeat;
 }

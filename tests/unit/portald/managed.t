@@ -67,6 +67,7 @@ def _(stack):
 @point('one file, a raw portal and a managed one; huge regions too')
 def _(stack):
     d = Daemon(stack, config='[plain]\nsize = 1M\n[tables]\nsize = 1G\nmanaged = yes\n', name=None)
+    d.wait_log('tables: serving')
     equal(ctl('check', 'unix:%s/tables.sock' % d.dir)[0], 0, 'tables')
     equal(ctl('check', 'unix:%s/plain.sock' % d.dir)[0], 6, 'plain')
 

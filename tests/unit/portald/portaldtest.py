@@ -20,11 +20,11 @@ sys.path.insert(0, os.path.join(TOP, 'tests', 'unit'))
 import taptest
 from taptest import Skip, bail, check, equal, scratch, wait_for     # noqa: E402
 
-MAGIC, VERSION = 0x44504D56, 1
-HELLO, WELCOME, PEER, READY, GONE, REFUSE, STATUS = range(1, 8)
+MAGIC, VERSION = 0x44504D56, 2
+HELLO, WELCOME, PEER, READY, GONE, REFUSE, STATUS, SESSION, CHANGE, FENCE = range(1, 11)
 RDONLY = 1
 MSG = struct.Struct('<IIIIQ104s')
-NAMES = ['', 'HELLO', 'WELCOME', 'PEER', 'READY', 'GONE', 'REFUSE', 'STATUS']
+NAMES = ['', 'HELLO', 'WELCOME', 'PEER', 'READY', 'GONE', 'REFUSE', 'STATUS', 'SESSION', 'CHANGE', 'FENCE']
 
 
 BUILT = {}

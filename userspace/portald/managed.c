@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT
+/* Slot 0: joining, the heart, putting right what was overwritten, leaving. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <systemd/sd-id128.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "efds.h"
+#include "log.h"
+#include "managed.h"
+
+#define REPAIRED_USEC	(60 * USEC_PER_SEC)	/* between two lines about it */
+#define RUNG_USEC	2000			/* who rings without end is heard so often */
+
+/* Our part of the row: from here to its end. */
+#define OURS offsetof(struct portal_peer, life)
+
+static uint64_t life(uint64_t sequence, uint32_t state)
+{
+	return sequence << PORTAL_SLOT_BITS | state;
+}
+
+static int random_word(__le64 *v)
+{
+	do {
+		if (getrandom(v, sizeof(*v), 0) != sizeof(*v))
+			return -errno;
+	} while (!*v || !(uint32_t)*v);
+	return 0;
+}
+
+/* ---- Joining and leaving ----------------------------------------------------- */
+
+/*
+ * Nobody else claims slot 0, so that whatever claim stands there is an earlier portald's,
+ * or scribble.
+ */
+static int make_claim(struct managed *m)
+{
+	uint64_t was;
+	__le64 claim;
+	uint32_t address = m->portal->conf.host_peers;
+
+	if (random_word(&claim) < 0)
+		return -errno;
+	claim = (uint64_t)(address + 1) << 32 | (uint32_t)claim;
+	m->truth->row.claim = claim;
+	do
+		was = load_word(&peer_row(m, 0)->claim);
+	while (!swap_word(&peer_row(m, 0)->claim, was, claim));
+	return 0;
+}
+
+static void describe(struct managed *m)
+{
+	struct portal_peer *t = &m->truth->row;
+	struct timespec now;
+	sd_id128_t id;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	t->kind = PORTAL_PEER_HOST;
+	t->vectors = m->portal->conf.vectors;
+	t->notice = 0;
+	t->heartbeat_ms = m->portal->conf.heartbeat;
+	t->joined = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	/* This machine's, for this purpose only. */
+	if (sd_id128_get_machine_app_specific(SD_ID128_MAKE(5c, 1f, a3, 0e, 77, 42, 4d, 0c, 9b, 61,
+							    e8, 35, 6a, d2, 18, f4), &id) >= 0)
+		memcpy(t->machine, id.bytes, sizeof(t->machine));
+	memset(t->name, 0, sizeof(t->name));
+	if (gethostname(t->name, sizeof(t->name) - 1) < 0 ||
+	    !layout_is_text(t->name, sizeof(t->name)))
+		memset(t->name, 0, sizeof(t->name));
+}
+
+/* Words @from to @to of our row, from the truth. */
+static void write_row(struct managed *m, size_t from, size_t to)
+{
+	char *row = (char *)peer_row(m, 0), *t = (char *)&m->truth->row;
+	size_t at;
+
+	for (at = from; at < to; at += 8)
+		store_word(row + at, load_word(t + at));
+}
+
+/*
+ * The first join of this portald: numbers go on from where the rows are, which an earlier
+ * one may have left. No process that had a session then is still served.
+ */
+static void take_over(struct managed *m)
+{
+	struct portal_session *t;
+	uint32_t i;
+
+	m->truth->row.life = load_word(&peer_row(m, 0)->life);
+	for (i = 0; i < m->super.sessions; i++) {
+		t = &m->truth->session[i];
+		layout_read(t, layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i), sizeof(*t), 0);
+		if (life_sequence(t->life))
+			t->life = life(life_sequence(t->life), PORTAL_LIFE_DEAD);
+	}
+}
+
+/* No session of before is alive, whatever their rows say. */
+static void bury_sessions(struct managed *m)
+{
+	struct portal_session *row;
+	uint32_t i;
+
+	for (i = 0; i < m->super.sessions; i++) {
+		row = layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i);
+		store_word(&row->life, m->truth->session[i].life);
+	}
+}
+
+static int join(struct managed *m)
+{
+	struct portal_peer *row = peer_row(m, 0), *t = &m->truth->row;
+	uint64_t n;
+
+	if (!t->life)
+		take_over(m);
+	n = life_sequence(t->life);
+	if (n >= PORTAL_SEQUENCE_MAX)
+		return -EOVERFLOW;
+	if (make_claim(m) < 0 || random_word(&t->incarnation) < 0)
+		return -errno;
+	t->life = life(n + 1, PORTAL_LIFE_JOINING);
+	store_word(&row->life, t->life);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	describe(m);
+	write_row(m, OURS + 8, sizeof(*row));
+	bury_sessions(m);
+	t->life = life(n + 1, PORTAL_LIFE_ALIVE);
+	store_word(&row->life, t->life);
+	managed_changed(m);
+	return 0;
+}
+
+/*
+ * A process of this host that has the memory mapped can store, whether we serve it or not:
+ * so long we may not say that its session is dead, nor take the claim away under it. Then
+ * we are asleep, and for ever if nobody takes over.
+ */
+static void leave(struct managed *m)
+{
+	struct portal_peer *row = peer_row(m, 0), *t = &m->truth->row;
+	unsigned int alive = sessions_alive(m);
+	uint32_t state = alive ? PORTAL_LIFE_ASLEEP : PORTAL_LIFE_DEAD;
+
+	if (alive)
+		log_line(LOG_WARNING, m->portal->conf.name,
+			 "%u processes of this host still have the memory: their sessions are not declared dead, this host says it is asleep",
+			 alive);
+	t->life = life(life_sequence(t->life), state);
+	store_word(&row->life, t->life);
+	if (!alive)
+		store_word(&row->claim, 0);
+	managed_changed(m);
+}
+
+/* ---- The heart --------------------------------------------------------------- */
+
+/* How many words differed from the truth, and are right again. */
+static unsigned int repair(void *row, const void *truth, size_t from, size_t to)
+{
+	unsigned int wrong = 0;
+	size_t at;
+
+	for (at = from; at < to; at += 8)
+		if (load_word((char *)row + at) != load_word((const char *)truth + at)) {
+			store_word((char *)row + at, load_word((const char *)truth + at));
+			wrong++;
+		}
+	return wrong;
+}
+
+static void repair_all(struct managed *m)
+{
+	uint64_t now = now_usec(m->portal);
+	unsigned int wrong = 0;
+	uint32_t i;
+
+	wrong += repair(peer_row(m, 0), &m->truth->row, 0, 8);
+	wrong += repair(peer_row(m, 0), &m->truth->row, OURS, sizeof(struct portal_peer));
+	for (i = 0; i < m->super.sessions; i++)
+		wrong += repair(layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i),
+				&m->truth->session[i], 0, sizeof(struct portal_session));
+	if (!wrong)
+		return;
+	if (!m->repaired || now - m->repaired > REPAIRED_USEC) {
+		m->repaired = now;
+		log_line(LOG_WARNING, m->portal->conf.name,
+			 "somebody has overwritten %u words of this host's rows in the tables; they are right again",
+			 wrong);
+	}
+	managed_changed(m);
+}
+
+/*
+ * Somebody has declared this host dead. It is not, but the others may have given to others
+ * by now what its processes held: their sessions are over. It comes back as another.
+ */
+static void fenced(struct managed *m)
+{
+	uint32_t reason = __atomic_load_n(&peer_row(m, 0)->reason, __ATOMIC_RELAXED);
+	int ret;
+
+	log_line(LOG_ERR, m->portal->conf.name,
+		 "this host was declared dead (reason %u): its processes' sessions are over, and it joins anew",
+		 reason);
+	sessions_disown(m);
+	ret = join(m);
+	if (ret < 0)
+		log_line(LOG_ERR, m->portal->conf.name, "cannot join anew: %s", strerror(-ret));
+}
+
+/* Who took us for silent sees now that we are not. */
+static void clear_suspicion(struct managed *m)
+{
+	uint64_t was = m->truth->row.claim;
+
+	if (load_word(&peer_row(m, 0)->suspect) == was &&
+	    swap_word(&peer_row(m, 0)->suspect, was, 0))
+		managed_changed(m);
+}
+
+static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct managed *m = arg;
+	uint64_t next = usec + m->portal->conf.heartbeat * 1000ULL, now = now_usec(m->portal);
+
+	m->truth->row.heartbeat++;
+	store_word(&peer_row(m, 0)->heartbeat, m->truth->row.heartbeat);
+	if (load_word(&peer_row(m, 0)->dead) == m->truth->row.claim)
+		fenced(m);
+	repair_all(m);
+	clear_suspicion(m);
+	sessions_look(m);
+	observe(m);
+	sd_event_source_set_time(s, next > now ? next : now + m->portal->conf.heartbeat * 1000ULL);
+	return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+/* ---- Changes ----------------------------------------------------------------- */
+
+void managed_changed(struct managed *m)
+{
+	struct portal *p = m->portal;
+	struct client *guest;
+	uint32_t slot, notice;
+	uint64_t claim;
+
+	m->truth->row.changes++;
+	store_word(&peer_row(m, 0)->changes, m->truth->row.changes);
+	/* Which vector a machine wants is its word; that it has such an id and vector, ours. */
+	efds_guard(true);
+	for (slot = 1; slot < m->super.peers; slot++) {
+		claim = load_word(&peer_row(m, slot)->claim);
+		notice = __atomic_load_n(&peer_row(m, slot)->notice, __ATOMIC_RELAXED);
+		if (!claim || notice >= p->conf.vectors)
+			continue;
+		guest = portal_guest(p, claim_address(claim));
+		if (guest)
+			efds_ring(guest->efds, notice);
+	}
+	efds_guard(false);
+	tell_change(p);
+}
+
+static int on_rung(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	struct managed *m = arg;
+
+	efds_drain(m->own);
+	observe(m);
+	sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	sd_event_source_set_time_relative(m->pause, RUNG_USEC);
+	return sd_event_source_set_enabled(m->pause, SD_EVENT_ONESHOT);
+}
+
+static int on_pause_over(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct managed *m = arg;
+
+	return sd_event_source_set_enabled(m->rung, SD_EVENT_ON);
+}
+
+/* ---- From and to the rest of portald ----------------------------------------- */
+
+static int watch(struct managed *m)
+{
+	sd_event *ev = m->portal->event;
+	int ret;
+
+	ret = sd_event_add_time_relative(ev, &m->beat, CLOCK_MONOTONIC,
+					 m->portal->conf.heartbeat * 1000ULL, 1000, on_beat, m);
+	/* Before others: an observer whose own work delays its heart looks suspect. */
+	if (ret >= 0)
+		ret = sd_event_source_set_priority(m->beat, SD_EVENT_PRIORITY_NORMAL - 10);
+	if (ret >= 0)
+		ret = sd_event_add_io(ev, &m->rung, m->own->fd[0], EPOLLIN, on_rung, m);
+	if (ret >= 0)
+		ret = sd_event_add_time(ev, &m->pause, CLOCK_MONOTONIC, 0, 100, on_pause_over, m);
+	if (ret >= 0)
+		ret = sd_event_source_set_enabled(m->pause, SD_EVENT_OFF);
+	return ret;
+}
+
+static void managed_free(struct managed *m)
+{
+	sd_event_source_disable_unref(m->beat);
+	sd_event_source_disable_unref(m->rung);
+	sd_event_source_disable_unref(m->pause);
+	sessions_close(m);
+	if (m->base != MAP_FAILED)
+		munmap(m->base, m->portal->conf.size);
+	free(m->sight);
+	free(m->truth);
+	m->portal->managed = NULL;
+	free(m);
+}
+
+int managed_open(struct portal *p, struct err *e)
+{
+	struct managed *m = calloc(1, sizeof(*m));
+	int ret;
+
+	if (!m)
+		return err_set(e, "out of memory");
+	m->portal = p;
+	p->managed = m;
+	m->lifelines = -1;
+	m->own = p->slots[p->conf.host_peers].efds;
+	m->base = mmap(NULL, p->conf.size, PROT_READ | PROT_WRITE, MAP_SHARED, p->region, 0);
+	if (m->base == MAP_FAILED) {
+		err_set(e, "managed: cannot map the region: %s", strerror(errno));
+		goto fail;
+	}
+	if (layout_parse(m->base, p->conf.size, &m->super, NULL, NULL) < 0) {
+		err_set(e, "managed: the superblock is damaged");
+		goto fail;
+	}
+	m->truth = calloc(1, sizeof(*m->truth) + m->super.sessions * sizeof(m->truth->session[0]));
+	m->sight = calloc(m->super.peers, sizeof(m->sight[0]));
+	ret = m->truth && m->sight ? sessions_open(m) : -ENOMEM;
+	if (ret >= 0)
+		ret = watch(m);
+	if (ret >= 0)
+		ret = join(m);
+	if (ret >= 0)
+		return 0;
+	err_set(e, "managed: cannot join: %s", strerror(-ret));
+fail:
+	managed_free(m);
+	return -1;
+}
+
+void managed_close(struct managed *m)
+{
+	leave(m);
+	managed_free(m);
+}

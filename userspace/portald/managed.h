@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A managed portal's tables (portal-layout(5)), as portald has to do with them: it is
+ * the machine in slot 0, for the host's processes, whose sessions are its rows; and it
+ * watches the others.
+ *
+ * What is in the tables is advertisement, and anybody may scribble there. The truth
+ * about our rows is in struct truth, which nobody else has; the rows are written from it,
+ * and put right at each heartbeat.
+ */
+#ifndef PORTALD_MANAGED_H
+#define PORTALD_MANAGED_H
+
+#include <lib/layout.h>
+
+#include "portal.h"
+
+/**
+ * struct truth - what is true of our rows
+ * @row: all but the three words that belong to everybody
+ * @session: rows of block 0
+ */
+struct truth {
+	struct portal_peer row;
+	struct portal_session session[];
+};
+
+/**
+ * struct sight - how another machine's row was seen last
+ * @claim ... @changes: its words
+ * @beat_at: when its heart was seen to beat, CLOCK_MONOTONIC, microseconds
+ */
+struct sight {
+	uint64_t claim, dead, suspect, life, changes, heartbeat;
+	uint64_t beat_at;
+};
+
+/**
+ * struct managed - the tables of a managed portal
+ * @super: its superblock, believed
+ * @base: the region, mapped
+ * @own: the eventfds of our own id: who changes a row rings the first of them
+ * @sight: of each slot
+ * @looked: when that was
+ * @lifelines: inotify: one of them may have ended
+ * @beat, @rung, @pause: the heart; somebody rang; and shall not at once again
+ * @ended, @looking: a lifeline has perhaps ended; we look
+ * @repaired: when the log last said that our rows had been overwritten
+ */
+struct managed {
+	struct portal *portal;
+	struct portal_super super;
+	void *base;
+	struct truth *truth;
+	struct efds *own;
+	struct sight *sight;
+	uint64_t looked;
+	int lifelines;
+	sd_event_source *beat, *rung, *pause, *ended, *looking;
+	uint64_t repaired;
+};
+
+/* A word of a row, whatever its type. */
+typedef uint64_t __attribute__((may_alias)) row_word;
+
+static inline uint64_t load_word(const void *word)
+{
+	return __atomic_load_n((const row_word *)word, __ATOMIC_RELAXED);
+}
+
+static inline void store_word(void *word, uint64_t v)
+{
+	__atomic_store_n((row_word *)word, v, __ATOMIC_RELEASE);
+}
+
+static inline bool swap_word(void *word, uint64_t was, uint64_t to)
+{
+	return __atomic_compare_exchange_n((row_word *)word, &was, to, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_RELAXED);
+}
+
+/* Joins as slot 0; 0, or -1 and @e. */
+int managed_open(struct portal *p, struct err *e);
+
+/* Leaves. Processes that have it mapped still are told of, for they may still store. */
+void managed_close(struct managed *m);
+
+/* A row of ours, or a verdict, was stored: counts it, tells machines and processes. */
+void managed_changed(struct managed *m);
+
+/* The row of machine @slot. */
+static inline struct portal_peer *peer_row(const struct managed *m, uint32_t slot)
+{
+	return layout_row(m->base, &m->super, PORTAL_AREA_PEERS, slot);
+}
+
+/* session.c */
+int sessions_open(struct managed *m);
+void sessions_close(struct managed *m);
+/* How many of our processes' sessions are not over. */
+unsigned int sessions_alive(const struct managed *m);
+/* All are dead: the claim that they stood for is. Their clients are cut. */
+void sessions_disown(struct managed *m);
+/* At each heartbeat: at all of them, whatever was heard. */
+void sessions_look(struct managed *m);
+/* @c asks for one: it gets an answer. */
+void session_ask(struct client *c, uint32_t vector);
+/* For the answer: its token; a new lifeline, or -errno; why there is none. */
+uint64_t session_token(const struct client *c);
+int session_lifeline(struct client *c);
+const char *session_refusal(int err);
+/* @c's connection is over: is its session (if it has one), too? */
+bool session_over(struct client *c);
+
+/* observe.c */
+/* Looks at all other machines' rows. */
+void observe(struct managed *m);
+/* Tells all processes to look. */
+void tell_change(struct portal *p);
+
+#endif

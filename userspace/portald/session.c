@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Sessions of the host's processes, and how their end is known.
+ *
+ * A lifeline is a memfd of one page, with a lock (flock) that belongs to the one
+ * description of it that its process gets. That description lives as long as the process's
+ * mapping of it, or as it waits in the socket. When it is gone the lock is free, which
+ * proves the end; inotify tells us when to look. The kernel tells inotify a moment before
+ * it gives the lock up, so that one look may come too early: there is always another.
+ *
+ * A process that exits has given up all its mappings, the region's too, when one of
+ * them is given up for good: no store of its is possible any more. Whether it closes the
+ * socket, or children keep it, is another matter. One that closes the portal unmaps the
+ * region first.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "managed.h"
+
+#define LOOK_USEC	2000	/* from one look to the next ... */
+#define LOOKS		50	/* ... that many times; then at each heartbeat */
+
+/* ---- Rows -------------------------------------------------------------------- */
+
+static struct portal_session *session_row(const struct managed *m, uint32_t i)
+{
+	return layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i);
+}
+
+static bool alive(const struct portal_session *t)
+{
+	return life_low(t->life) == PORTAL_LIFE_ALIVE;
+}
+
+unsigned int sessions_alive(const struct managed *m)
+{
+	unsigned int n = 0;
+	uint32_t i;
+
+	for (i = 0; i < m->super.sessions; i++)
+		n += alive(&m->truth->session[i]);
+	return n;
+}
+
+/* A free row, or -EUSERS. */
+static int find_row(const struct managed *m)
+{
+	const struct portal_session *t = m->truth->session, *best = NULL;
+	uint32_t i;
+
+	/* The one that was used the least, so that all wear alike. */
+	for (i = 0; i < m->super.sessions; i++)
+		if (!alive(&t[i]) && life_sequence(t[i].life) < PORTAL_SEQUENCE_MAX &&
+		    (!best || life_sequence(t[i].life) < life_sequence(best->life)))
+			best = &t[i];
+	return best ? (int)(best - t) : -EUSERS;
+}
+
+static void begin(struct managed *m, uint32_t i, const struct client *c, uint32_t vector)
+{
+	struct portal_session *t = &m->truth->session[i], *row = session_row(m, i);
+	uint64_t n = (life_sequence(t->life) + 1) << PORTAL_SLOT_BITS;
+	struct timespec now;
+	size_t at;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	memset(t, 0, sizeof(*t));
+	t->claim = m->truth->row.claim;
+	t->address = c->id;
+	t->vector = vector;
+	t->pid = (uint32_t)c->pid;
+	t->uid = (uint32_t)c->uid;
+	t->started = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	snprintf(t->name, sizeof(t->name), "%s", c->comm);
+	t->life = n | PORTAL_LIFE_ALIVE;
+	store_word(&row->life, n | PORTAL_LIFE_JOINING);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (at = 8; at < sizeof(*t); at += 8)
+		store_word((char *)row + at, load_word((const char *)t + at));
+	store_word(&row->life, t->life);
+}
+
+static void end(struct managed *m, uint32_t i)
+{
+	struct portal_session *t = &m->truth->session[i];
+
+	t->life = life_sequence(t->life) << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD;
+	store_word(&session_row(m, i)->life, t->life);
+}
+
+/* ---- Lifelines --------------------------------------------------------------- */
+
+static int open_anew(int memfd)
+{
+	char path[40];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	close(fd);
+	return -EBUSY;
+}
+
+/* Nobody has the process's description any more. Whoever asks has the lock then. */
+static bool ended(const struct client *c)
+{
+	return c->session_told && flock(c->lifeline, LOCK_EX | LOCK_NB) == 0;
+}
+
+static int make_lifeline(struct managed *m, struct client *c)
+{
+	char path[40];
+	int fd = memfd_create("vmportal-lifeline", MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
+
+	/* 0600: not for whoever gets hold of the descriptor to open anew, and keep. */
+	if (fd < 0 || ftruncate(fd, 4096) < 0 || fchmod(fd, 0600) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+		goto fail;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	c->watch = inotify_add_watch(m->lifelines, path, IN_CLOSE);
+	if (c->watch < 0)
+		goto fail;
+	c->lifeline = fd;
+	return 0;
+fail:
+	err = errno;
+	if (fd >= 0)
+		close(fd);
+	return -err;
+}
+
+static void drop_lifeline(struct managed *m, struct client *c)
+{
+	inotify_rm_watch(m->lifelines, c->watch);
+	close(c->lifeline);
+	c->lifeline = -1;
+}
+
+/* ---- The end ----------------------------------------------------------------- */
+
+static void finish(struct managed *m, struct client *c)
+{
+	end(m, c->session);
+	client_log(c, LOG_INFO, "session", "has ended its session (row %u)", c->session);
+	drop_lifeline(m, c);
+	managed_changed(m);
+}
+
+/* Has it ended? Then the connection ends, too. */
+static void look(struct managed *m, struct client *c)
+{
+	if (c->looks)
+		c->looks--;
+	if (!ended(c))
+		return;
+	finish(m, c);
+	if (c->lingers)		/* doomed, and waited for by the reaper */
+		sd_event_source_set_enabled(c->portal->reaper, SD_EVENT_ONESHOT);
+	else
+		client_doom(c, "%s", "");
+}
+
+/* Takes what inotify has to say: whom to look at. */
+static void listen_to(struct managed *m)
+{
+	char buf[64 * sizeof(struct inotify_event)] __attribute__((aligned(8)));
+	const struct inotify_event *ev;
+	struct client *c;
+	ssize_t n, at;
+
+	n = read(m->lifelines, buf, sizeof(buf));
+	for (at = 0; at < n; at += (ssize_t)(sizeof(*ev) + ev->len)) {
+		ev = (const struct inotify_event *)(buf + at);
+		if (!(ev->mask & (IN_CLOSE | IN_Q_OVERFLOW)))
+			continue;
+		TAILQ_FOREACH(c, &m->portal->clients, link)
+			if (c->lifeline >= 0 && (c->watch == ev->wd || ev->mask & IN_Q_OVERFLOW))
+				c->looks = LOOKS;
+	}
+}
+
+/*
+ * A process can have its lifeline opened and closed as often as it likes. So we listen by
+ * the clock while there is something to hear, and each is looked at once a time.
+ */
+static int on_clock(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct managed *m = arg;
+	bool more = false;
+	struct client *c;
+
+	listen_to(m);
+	TAILQ_FOREACH(c, &m->portal->clients, link)
+		if (c->lifeline >= 0 && c->looks) {
+			look(m, c);
+			more = more || (c->lifeline >= 0 && c->looks);
+		}
+	if (!more)
+		return sd_event_source_set_enabled(m->ended, SD_EVENT_ON);
+	sd_event_source_set_time_relative(s, LOOK_USEC);
+	return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+/* Looks soon, and some more times. */
+static void look_soon(struct managed *m)
+{
+	sd_event_source_set_enabled(m->ended, SD_EVENT_OFF);
+	sd_event_source_set_time_relative(m->looking, 0);
+	sd_event_source_set_enabled(m->looking, SD_EVENT_ONESHOT);
+}
+
+static int on_ended(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	look_soon(arg);
+	return 0;
+}
+
+bool session_over(struct client *c)
+{
+	struct managed *m = c->portal->managed;
+
+	if (c->lifeline < 0)
+		return true;
+	/* If it was never told of it, there is no mapping. */
+	if (!c->session_told || ended(c)) {
+		finish(m, c);
+		return true;
+	}
+	c->looks = LOOKS;
+	look_soon(m);
+	return false;
+}
+
+void sessions_look(struct managed *m)
+{
+	struct client *c;
+
+	TAILQ_FOREACH(c, &m->portal->clients, link)
+		if (c->lifeline >= 0)
+			look(m, c);
+}
+
+void sessions_disown(struct managed *m)
+{
+	struct client *c;
+
+	TAILQ_FOREACH(c, &m->portal->clients, link) {
+		if (c->lifeline < 0)
+			continue;
+		end(m, c->session);
+		drop_lifeline(m, c);
+		client_doom(c, "this host was declared dead");
+	}
+}
+
+/* ---- Asking ------------------------------------------------------------------ */
+
+static int may_have(const struct client *c, uint32_t vector)
+{
+	if (!c->portal->managed)
+		return ENODATA;
+	if (c->had_session)
+		return EBUSY;
+	if (c->rdonly)
+		return EACCES;
+	return vector == PORTAL_VECTOR_NONE || vector < c->portal->conf.vectors ? 0 : EINVAL;
+}
+
+void session_ask(struct client *c, uint32_t vector)
+{
+	struct managed *m = c->portal->managed;
+	int err = may_have(c, vector), i = 0, ret = 0;
+
+	if (!err) {
+		i = find_row(m);
+		ret = i < 0 ? i : make_lifeline(m, c);
+		err = -ret;
+	}
+	if (err) {
+		client_push(c, ITEM_REFUSAL, (uint32_t)err, 0, NULL);
+		client_flush(c);
+		return;
+	}
+	c->had_session = true;
+	c->session = (uint32_t)i;
+	begin(m, c->session, c, vector);
+	client_log(c, LOG_INFO, "session", "has a session (row %u)", c->session);
+	client_push(c, ITEM_SESSION, 0, 0, NULL);
+	client_flush(c);
+	managed_changed(m);
+}
+
+uint64_t session_token(const struct client *c)
+{
+	uint64_t n = life_sequence(c->portal->managed->truth->session[c->session].life);
+
+	return n << PORTAL_SLOT_BITS | c->session;
+}
+
+int session_lifeline(struct client *c)
+{
+	return open_anew(c->lifeline);
+}
+
+const char *session_refusal(int err)
+{
+	switch (err) {
+	case ENODATA:
+		return "not a managed portal: managed = yes in portald.conf";
+	case EBUSY:
+		return "one session for each connection";
+	case EACCES:
+		return "opened read-only; a session can store";
+	case EINVAL:
+		return "no such vector";
+	case EUSERS:
+		return "all session rows of this host are taken: raise sessions in portald.conf";
+	case EMFILE:
+		return "portald has no descriptor left: raise LimitNOFILE=";
+	default:
+		return "portald cannot watch this process";
+	}
+}
+
+/* ---- From and to the rest ---------------------------------------------------- */
+
+int sessions_open(struct managed *m)
+{
+	sd_event *ev = m->portal->event;
+	int ret;
+
+	m->lifelines = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (m->lifelines < 0)
+		return -errno;
+	ret = sd_event_add_io(ev, &m->ended, m->lifelines, EPOLLIN, on_ended, m);
+	if (ret >= 0)
+		ret = sd_event_add_time(ev, &m->looking, CLOCK_MONOTONIC, 0, 100, on_clock, m);
+	if (ret >= 0)
+		ret = sd_event_source_set_enabled(m->looking, SD_EVENT_OFF);
+	return ret;
+}
+
+void sessions_close(struct managed *m)
+{
+	struct client *c;
+
+	sd_event_source_disable_unref(m->ended);
+	sd_event_source_disable_unref(m->looking);
+	TAILQ_FOREACH(c, &m->portal->clients, link)
+		if (c->lifeline >= 0)
+			drop_lifeline(m, c);
+	if (m->lifelines >= 0)
+		close(m->lifelines);
+}
