@@ -134,7 +134,7 @@ static int join(struct managed *m)
 		return -errno;
 	t->life = life(n + 1, PORTAL_LIFE_JOINING);
 	store_word(&row->life, t->life);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	vmpr_full_fence();
 	describe(m);
 	write_row(m, OURS + 8, sizeof(*row));
 	bury_sessions(m);

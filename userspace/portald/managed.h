@@ -11,6 +11,8 @@
 #ifndef PORTALD_MANAGED_H
 #define PORTALD_MANAGED_H
 
+#include <vmportal_ring.h>	/* the fence */
+
 #include <lib/layout.h>
 
 #include "portal.h"

@@ -86,7 +86,7 @@ static void begin(struct managed *m, uint32_t i, const struct client *c, uint32_
 	snprintf(t->name, sizeof(t->name), "%s", c->comm);
 	t->life = n | PORTAL_LIFE_ALIVE;
 	store_word(&row->life, n | PORTAL_LIFE_JOINING);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	vmpr_full_fence();
 	for (at = 8; at < sizeof(*t); at += 8)
 		store_word((char *)row + at, load_word((const char *)t + at));
 	store_word(&row->life, t->life);
