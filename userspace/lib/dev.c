@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/portal.h>
+#include <linux/portal_layout.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,6 +218,91 @@ static int dev_set_mode(struct vmp *p, bool managed)
 	return r;
 }
 
+/* ---- Sessions ----------------------------------------------------------------- */
+
+/* Why the kernel refuses what is about sessions. */
+static int explain_session(struct vmp *p, const char *what, int err)
+{
+	const char *why = strerror(err);
+
+	switch (err) {
+	case ENOTTY:
+		return vmp_fail(-EOPNOTSUPP, "%s: its kernel module has no sessions yet; update vmportal-dkms",
+				p->info.identity);
+	case EBUSY:
+		why = "another process has one through the same open file, or maps it writable; open the device anew";
+		break;
+	case EOPNOTSUPP:
+		why = "this kernel cannot tell when a process ends";
+		break;
+	case EUSERS:
+		why = "no free row in the tables: 'portalctl peers' shows who has them; format with more";
+		break;
+	case ESTALE:
+		why = "this machine was declared dead, or woke up as another; close the portal and open it anew";
+		break;
+	case EPERM:
+		why = "that takes root (CAP_SYS_ADMIN)";
+		break;
+	default:
+		break;
+	}
+	return vmp_fail(-err, "%s: %s: %s", p->info.identity, what, why);
+}
+
+static int dev_session(struct vmp *p, uint32_t vector, uint64_t *token)
+{
+	struct portal_session_begin s = { .size = sizeof(s), .vector = vector };
+	struct dev *d = p->priv;
+
+	if (ioctl(d->fd, PORTAL_SESSION, &s))
+		return explain_session(p, "session", errno);
+	if (s.incarnation != p->super->incarnation)
+		return vmp_fail(-ESTALE, "%s: was formatted anew since it was opened; close it and open it anew",
+				p->info.identity);
+	*token = s.token;
+	return 0;
+}
+
+static int dev_watch(struct vmp *p, int set)
+{
+	struct epoll_event ev = { .events = EPOLLPRI | EPOLLET };
+	struct dev *d = p->priv;
+
+	if (epoll_ctl(set, EPOLL_CTL_ADD, d->fd, &ev))
+		return vmp_fail(-errno, "%s: epoll_ctl: %s", p->info.identity, strerror(errno));
+	return 0;
+}
+
+/*
+ * Changes are read before doorbells. Under the lock: if another thread read the event
+ * between our look and our read, that would take a doorbell, or wait for one.
+ */
+static void dev_watched(struct vmp *p)
+{
+	struct portal_event e;
+	struct dev *d = p->priv;
+	struct pollfd f = { d->fd, POLLPRI, 0 };
+
+	pthread_mutex_lock(&p->lock);
+	if (poll(&f, 1, 0) == 1 && f.revents & POLLPRI && read(d->fd, &e, sizeof(e)) < 0)
+		vmp_fail_quickly(-errno, "cannot read what changed");	/* the next look is soon */
+	pthread_mutex_unlock(&p->lock);
+}
+
+static int dev_fence(struct vmp *p, uint32_t slot, uint64_t claim)
+{
+	struct portal_fence f = { .size = sizeof(f), .slot = slot, .claim = claim };
+	struct dev *d = p->priv;
+
+	if (!ioctl(d->fd, PORTAL_FENCE, &f))
+		return 0;
+	if (errno == ESTALE)
+		return vmp_fail(-ESTALE, "%s: peer %u is not the machine that it was a moment ago: look again",
+				p->info.identity, slot);
+	return explain_session(p, "fence", errno);
+}
+
 static void dev_close(struct vmp *p)
 {
 	struct dev *d = p->priv;
@@ -236,6 +323,10 @@ static const struct vmp_ops dev_ops = {
 	.packets = dev_packets,
 	.window = dev_window,
 	.set_mode = dev_set_mode,
+	.session = dev_session,
+	.watch = dev_watch,
+	.watched = dev_watched,
+	.fence = dev_fence,
 	.close = dev_close,
 	.own_process = true,
 };
