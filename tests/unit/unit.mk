@@ -6,7 +6,7 @@
 #	make check-unit		builds them and runs the quick ones
 #	tests/unit/lib.t	runs one of them in one build (plain, asan, tsan)
 
-unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks \
+unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory \
 	packets packets_hostile window
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
 

@@ -296,6 +296,55 @@ int vmp_lock_repaired(struct vmp *p, void *lock);
 /* -EPERM: this process does not have it, or not any more. */
 int vmp_unlock(struct vmp *p, void *lock);
 
+/* ---- Objects by name --------------------------------------------------------- */
+
+/*
+ * The directory of a managed portal: pieces of its data with a name, like shm_open(3)'s.
+ * They outlive who made them. An object that is unlinked lives on until its last user
+ * has closed it, or has died. Calls that change the directory wait 10 seconds at most for
+ * who changes it at the moment (-ETIMEDOUT; a dead one's change is finished for it), and
+ * for no one else.
+ */
+struct vmp_named;
+
+#define VMP_NAME_MAX	63	/* bytes of a name */
+
+/* vmp_named_open() flags */
+#define VMP_CREATE	(1U << 0) /* make it if it is not there */
+#define VMP_EXCL	(1U << 1) /* with VMP_CREATE: -EEXIST if it is */
+#define VMP_EPHEMERAL	(1U << 2) /* with VMP_CREATE: unlinked when its last user goes */
+
+/**
+ * vmp_named_open() - open an object, or make it
+ * @n: set on success; the caller owns it until vmp_named_close()
+ * @name: 1 .. 63 bytes of UTF-8 without '/' and control characters; not "." or ".."
+ * @flags: VMP_*
+ * @bytes: how many it must have at least; 0: any number (not with VMP_CREATE)
+ * @mode: 0 .. 0777 of one that is made: advice, shown to others; no protection
+ *
+ * A new one is all zeroes, and is there for others only then.
+ * -ENAMETOOLONG, -EINVAL (name, flags), -ENOENT, -EEXIST; -ENOSPC: no room, or the table
+ * is full; -EPROTOTYPE: an object of another kind (a channel); -ERANGE: it is
+ * there, but smaller; -EPROTO: the directory is broken: portalctl check.
+ */
+int vmp_named_open(struct vmp_named **n, struct vmp *p, const char *name,
+		   unsigned int flags, uint64_t bytes, uint32_t mode);
+
+/* Its bytes in this process; valid until vmp_named_close(). @bytes may be NULL. */
+void *vmp_named_data(struct vmp_named *n, size_t *bytes);
+
+/* Its row of the directory as it is now. -ESTALE: it is not there any more. */
+int vmp_named_info(struct vmp_named *n, struct vmp_object *o, size_t o_size);
+
+/*
+ * This process does not use it any more; @n is freed in any case. After an error the
+ * object is in use until the session ends. NULL is allowed.
+ */
+int vmp_named_close(struct vmp_named *n);
+
+/* The name is free again, at once. -ENOENT; else as vmp_named_open(). */
+int vmp_named_unlink(struct vmp *p, const char *name);
+
 #ifdef __cplusplus
 }
 #endif

@@ -92,7 +92,7 @@
 	D(NOTE_PEER, "peer-left", "proven dead; the row is free for the next") \
 	D(NOTE_SESSION, "session-left", "its machine is gone; so is it") \
 	D(NOTE_LOCK, "lock-left", "its owner is dead; the next locker finishes what it began") \
-	D(NOTE_OBJECT, "object-left", "unlinked, and nobody has it open; the next change frees it") \
+	D(NOTE_OBJECT, "object-left", "nobody has it open, and it has no name that lasts; the next change frees it") \
 	D(NOTE_USE, "use-left", "its session is dead; the next change frees it") \
 	D(NOTE_BUSY, "directory-busy", "it changed all the time: names and places were not compared")
 
@@ -164,6 +164,25 @@ static inline uint64_t layout_hub_size(uint64_t lanes, uint64_t capacity)
 uint32_t layout_crc32c(uint32_t crc, const void *data, size_t len);
 uint32_t layout_super_checksum(const struct portal_super *s);
 uint32_t layout_redo_checksum(const struct portal_redo *r);
+
+/*
+ * Whether @r, a copy, is a change that can be: it leads from @generation to the next, or
+ * has just done so, and stores to objects and uses alone.
+ */
+bool layout_redo_is_good(const struct portal_super *s, const struct portal_redo *r,
+			 uint64_t generation);
+
+/* Whether an object with this life word has memory: being made, named, or unlinked. */
+static inline bool layout_object_lives(uint64_t life)
+{
+	return life_low(life) >= PORTAL_OBJECT_MAKING && life_low(life) <= PORTAL_OBJECT_UNLINKED;
+}
+
+/* Whether @o, a copy, lies within the data. */
+bool layout_object_place(const struct portal_super *s, const struct portal_object *o);
+
+/* Whether @name, 64 bytes, is one that an object can have. */
+bool layout_is_name(const char *name);
 
 /* Whether @s is UTF-8 without control characters, and zeroes behind it to @size. */
 bool layout_is_text(const char *s, size_t size);

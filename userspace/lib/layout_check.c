@@ -85,13 +85,31 @@ static bool joining(struct check *c)
 	return true;
 }
 
+void check_read(struct check *c, unsigned int a, uint32_t i, void *to, size_t n, size_t life_at)
+{
+	const struct portal_directory *d = layout_row(c->base, &c->s, PORTAL_AREA_DIRECTORY, 0);
+	uint64_t at = c->s.area[a].offset + (uint64_t)i * c->s.area[a].stride;
+	struct portal_redo r;
+	uint32_t k;
+
+	layout_read(to, layout_row(c->base, &c->s, a, i), n, life_at);
+	if ((a != PORTAL_AREA_OBJECTS && a != PORTAL_AREA_USES) ||
+	    !__atomic_load_n((const uint64_t *)&d->redo.state, __ATOMIC_ACQUIRE))
+		return;
+	layout_copy(&r, &d->redo, sizeof(r));
+	if (!layout_redo_is_good(&c->s, &r, __atomic_load_n((const uint64_t *)&d->generation, __ATOMIC_RELAXED)))
+		return;
+	for (k = 0; k < r.count; k++)
+		if (r.store[k].offset >= at && r.store[k].offset - at < n)
+			memcpy((char *)to + (r.store[k].offset - at), &r.store[k].value, 8);
+}
+
 typedef void (*judge_fn)(struct check *c, const void *row);
 
 /* Judges row @i of area @a of which @n bytes count, with its life word at @life_at. */
 static void check_row(struct check *c, unsigned int a, uint32_t i, size_t n, size_t life_at,
 		      judge_fn judge)
 {
-	const void *at = layout_row(c->base, &c->s, a, i);
 	uint64_t row[2][sizeof(struct portal_directory) / 8];
 	unsigned int tries, wait = 25;
 
@@ -99,7 +117,7 @@ static void check_row(struct check *c, unsigned int a, uint32_t i, size_t n, siz
 	c->at = c->s.area[a].offset + (uint64_t)i * c->s.area[a].stride;
 	for (tries = 0; tries < 64; tries++) {
 		c->nfound = 0;
-		layout_read(row[0], at, n, life_at);
+		check_read(c, a, i, row[0], n, life_at);
 		judge(c, row[0]);
 		if (!c->nfound)
 			return;
@@ -107,7 +125,7 @@ static void check_row(struct check *c, unsigned int a, uint32_t i, size_t n, siz
 			wait--;
 			continue;
 		}
-		layout_read(row[1], at, n, life_at);
+		check_read(c, a, i, row[1], n, life_at);
 		if (!memcmp(row[0], row[1], n))
 			break;
 	}

@@ -42,6 +42,12 @@ size_t check_zero(struct check *c, enum layout_damage id, const void *row, size_
 /* @token must have been given out once. */
 bool check_token(struct check *c, enum layout_damage id, size_t at, uint64_t token);
 
+/*
+ * Copies row @i of area @a, as it is after the change that is under way. A holder of the
+ * directory's lock who died in the midst of it left nothing that is wrong.
+ */
+void check_read(struct check *c, unsigned int a, uint32_t i, void *to, size_t n, size_t life_at);
+
 void check_judge_directory(struct check *c, const void *row);
 void check_judge_object(struct check *c, const void *row);
 void check_judge_use(struct check *c, const void *row);

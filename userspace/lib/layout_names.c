@@ -25,9 +25,9 @@ static void judge_lock(struct check *c, const struct portal_directory *d)
 	for (i = 0; i < 8; i++)
 		if (l->waiter[i])
 			check_token(c, DAMAGE_LOCK_WAITER, AT(lock.waiter) + 8 * i, l->waiter[i]);
-	if (l->flags & ~PORTAL_LOCK_BROKEN)
+	if (l->flags & ~(PORTAL_LOCK_BROKEN | PORTAL_LOCK_REPAIR))
 		check_found(c, DAMAGE_LOCK_FLAGS, AT(lock.flags), l->flags);
-	else if (l->flags)
+	else if (l->flags & PORTAL_LOCK_BROKEN)
 		check_found(c, DAMAGE_LOCK_BROKEN, AT(lock.flags), l->flags);
 	check_zero(c, DAMAGE_LOCK_RESERVED, d, AT(lock.reserved0), AT(lock.waiter));
 	check_zero(c, DAMAGE_LOCK_RESERVED, d, AT(lock.reserved1), AT(generation));
@@ -43,6 +43,20 @@ static bool redo_target(const struct portal_super *s, uint64_t offset)
 	return false;
 }
 
+bool layout_redo_is_good(const struct portal_super *s, const struct portal_redo *r,
+			 uint64_t generation)
+{
+	uint32_t i;
+
+	if (!r->state || (r->state != generation && r->state != (generation | 1) + 1) ||
+	    !r->count || r->count > PORTAL_REDO_STORES || layout_redo_checksum(r) != r->checksum)
+		return false;
+	for (i = 0; i < r->count; i++)
+		if (!redo_target(s, r->store[i].offset))
+			return false;
+	return true;
+}
+
 static void judge_redo(struct check *c, const struct portal_directory *d)
 {
 	const struct portal_redo *r = &d->redo;
@@ -53,7 +67,8 @@ static void judge_redo(struct check *c, const struct portal_directory *d)
 		return;
 	if (!d->lock.owner)
 		check_found(c, DAMAGE_REDO_ORPHAN, AT(redo.state), r->state);
-	if (r->state != (d->generation | 1) + 1)
+	/* It is what the generation is until the record is cleared. */
+	if (r->state != d->generation && r->state != (d->generation | 1) + 1)
 		check_found(c, DAMAGE_REDO_STATE, AT(redo.state), r->state);
 	if (!r->count || r->count > PORTAL_REDO_STORES) {
 		check_found(c, DAMAGE_REDO_COUNT, AT(redo.count), r->count);
@@ -97,18 +112,13 @@ void check_judge_directory(struct check *c, const void *row)
 
 #define AT(member) offsetof(struct portal_object, member)
 
-static bool object_lives(uint64_t life)
+bool layout_is_name(const char *name)
 {
-	return life_low(life) == PORTAL_OBJECT_NAMED || life_low(life) == PORTAL_OBJECT_UNLINKED;
+	return layout_is_text(name, PORTAL_LAYOUT_NAME) && name[0] &&
+	       !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
 }
 
-static bool object_name(const struct portal_object *o)
-{
-	return layout_is_text(o->name, sizeof(o->name)) && o->name[0] &&
-	       !strchr(o->name, '/') && strcmp(o->name, ".") && strcmp(o->name, "..");
-}
-
-static bool object_place(const struct portal_super *s, const struct portal_object *o)
+bool layout_object_place(const struct portal_super *s, const struct portal_object *o)
 {
 	const struct portal_area *d = &s->area[PORTAL_AREA_DATA];
 
@@ -131,7 +141,7 @@ static void judge_object(struct check *c, const struct portal_object *o)
 
 	if (!known && !(c->s.compat & ~PORTAL_COMPAT_KNOWN))
 		check_found(c, DAMAGE_OBJECT_KIND, AT(kind), o->kind);
-	if (!object_place(&c->s, o))
+	if (!layout_object_place(&c->s, o))
 		check_found(c, DAMAGE_OBJECT_PLACE, AT(offset), o->offset);
 	if (o->size > o->length)
 		check_found(c, DAMAGE_OBJECT_SIZE, AT(size), o->size);
@@ -146,7 +156,7 @@ static void judge_object(struct check *c, const struct portal_object *o)
 			check_found(c, DAMAGE_OBJECT_PARAM, AT(param), o->param[0]);
 		check_zero(c, DAMAGE_OBJECT_PARAM, o, AT(param) + 16, AT(name));
 	}
-	if (!object_name(o))
+	if (!layout_is_name(o->name))
 		check_found(c, DAMAGE_OBJECT_NAME, AT(name), 0);
 	check_zero(c, DAMAGE_OBJECT_RESERVED, o, AT(reserved), sizeof(*o));
 }
@@ -162,24 +172,24 @@ void check_judge_object(struct check *c, const void *row)
 			check_zero(c, DAMAGE_OBJECT_EMPTY, o, 0, sizeof(*o));
 		return;
 	}
-	if (!c->ever || !life_sequence(o->life) || !state || state > PORTAL_OBJECT_FREE || state == 1)
+	if (!c->ever || !life_sequence(o->life) || !state || state > PORTAL_OBJECT_FREE)
 		check_found(c, DAMAGE_OBJECT_LIFE, AT(life), o->life);
-	else if (object_lives(o->life))
+	else if (layout_object_lives(o->life))
 		judge_object(c, o);
 }
 
 void check_judge_use(struct check *c, const void *row)
 {
 	const struct portal_use *u = row;
-	uint64_t life = 0;
+	struct portal_object o = { .life = 0 };
 
 	if (!u->object) {
 		check_zero(c, DAMAGE_USE_EMPTY, u, 0, sizeof(*u));
 		return;
 	}
 	if (life_low(u->object) < c->s.area[PORTAL_AREA_OBJECTS].count)
-		layout_copy(&life, layout_row(c->base, &c->s, PORTAL_AREA_OBJECTS, life_low(u->object)), 8);
-	if (!object_lives(life) || life_sequence(life) != life_sequence(u->object))
+		check_read(c, PORTAL_AREA_OBJECTS, life_low(u->object), &o, sizeof(o), 0);
+	if (!layout_object_lives(o.life) || life_sequence(o.life) != life_sequence(u->object))
 		check_found(c, DAMAGE_USE_OBJECT, offsetof(struct portal_use, object), u->object);
 	if (check_token(c, DAMAGE_USE_TOKEN, offsetof(struct portal_use, token), u->token) &&
 	    layout_token(c->base, &c->s, u->token) == TOKEN_DEAD)
@@ -193,7 +203,7 @@ struct item {
 	uint64_t life, offset, length;
 	char name[64];
 	uint32_t row;
-	bool used;
+	bool used, lasts;
 };
 
 static int by_offset(const void *a, const void *b)
@@ -238,14 +248,16 @@ static size_t collect(struct check *c, struct item *it)
 	uint32_t i;
 
 	for (i = 0; i < c->s.area[PORTAL_AREA_OBJECTS].count; i++) {
-		layout_read(&o, layout_row(c->base, &c->s, PORTAL_AREA_OBJECTS, i), sizeof(o), 0);
-		if (!object_lives(o.life) || !object_place(&c->s, &o))
+		check_read(c, PORTAL_AREA_OBJECTS, i, &o, sizeof(o), 0);
+		if (!layout_object_lives(o.life) || !layout_object_place(&c->s, &o))
 			continue;
-		it[n] = (struct item) { .life = o.life, .offset = o.offset, .length = o.length, .row = i };
+		it[n] = (struct item) { .life = o.life, .offset = o.offset, .length = o.length, .row = i,
+					.lasts = life_low(o.life) == PORTAL_OBJECT_NAMED &&
+						 !(o.flags & PORTAL_OBJECT_EPHEMERAL) };
 		memcpy(it[n++].name, o.name, sizeof(o.name));
 	}
 	for (i = 0; i < c->s.area[PORTAL_AREA_USES].count; i++) {
-		layout_copy(&u, layout_row(c->base, &c->s, PORTAL_AREA_USES, i), sizeof(u));
+		check_read(c, PORTAL_AREA_USES, i, &u, sizeof(u), 0);
 		key.row = life_low(u.object);
 		hit = u.object ? bsearch(&key, it, n, sizeof(*it), by_row) : NULL;
 		if (hit && life_sequence(hit->life) == life_sequence(u.object))
@@ -261,7 +273,7 @@ static void compare(struct check *c, struct item *it, size_t n)
 	size_t i;
 
 	for (i = 0; i < n; i++)
-		if (life_low(it[i].life) == PORTAL_OBJECT_UNLINKED && !it[i].used)
+		if (!it[i].lasts && !it[i].used)
 			item_found(c, DAMAGE_NOTE_OBJECT, &it[i], AT(life), it[i].life);
 	qsort(it, n, sizeof(*it), by_offset);
 	for (i = 0; i < n; i++) {
@@ -272,7 +284,7 @@ static void compare(struct check *c, struct item *it, size_t n)
 	}
 	qsort(it, n, sizeof(*it), by_name);
 	for (i = 0; i < n; i++) {
-		if (life_low(it[i].life) != PORTAL_OBJECT_NAMED)
+		if (life_low(it[i].life) == PORTAL_OBJECT_UNLINKED)
 			continue;
 		if (last && !memcmp(it[i].name, last->name, sizeof(it->name)))
 			item_found(c, DAMAGE_OBJECT_DUPLICATE, &it[i], AT(name), 0);

@@ -2,8 +2,8 @@
 #
 # libvmportal, shared and static, and the examples.
 
-lib_src := attach channel dev efd errmsg handshake layout layout_check layout_names lock managed \
-	   message packet pair portal session shm step unix unix_ask wait window
+lib_src := attach channel dev directory efd errmsg handshake layout layout_check layout_names lock managed \
+	   message object packet pair portal session shm step unix unix_ask wait window
 lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
 lib_so  := libvmportal.so.$(SOVERSION)
 

@@ -180,7 +180,7 @@ INFLICT(DIRECTORY_WATCHER, f.dir->watcher[31] = 4ULL << 16 | FIX_SESSIONS;)
 INFLICT(LOCK_OWNER, f.dir->lock.owner = 1ULL << 16 | 64;)
 INFLICT(LOCK_PREVIOUS, f.dir->lock.previous = FIX_SESSIONS;)
 INFLICT(LOCK_WAITER, f.dir->lock.waiter[7] = 1;)
-INFLICT(LOCK_FLAGS, f.dir->lock.flags = 2;)
+INFLICT(LOCK_FLAGS, f.dir->lock.flags = 4;)
 INFLICT(LOCK_BROKEN, f.dir->lock.flags = PORTAL_LOCK_BROKEN;)
 INFLICT(LOCK_RESERVED, f.dir->lock.reserved1[31] = 1;)
 INFLICT(REDO_ORPHAN, fix_redo(&f); f.dir->lock.owner = 0;)
@@ -192,7 +192,7 @@ INFLICT(REDO_STORE, fix_redo(&f); f.dir->redo.store[0].offset = f.good.area[2].o
 	f.dir->redo.checksum = layout_redo_checksum(&f.dir->redo);)
 INFLICT(REDO_RESERVED, f.dir->redo.reserved[15] = 1;)
 INFLICT(OBJECT_EMPTY, fix_format(&f); f.object[15].reserved[63] = 1;)
-INFLICT(OBJECT_LIFE, f.object[2].life = fix_life(1, 1);)
+INFLICT(OBJECT_LIFE, f.object[2].life = fix_life(1, 5);)
 INFLICT(OBJECT_KIND, f.object[0].kind = 3;)
 INFLICT(OBJECT_PLACE, f.object[3].offset = FIX_SIZE - PORTAL_UNIT; f.object[3].length *= 2;)
 INFLICT(OBJECT_SIZE, f.object[3].size = f.object[3].length + 1;)
@@ -249,6 +249,32 @@ static void test_clean(void **state)
 	fix_redo(&f);
 	s = look(0, &ret);
 	assert_int_equal(ret, 0);
+	/* Stored, and not cleared yet. */
+	f.dir->generation = f.dir->redo.state;
+	s = look(0, &ret);
+	assert_int_equal(ret, 0);
+}
+
+/* Rows are judged as they will be when the change that is under way has been made. */
+static void test_half_a_change(void **state)
+{
+	struct seen s;
+	int ret;
+
+	fix_format(&f);
+	fix_populate(&f);
+	fix_redo(&f);
+	f.dir->generation = 5;
+	f.object[0].kind = 0;
+	f.use[0].object = 0;
+	s = look(0, &ret);
+	assert_int_equal(ret, 0);
+	/* One that cannot be will not be made. */
+	f.dir->redo.checksum++;
+	s = look(0, &ret);
+	assert_int_equal(s.count[DAMAGE_REDO_CHECKSUM], 1);
+	assert_int_equal(s.count[DAMAGE_OBJECT_KIND], 1);
+	assert_int_equal(s.count[DAMAGE_USE_EMPTY], 1);
 }
 
 /* Each damage is seen, under its name, and nothing else is. */
@@ -503,6 +529,7 @@ int main(void)
 		cmocka_unit_test(test_plans),
 		cmocka_unit_test(test_smallest),
 		cmocka_unit_test(test_clean),
+		cmocka_unit_test(test_half_a_change),
 		cmocka_unit_test(test_hubs),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_damages),

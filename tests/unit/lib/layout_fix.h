@@ -123,7 +123,7 @@ static inline void fix_populate(struct fix *f)
 	f->pending[16] = 1;	/* a row is 128 bytes: the guest's first session */
 }
 
-/* A lock that is held, and a change of two stores that is under way. */
+/* A lock that is held, and a change of two stores that is under way: to what is there. */
 static inline void fix_redo(struct fix *f)
 {
 	struct portal_redo *r = &f->dir->redo;
@@ -132,8 +132,9 @@ static inline void fix_redo(struct fix *f)
 	r->state = 6;
 	r->count = 2;
 	r->store[0].offset = f->good.area[3].offset + 8;
+	r->store[0].value = PORTAL_KIND_RAW;
 	r->store[1].offset = f->good.area[4].offset;
-	r->store[1].value = 5;
+	r->store[1].value = f->use[0].object;
 	r->checksum = layout_redo_checksum(r);
 }
 

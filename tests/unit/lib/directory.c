@@ -1,0 +1,677 @@
+// SPDX-License-Identifier: MIT
+/* Objects by name: by the rules, by many at once, and by those who die at every step. */
+#include "house.h"
+
+#include <poll.h>
+
+#define UNIT	65536U
+
+static void ends_with(int got, int err, const char *word)
+{
+	if (got != err || (word && !strstr(vmp_errmsg(), word)))
+		fail_msg("%d '%s', not %d with '%s'", got, vmp_errmsg(), err, word ? word : "");
+}
+
+static struct vmp_named *open_named(struct vmp *p, const char *name, unsigned int flags, uint64_t bytes)
+{
+	struct vmp_named *n;
+	int r = vmp_named_open(&n, p, name, flags, bytes, 0600);
+
+	if (r)
+		fail_msg("%s: %d %s", name, r, vmp_errmsg());
+	return n;
+}
+
+static void refuse(struct vmp *p, const char *name, unsigned int flags, uint64_t bytes, int err,
+		   const char *word)
+{
+	struct vmp_named *n = (void *)1;
+
+	ends_with(vmp_named_open(&n, p, name, flags, bytes, 0600), err, word);
+	assert_null(n);
+}
+
+static unsigned int objects_there(struct vmp *p)
+{
+	struct vmp_object o;
+	unsigned int i, n = 0;
+
+	for (i = 0; !vmp_get_object(p, i, &o, sizeof(o)); i++)
+		n += o.state >= VMP_OBJECT_MAKING && o.state <= VMP_OBJECT_UNLINKED;
+	return n;
+}
+
+static unsigned int uses_there(struct vmp *p)
+{
+	struct vmp_use u;
+	unsigned int i, n = 0;
+
+	for (i = 0; !vmp_get_use(p, i, &u, sizeof(u)); i++)
+		n += u.object != 0;
+	return n;
+}
+
+/* ---- By the rules ----------------------------------------------------------------- */
+
+static void life_of_an_object(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct vmp_named *n, *m;
+	struct vmp_object o;
+	size_t bytes;
+	char *a, *b;
+
+	refuse(p, "table", 0, 0, -ENOENT, "there is no 'table'");
+	memset(house_data(p, 0), 0xee, 4 * UNIT);
+	n = open_named(p, "table", VMP_CREATE, UNIT + 1);
+	a = vmp_named_data(n, &bytes);
+	assert_int_equal(bytes, UNIT + 1);
+	assert_true(!a[0] && !memcmp(a, a + 1, 2 * UNIT - 1));
+	strcpy(a, "for the other");
+	m = open_named(q, "table", VMP_CREATE, 100);
+	b = vmp_named_data(m, &bytes);
+	assert_int_equal(bytes, UNIT + 1);
+	assert_string_equal(b, "for the other");
+	refuse(q, "table", VMP_CREATE | VMP_EXCL, 100, -EEXIST, "there already");
+	refuse(q, "table", 0, UNIT + 2, -ERANGE, "65537 bytes");
+	assert_int_equal(vmp_named_info(m, &o, sizeof(o)), 0);
+	assert_int_equal(o.state, VMP_OBJECT_NAMED);
+	assert_int_equal(o.mode, 0600);
+	assert_int_equal(o.creator, p->token);
+	assert_string_equal(o.name, "table");
+	assert_int_equal(uses_there(p), 2);
+	house_check(p);
+	/* It has no users, but a name. */
+	assert_int_equal(vmp_named_close(n), 0);
+	assert_int_equal(vmp_named_close(m), 0);
+	assert_int_equal(objects_there(p), 1);
+	assert_int_equal(uses_there(p), 0);
+	n = open_named(p, "table", 0, 0);
+	assert_string_equal(vmp_named_data(n, NULL), "for the other");
+	/* It has no name, but a user. Another one may have the name by now. */
+	assert_int_equal(vmp_named_unlink(q, "table"), 0);
+	ends_with(vmp_named_unlink(q, "table"), -ENOENT, "there is no");
+	assert_int_equal(vmp_named_info(n, &o, sizeof(o)), 0);
+	assert_int_equal(o.state, VMP_OBJECT_UNLINKED);
+	m = open_named(q, "table", VMP_CREATE | VMP_EXCL, 1);
+	assert_true(vmp_named_data(m, NULL) != vmp_named_data(n, NULL));
+	assert_string_equal(vmp_named_data(n, NULL), "for the other");
+	assert_int_equal(objects_there(p), 2);
+	house_check(p);
+	assert_int_equal(vmp_named_close(n), 0);
+	assert_int_equal(objects_there(p), 1);
+	assert_int_equal(vmp_named_unlink(p, "table"), 0);
+	assert_int_equal(vmp_named_close(m), 0);
+	assert_int_equal(objects_there(p), 0);
+	house_check(p);
+	vmp_close(q);
+	vmp_close(p);
+}
+
+static void ephemeral(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct vmp_named *n = open_named(p, "brief", VMP_CREATE | VMP_EPHEMERAL, 10), *m;
+
+	m = open_named(q, "brief", 0, 0);
+	assert_int_equal(vmp_named_close(n), 0);
+	assert_int_equal(objects_there(p), 1);
+	assert_int_equal(vmp_named_close(m), 0);
+	assert_int_equal(objects_there(p), 0);
+	refuse(p, "brief", 0, 0, -ENOENT, NULL);
+	/* Its last user dies. */
+	n = open_named(q, "brief", VMP_CREATE | VMP_EPHEMERAL, 10);
+	vmp_close(q);
+	free(n);
+	house_check(p);
+	refuse(p, "brief", 0, 0, -ENOENT, NULL);
+	assert_int_equal(objects_there(p), 0);
+	vmp_close(p);
+}
+
+static void arguments(void **state)
+{
+	static const char *const bad[] = { "", ".", "..", "a/b", "/", "a\nb", "\xff", "\x7f" };
+	struct vmp *p = house_open(), *r = house_open_with(VMP_RDONLY), *m;
+	char name[70] = "";
+	size_t i;
+
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		refuse(p, bad[i], VMP_CREATE, 1, -EINVAL, "name");
+		ends_with(vmp_named_unlink(p, bad[i]), -EINVAL, "name");
+	}
+	memset(name, 'x', 64);
+	refuse(p, name, VMP_CREATE, 1, -ENAMETOOLONG, "63 bytes");
+	ends_with(vmp_named_unlink(p, name), -ENAMETOOLONG, "63 bytes");
+	name[63] = 0;
+	assert_int_equal(vmp_named_close(open_named(p, name, VMP_CREATE, 1)), 0);
+	assert_int_equal(vmp_named_unlink(p, name), 0);
+	refuse(p, "x", 8, 1, -EINVAL, "undefined flags");
+	refuse(p, "x", VMP_EXCL, 1, -EINVAL, "VMP_CREATE");
+	refuse(p, "x", VMP_EPHEMERAL, 1, -EINVAL, "VMP_CREATE");
+	refuse(p, "x", VMP_CREATE, 0, -EINVAL, "one byte");
+	{
+		struct vmp_named *n;
+
+		ends_with(vmp_named_open(&n, p, "x", VMP_CREATE, 1, 01000), -EINVAL, "0777");
+		ends_with(vmp_named_open(&n, NULL, "x", 0, 1, 0), -EINVAL, "NULL");
+	}
+	refuse(r, "x", VMP_CREATE, 1, -EACCES, "read-only");
+	assert_int_equal(vmp_named_close(NULL), 0);
+	assert_int_equal(vmp_open(&m, "memfd:size=1M", 0), 0);
+	refuse(m, "x", VMP_CREATE, 1, -ENODATA, "not a managed");
+	vmp_format(m, NULL);
+	refuse(m, "x", VMP_CREATE, 1, -EOPNOTSUPP, "portald");
+	vmp_close(m);
+	vmp_close(r);
+	vmp_close(p);
+}
+
+/* All of the data can be had, first fit, and the tables have an end too. */
+static void until_it_is_full(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t at, length, units, i;
+	struct vmp_named *n[16], *hole, *many[128];
+	char name[16];
+
+	vmp_data(p, &at, &length);
+	units = length / UNIT;
+	refuse(p, "all", VMP_CREATE, length + 1, -ENOSPC, "more than the data has");
+	n[0] = open_named(p, "all", VMP_CREATE, length);
+	refuse(p, "more", VMP_CREATE, 1, -ENOSPC, "in one piece");
+	assert_int_equal(vmp_named_unlink(p, "all"), 0);
+	assert_int_equal(vmp_named_close(n[0]), 0);
+	for (i = 0; i < 16; i++) {
+		snprintf(name, sizeof(name), "%u", (unsigned int)i);
+		n[i] = open_named(p, name, VMP_CREATE, i == 3 ? 2 * UNIT : UNIT);
+		assert_int_equal(n[i]->offset, at + UNIT * (i > 3 ? i + 1 : i));
+	}
+	refuse(p, "more", VMP_CREATE, 1, -ENOSPC, "has 16 objects");
+	for (i = 0; i < 4; i += 3) {
+		vmp_named_unlink(p, i ? "3" : "0");
+		assert_int_equal(vmp_named_close(n[i]), 0);
+	}
+	/* Two holes; the first is too small for the first, which leaves it for the second. */
+	hole = open_named(p, "two", VMP_CREATE, 2 * UNIT);
+	assert_int_equal(hole->offset, at + 3 * UNIT);
+	vmp_named_unlink(p, "two");
+	vmp_named_close(hole);
+	hole = open_named(p, "rest", VMP_CREATE, (units - 17) * UNIT);
+	assert_int_equal(hole->offset, at + 17 * UNIT);
+	house_check(p);
+	vmp_named_close(hole);
+	for (i = 0; i < 128; i++)
+		if (vmp_named_open(&many[i], p, "rest", 0, 0, 0))
+			break;
+	ends_with(-ENOSPC, -ENOSPC, "table of uses is full");
+	assert_int_equal(i, p->super->area[PORTAL_AREA_USES].count - 14);
+	while (i--)
+		assert_int_equal(vmp_named_close(many[i]), 0);
+	for (i = 1; i < 16; i++)
+		if (i != 3)
+			assert_int_equal(vmp_named_close(n[i]), 0);
+	house_check(p);
+	vmp_close(p);
+}
+
+/* ---- Deaths -------------------------------------------------------------------------- */
+
+/* Each operation, and each of its steps. */
+static int a_life(void *arg)
+{
+	struct vmp *p = house_open();
+	struct vmp_named *a, *b, *c, *kept;
+
+	if (vmp_named_open(&a, p, "victim", VMP_CREATE | VMP_EXCL, 3 * UNIT, 0600))
+		return 1;
+	memset(vmp_named_data(a, NULL), 0x77, 3 * UNIT);
+	if (vmp_named_open(&b, p, "victim", 0, 0, 0) || vmp_named_open(&kept, p, "kept", 0, 0, 0) ||
+	    vmp_named_open(&c, p, "brief", VMP_CREATE | VMP_EPHEMERAL, 1, 0))
+		return 2;
+	return vmp_named_close(b) || vmp_named_unlink(p, "victim") || vmp_named_close(c) ||
+	       vmp_named_close(a) || vmp_named_close(kept) ? 3 : 0;
+}
+
+/* What the others hold is as it was; what the dead had can be had anew, zeroed. */
+static void goes_on(struct vmp *p, const char *kept)
+{
+	struct vmp_named *n;
+	unsigned int left;
+
+	house_check(p);
+	n = open_named(p, "victim", VMP_CREATE, 1);
+	assert_true(n->size == 1 || n->size == 3 * UNIT);
+	left = objects_there(p);
+	assert_true(left == 2);
+	assert_int_equal(vmp_named_unlink(p, "victim"), 0);
+	assert_int_equal(vmp_named_close(n), 0);
+	house_check(p);
+	assert_int_equal(objects_there(p), 1);
+	assert_int_equal(uses_there(p), 1);
+	assert_true(is_pattern(kept, 2 * UNIT, 42));
+}
+
+static void at_each_step(void **state)
+{
+	struct vmp *p = house_open();
+	struct vmp_named *n = open_named(p, "kept", VMP_CREATE, 2 * UNIT);
+	char *kept = vmp_named_data(n, NULL);
+	int step, after, r, deaths = 0;
+
+	pattern(kept, 2 * UNIT, 42);
+	for (step = STEP_LOCK_TAKEN; step < STEPS; step++)
+		for (after = 0;; after++) {
+			r = house_reap(house_spawn(a_life, NULL, step, after));
+			if (r != -SIGKILL)
+				break;
+			deaths++;
+			goes_on(p, kept);
+		}
+	assert_int_equal(r, 0);
+	print_message("# %d deaths\n", deaths);
+	assert_true(deaths > 80);
+	vmp_named_close(n);
+	vmp_close(p);
+}
+
+static int finishes(void *arg)
+{
+	struct vmp *p = house_open();
+
+	return vmp_named_unlink(p, "kept") ? 1 : 0;
+}
+
+/* Who finishes a dead one's change dies of it too, at each step; and another finishes that. */
+static void at_each_step_of_finishing(void **state)
+{
+	struct vmp *p = house_open();
+	int first, second, r;
+
+	for (first = STEP_CHANGE_COMMITTED; first <= STEP_CHANGE_DONE; first++)
+		for (second = STEP_LOCK_TAKEN; second <= STEP_CHANGE_CLEARED; second++) {
+			vmp_named_close(open_named(p, "kept", VMP_CREATE, UNIT));
+			assert_int_equal(house_reap(house_spawn(finishes, NULL, first, 0)), -SIGKILL);
+			house_check(p);
+			r = house_reap(house_spawn(finishes, NULL, second, 0));
+			assert_true(r == -SIGKILL || r == 1);
+			house_check(p);
+			/* It was decided when the first one died. */
+			refuse(p, "kept", 0, 0, -ENOENT, NULL);
+			house_check(p);
+			assert_int_equal(objects_there(p), 0);
+		}
+	vmp_close(p);
+}
+
+/* ---- Many at once ---------------------------------------------------------------------- */
+
+static int same_object(void *arg)
+{
+	struct vmp *p = house_open();
+	struct vmp_named *n;
+	uint64_t at, length;
+
+	vmp_data(p, &at, &length);
+	/* More than half: a second one would find no room. */
+	if (vmp_named_open(&n, p, "big", VMP_CREATE, length / 4 * 3, 0600))
+		return 1;
+	__atomic_add_fetch((uint64_t *)vmp_named_data(n, NULL), 1, __ATOMIC_SEQ_CST);
+	return vmp_named_close(n) ? 2 : 0;
+}
+
+static void all_open_the_same(void **state)
+{
+	struct vmp *p = house_open();
+	struct vmp_named *n;
+	pid_t pid[6];
+	int i, round;
+
+	for (round = 0; round < 5; round++) {
+		for (i = 0; i < 6; i++)
+			pid[i] = house_spawn(same_object, NULL, -1, 0);
+		for (i = 0; i < 6; i++)
+			assert_int_equal(house_reap(pid[i]), 0);
+		n = open_named(p, "big", 0, 0);
+		assert_int_equal(*(uint64_t *)vmp_named_data(n, NULL), 6);
+		vmp_named_unlink(p, "big");
+		vmp_named_close(n);
+	}
+	house_check(p);
+	vmp_close(p);
+}
+
+/* Who makes it dies before it is done: who waits for it makes it. */
+static void a_maker_dies(void **state)
+{
+	struct vmp *p = house_open();
+	pid_t maker, pid;
+	struct vmp_object o;
+	int i;
+
+	maker = fork();
+	if (!maker) {
+		struct named_spec s = { .name = "big", .flags = VMP_CREATE, .bytes = 10,
+					.kind = PORTAL_KIND_RAW, .init = (void *)pause };
+		struct vmp_named *n;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(vmp_named_make(&n, house_open(), &s));
+	}
+	for (i = 0; i < 1000 && (vmp_get_object(p, 0, &o, sizeof(o)) || o.state != VMP_OBJECT_MAKING); i++)
+		usleep(1000);
+	assert_true(i < 1000);
+	refuse(p, "big", VMP_CREATE | VMP_EXCL, 1, -EEXIST, NULL);
+	pid = house_spawn(same_object, NULL, -1, 0);
+	usleep(50000);
+	house_check(p);
+	kill(maker, SIGKILL);
+	assert_int_equal(house_reap(maker), -SIGKILL);
+	assert_int_equal(house_reap(pid), 0);
+	house_check(p);
+	vmp_close(p);
+}
+
+/* Opens, fills, checks, closes, unlinks at random; what it makes by EXCL is its own. */
+static int lives_randomly(void *arg)
+{
+	struct rng r = { (uintptr_t)arg * 77 + 1 };
+	struct vmp *p = house_open();
+	struct vmp_named *n;
+	char name[16];
+	size_t bytes;
+	int i, e;
+
+	for (i = 0; i < 100000; i++) {
+		snprintf(name, sizeof(name), "n%u", (unsigned int)below(&r, 6));
+		e = vmp_named_open(&n, p, name, below(&r, 3) ? VMP_CREATE | VMP_EXCL : below(&r, 2) ? VMP_CREATE :
+				   VMP_CREATE | VMP_EPHEMERAL, 1 + below(&r, 3 * UNIT), 0600);
+		if (e == -EEXIST || e == -ENOSPC || e == -ERANGE)
+			continue;
+		if (e) {
+			print_error("open: %d %s\n", e, vmp_errmsg());
+			return 1;
+		}
+		vmp_named_data(n, &bytes);
+		/* Nobody stores to what has the name no more but us, who made it. */
+		if (n->creator == p->token) {
+			e = vmp_named_unlink(p, name);
+			if (e && e != -ENOENT)
+				return 2;
+			pattern(vmp_named_data(n, NULL), bytes, n->id);
+			if (!below(&r, 4))
+				usleep((useconds_t)below(&r, 2000));
+			if (!is_pattern(vmp_named_data(n, NULL), bytes, n->id) && !e)
+				return 3;
+		}
+		e = vmp_named_close(n);
+		if (e)
+			return 4;
+	}
+	return 0;
+}
+
+static void many_live_and_die(void **state)
+{
+	enum { MANY = 5 };
+	struct vmp *p = house_open();
+	int64_t end = now_us() + (SANITIZED ? 4000000 : 3000000);
+	pid_t pid[MANY];
+	struct rng r = { 99 };
+	uintptr_t seed = 0;
+	int i, deaths = 0, k;
+	char name[16];
+
+	for (i = 0; i < MANY; i++)
+		pid[i] = house_spawn(lives_randomly, (void *)++seed, -1, 0);
+	while (now_us() < end) {
+		usleep((useconds_t)below(&r, 20000));
+		k = (int)below(&r, MANY);
+		kill(pid[k], SIGKILL);
+		assert_int_equal(house_reap(pid[k]), -SIGKILL);
+		deaths++;
+		if (deaths % 8 == 0)
+			house_check(p);
+		pid[k] = house_spawn(lives_randomly, (void *)++seed, -1, 0);
+	}
+	for (i = 0; i < MANY; i++) {
+		kill(pid[i], SIGKILL);
+		assert_int_equal(house_reap(pid[i]), -SIGKILL);
+	}
+	house_check(p);
+	for (i = 0; i < 6; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		vmp_named_unlink(p, name);
+	}
+	house_check(p);
+	assert_int_equal(objects_there(p), 0);
+	assert_int_equal(uses_there(p), 0);
+	print_message("# %d deaths\n", deaths);
+	assert_true(deaths > 20);
+	vmp_close(p);
+}
+
+/* ---- Watching --------------------------------------------------------------------------- */
+
+static bool readable(int fd, int ms)
+{
+	struct pollfd f = { fd, POLLIN, 0 };
+
+	return poll(&f, 1, ms) == 1;
+}
+
+/* Nothing is left to be told: what came so far is taken. */
+static void settle(struct vmp *p, int fd)
+{
+	int i;
+
+	for (i = 0; i < 20 && readable(fd, 50); i++)
+		assert_int_equal(vmp_watch_clear(p), 0);
+	assert_true(i < 20);
+}
+
+static int creates(void *arg)
+{
+	struct vmp *p = house_open();
+	struct vmp_named *n;
+
+	return vmp_named_open(&n, p, arg, VMP_CREATE, 1, 0);
+}
+
+static void watching(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct vmp_layout l;
+	uint64_t before;
+	int fd;
+
+	ends_with(vmp_watch_clear(p), -EINVAL, "vmp_watch_fd");
+	fd = vmp_watch_fd(p);
+	assert_true(fd >= 0);
+	assert_int_equal(vmp_watch_fd(p), fd);
+	settle(p, fd);
+	/* Someone comes, and goes; an object is made, and unlinked. */
+	vmp_join(q, NULL);
+	assert_true(readable(fd, 500));
+	settle(p, fd);
+	vmp_get_layout(p, &l, sizeof(l));
+	before = l.generation;
+	vmp_named_close(open_named(q, "x", VMP_CREATE, 1));
+	assert_true(readable(fd, 500));
+	vmp_get_layout(p, &l, sizeof(l));
+	assert_true(l.generation > before && !(l.generation & 1));
+	settle(p, fd);
+	vmp_named_unlink(q, "x");
+	assert_true(readable(fd, 500));
+	settle(p, fd);
+	vmp_close(q);
+	assert_true(readable(fd, 500));
+	settle(p, fd);
+	assert_int_equal(house_reap(house_spawn(creates, (void *)"y", -1, 0)), 0);
+	assert_true(readable(fd, 500));
+	house_check(p);
+	vmp_close(p);
+}
+
+/* Who finds no place, or has no session, is told by the clock. */
+static void watching_by_the_clock(void **state)
+{
+	struct vmp *p = house_open(), *m;
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	int fd, i;
+
+	assert_int_equal(vmp_join(p, NULL), 0);
+	for (i = 0; i < 32; i++)
+		d->watcher[i] = p->token;
+	fd = vmp_watch_fd(p);
+	vmp_watch_clear(p);
+	assert_false(readable(fd, 300));
+	assert_true(readable(fd, 1500));
+	vmp_close(p);
+	assert_int_equal(vmp_open(&m, "memfd:size=1M", 0), 0);
+	vmp_format(m, NULL);
+	fd = vmp_watch_fd(m);
+	assert_true(fd >= 0);
+	assert_false(readable(fd, 300));
+	assert_true(readable(fd, 1500));
+	assert_int_equal(vmp_watch_clear(m), 0);
+	assert_false(readable(fd, 300));
+	vmp_close(m);
+}
+
+/* ---- What others write ------------------------------------------------------------------- */
+
+/* A record that cannot be followed is not, by nobody, and that is said. */
+static void a_broken_record(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	uint64_t good = p->super->area[PORTAL_AREA_OBJECTS].offset;
+	int i;
+
+	vmp_named_close(open_named(p, "kept", VMP_CREATE, UNIT));
+	for (i = 0; i < 6; i++) {
+		memset(&d->redo, 0, sizeof(d->redo));
+		d->redo.state = d->generation + 2;
+		d->redo.count = 1;
+		d->redo.store[0].offset = good;
+		d->redo.store[0].value = 0x1234;
+		if (i == 0)
+			d->redo.store[0].offset = p->super->area[PORTAL_AREA_DIRECTORY].offset;
+		if (i == 1)
+			d->redo.store[0].offset = good + 4;
+		if (i == 2)
+			d->redo.store[0].offset = p->super->area[PORTAL_AREA_PENDING].offset;
+		if (i == 3)
+			d->redo.state += 2;
+		d->redo.checksum = layout_redo_checksum(&d->redo);
+		if (i == 4)
+			d->redo.count = PORTAL_REDO_STORES + 1;
+		if (i == 5)
+			d->redo.checksum++;
+		refuse(p, "kept", 0, 0, -EPROTO, "directory is broken");
+		ends_with(vmp_named_unlink(p, "kept"), -EPROTO, "directory is broken");
+		assert_int_equal(d->lock.owner, 0);
+		assert_true(vmp_check(p, NULL, NULL) > 0);
+	}
+	memset(&d->redo, 0, sizeof(d->redo));
+	d->generation = UINT64_MAX - 1;
+	refuse(p, "new", VMP_CREATE, 1, -EPROTO, "generation");
+	d->generation = 0;
+	assert_int_equal(vmp_named_unlink(p, "kept"), 0);
+	house_check(p);
+	vmp_close(p);
+}
+
+static int scribbles(void *arg)
+{
+	struct vmp *p = house_open();
+	char *from = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	uint64_t words = (p->super->area[PORTAL_AREA_DATA].offset -
+			  p->super->area[PORTAL_AREA_DIRECTORY].offset) / 8;
+	_Atomic uint64_t *w = (void *)from;
+	struct rng r = { 31337 };
+	uint64_t n = 0, i;
+
+	vmp_join(p, NULL);
+	for (;;) {
+		i = below(&r, words);
+		switch (below(&r, 5)) {
+		case 0: w[i] = rnd(&r); break;
+		case 1: w[i] = below(&r, 3) << 16 | below(&r, 6); break;
+		case 2: w[i] ^= UINT64_C(1) << below(&r, 64); break;
+		case 3: w[i] = w[below(&r, words)]; break;
+		default: w[i] = 0; break;
+		}
+		/* Mostly so that something works now and then. */
+		if (!(++n % 64)) {
+			w[0] = 0;
+			w[offsetof(struct portal_directory, redo) / 8] = 0;
+			usleep(20);
+		}
+		if (!(n % 4096))
+			memset(from, 0, words * 8);
+	}
+	return 0;
+}
+
+/* Answers within the time, and not a byte outside: what is mapped ends at the region's end. */
+static void scribbled(void **state)
+{
+	pid_t pid = house_spawn(scribbles, NULL, -1, 0);
+	struct vmp *p = house_open();
+	struct vmp_named *n;
+	struct vmp_object o;
+	uint64_t tokens[4], at, length;
+	int64_t end, t;
+	unsigned int rounds = 0, good = 0;
+	size_t bytes;
+	char *data;
+
+	vmp_data(p, &at, &length);
+	for (end = now_us() + 2000000; now_us() < end; rounds++) {
+		t = now_us();
+		if (!vmp_named_open(&n, p, rounds % 2 ? "a" : "b", VMP_CREATE, 1 + rounds % (2 * UNIT), 0)) {
+			good++;
+			data = vmp_named_data(n, &bytes);
+			assert_true(n->offset >= at && n->offset - at < length &&
+				    bytes <= length - (n->offset - at));
+			data[0] = data[bytes - 1] = 1;
+			vmp_named_info(n, &o, sizeof(o));
+			vmp_named_users(n, tokens, 4);
+			vmp_named_close(n);
+		}
+		vmp_named_unlink(p, rounds % 3 ? "a" : "b");
+		vmp_check(p, NULL, NULL);
+		assert_true(now_us() - t < 35000000);
+		if (p->token && vmp_get_layout(p, &(struct vmp_layout){ 0 }, sizeof(struct vmp_layout)))
+			fail_msg("%s", vmp_errmsg());
+	}
+	print_message("# %u rounds, %u opened\n", rounds, good);
+	assert_true(rounds > 5 && good > 0);
+	kill(pid, SIGKILL);
+	house_reap(pid);
+	vmp_close(p);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		in_house(life_of_an_object),
+		in_house(ephemeral),
+		in_house(arguments),
+		in_house(until_it_is_full),
+		in_house(at_each_step),
+		in_house(at_each_step_of_finishing),
+		in_house(all_open_the_same),
+		in_house(a_maker_dies),
+		in_house(many_live_and_die),
+		in_house(watching),
+		in_house(watching_by_the_clock),
+		in_house(a_broken_record),
+		in_house(scribbled),
+	};
+
+	find_portald(argv[0]);
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
