@@ -183,6 +183,15 @@ int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t ten
 	return ret;
 }
 
+int client_push_answer(struct client *c, uint32_t slot, uint32_t err, uint64_t claim)
+{
+	int ret = client_push(c, ITEM_FENCE, slot, claim, NULL);
+
+	if (ret == 0 && !c->doomed && !c->deaf)
+		TAILQ_LAST(&c->q.items, item_list)->last = err;
+	return ret;
+}
+
 static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
 	struct client *c = arg;
@@ -272,7 +281,7 @@ void client_new(struct acceptor *a, int fd)
 	c->ops = a->ops;
 	c->fd = fd;
 	c->id = NOBODY;
-	c->region_ro = c->lifeline = -1;
+	c->region_ro = c->lifeline = c->pidfd = -1;
 	c->since = now_usec(p);
 	sendq_init(&c->q);
 	who(c);
@@ -289,14 +298,25 @@ void client_new(struct acceptor *a, int fd)
 		client_doom(c, "%s", strerror(-ret));
 }
 
-void client_free(struct client *c)
+void client_disconnect(struct client *c)
 {
-	sd_event_source_disable_unref(c->io);
-	sd_event_source_disable_unref(c->timer);
+	c->io = sd_event_source_disable_unref(c->io);
+	c->timer = sd_event_source_disable_unref(c->timer);
 	sendq_clear(&c->q);
 	efds_put(c->efds);
+	c->efds = NULL;
 	if (c->region_ro >= 0)
 		close(c->region_ro);
-	close(c->fd);
+	if (c->fd >= 0)
+		close(c->fd);
+	c->region_ro = c->fd = -1;
+}
+
+void client_free(struct client *c)
+{
+	client_disconnect(c);
+	sd_event_source_disable_unref(c->process);
+	if (c->pidfd >= 0)
+		close(c->pidfd);
 	free(c);
 }

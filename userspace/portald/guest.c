@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "log.h"
+#include "managed.h"
 #include "portal.h"
 
 static int guest_start(struct client *c)
@@ -41,6 +42,7 @@ static int guest_start(struct client *c)
 		      client_push(c, ITEM_PEER, c->id, 0, c->efds);
 	if (ret < 0)
 		return ret;
+	warden_watch(c);
 	portal_joined(p, c);
 	client_flush(c);
 	return 0;

@@ -161,11 +161,14 @@ static void request(struct client *c, const struct pd_msg *m)
 {
 	uint32_t type = le32toh(m->type);
 
-	if (type != PD_SESSION || m->id || m->flags || m->value || !text_is_zero(m)) {
+	if (m->flags || !text_is_zero(m))
+		client_doom(c, "unused members of its request are not zero (type %u)", type);
+	else if (type == PD_SESSION && !m->id && !m->value)
+		session_ask(c, le32toh(m->arg));
+	else if (type == PD_FENCE && !m->arg)
+		warden_ask(c, le32toh(m->id), le64toh(m->value));
+	else
 		client_doom(c, "it sent something that is no request (type %u)", type);
-		return;
-	}
-	session_ask(c, le32toh(m->arg));
 }
 
 static void host_input(struct client *c)
@@ -229,6 +232,12 @@ static int host_send(struct client *c, struct item *it)
 		m.id = 0;
 		m.arg = it->id;
 		snprintf(m.text, sizeof(m.text), "%s", session_refusal((int)it->id));
+		break;
+	case ITEM_FENCE:
+		m.type = PD_FENCE;
+		m.arg = it->last;
+		m.value = it->tenure;
+		snprintf(m.text, sizeof(m.text), "%s", warden_refusal((int)it->last));
 		break;
 	case ITEM_CHANGE:
 		m.type = PD_CHANGE;

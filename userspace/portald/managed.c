@@ -244,6 +244,7 @@ static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
 	repair_all(m);
 	clear_suspicion(m);
 	sessions_look(m);
+	wardens_look(m);
 	observe(m);
 	sd_event_source_set_time(s, next > now ? next : now + m->portal->conf.heartbeat * 1000ULL);
 	return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -320,6 +321,7 @@ static void managed_free(struct managed *m)
 	sd_event_source_disable_unref(m->rung);
 	sd_event_source_disable_unref(m->pause);
 	sessions_close(m);
+	wardens_close(m);
 	if (m->base != MAP_FAILED)
 		munmap(m->base, m->portal->conf.size);
 	free(m->sight);
@@ -338,6 +340,7 @@ int managed_open(struct portal *p, struct err *e)
 	m->portal = p;
 	p->managed = m;
 	m->lifelines = -1;
+	TAILQ_INIT(&m->ghosts);
 	m->own = p->slots[p->conf.host_peers].efds;
 	m->base = mmap(NULL, p->conf.size, PROT_READ | PROT_WRITE, MAP_SHARED, p->region, 0);
 	if (m->base == MAP_FAILED) {

@@ -44,6 +44,7 @@ struct sight {
  * @own: the eventfds of our own id: who changes a row rings the first of them
  * @sight: of each slot
  * @looked: when that was
+ * @ghosts: guests without connection, whose processes are watched (warden.c)
  * @lifelines: inotify: one of them may have ended
  * @beat, @rung, @pause: the heart; somebody rang; and shall not at once again
  * @ended, @looking: a lifeline has perhaps ended; we look
@@ -57,6 +58,7 @@ struct managed {
 	struct efds *own;
 	struct sight *sight;
 	uint64_t looked;
+	struct client_list ghosts;
 	int lifelines;
 	sd_event_source *beat, *rung, *pause, *ended, *looking;
 	uint64_t repaired;
@@ -113,6 +115,21 @@ int session_lifeline(struct client *c);
 const char *session_refusal(int err);
 /* @c's connection is over: is its session (if it has one), too? */
 bool session_over(struct client *c);
+
+/* warden.c */
+/* A guest has come: watches its process. */
+void warden_watch(struct client *c);
+/*
+ * It has left: a verdict on its machine. True: it is kept, without its connection, as long
+ * as its process lives and its claim stands.
+ */
+bool warden_part(struct client *c);
+/* At each heartbeat: lets go of those whose machine is gone by itself. */
+void wardens_look(struct managed *m);
+void wardens_close(struct managed *m);
+/* @c wants a machine declared dead: it gets an answer. */
+void warden_ask(struct client *c, uint32_t slot, uint64_t claim);
+const char *warden_refusal(int err);
 
 /* observe.c */
 /* Looks at all other machines' rows. */

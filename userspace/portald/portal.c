@@ -167,7 +167,8 @@ static void part(struct portal *p, struct client *c)
 	TAILQ_FOREACH(o, &p->clients, link)
 		if (member && concerns(c, o))
 			tell_end(o, c);
-	client_free(c);
+	if (!member || c->ops != &guest_ops || !warden_part(c))
+		client_free(c);
 	maybe_restart_ids(p);
 	if (member && p->changed)
 		p->changed(p->changed_arg);

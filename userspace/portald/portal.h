@@ -59,6 +59,11 @@ struct client {
 	unsigned int looks;		/* at it, soon */
 	bool lingers;			/* doomed, but its session is not over */
 	bool change_last;		/* the last message sent was CHANGE */
+	/* managed, a guest (warden.c) */
+	int pidfd;			/* of its process, or -1 */
+	sd_event_source *process;
+	bool outlived;			/* its connection has outlived its process */
+	bool ghost;			/* it has no connection any more */
 	int pid, uid;
 	char comm[24];
 	char why[192];			/* doomed: the reason, "" for a plain close */
@@ -69,6 +74,8 @@ struct client {
 	uint64_t retry;			/* try to send again then; 0: no */
 	uint64_t since;			/* CLOCK_MONOTONIC, microseconds */
 };
+
+TAILQ_HEAD(client_list, client);
 
 /* One of the host's fixed ids. */
 struct slot {
@@ -99,7 +106,7 @@ struct portal {
 	struct slot *slots;		/* conf_host_ids() of them */
 	struct client **guest;		/* by id */
 	struct managed *managed;	/* NULL: raw */
-	TAILQ_HEAD(client_list, client) clients;
+	struct client_list clients;
 	unsigned int guests, processes, others;	/* others: no hello yet */
 	uint64_t total_guests, total_processes;	/* since the start */
 	uint64_t started;
@@ -136,6 +143,10 @@ void client_new(struct acceptor *a, int fd);
 void client_free(struct client *c);
 int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure,
 		struct efds *efds);
+/* The answer to PD_FENCE. */
+int client_push_answer(struct client *c, uint32_t slot, uint32_t err, uint64_t claim);
+/* Closes its connection, and all that belongs to that. */
+void client_disconnect(struct client *c);
 void client_flush(struct client *c);
 void client_deadline(struct client *c, uint64_t usec);	/* absolute, 0: none */
 /*

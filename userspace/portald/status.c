@@ -3,11 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "portal.h"
+#include "managed.h"
 
 static void add_int(struct json_object *o, const char *key, uint64_t v)
 {
@@ -26,6 +27,72 @@ static struct json_object *client_json(const struct client *c, uint64_t now)
 	add_int(o, "connected_s", (now - c->since) / USEC_PER_SEC);
 	add_int(o, "queued", c->q.len);
 	return o;
+}
+
+static void add_text(struct json_object *o, const char *key, const char *s)
+{
+	json_object_object_add(o, key, json_object_new_string(s));
+}
+
+static const char *machine_state(const struct portal_peer *r)
+{
+	switch (life_low(r->life)) {
+	case PORTAL_LIFE_NONE:
+	case PORTAL_LIFE_JOINING:
+		return r->claim && r->claim == r->dead ? "dead" : "joining";
+	case PORTAL_LIFE_ALIVE:
+		return r->claim == r->dead ? "dead" : r->claim == r->suspect ? "suspect" : "alive";
+	case PORTAL_LIFE_ASLEEP:
+		return r->claim == r->dead ? "dead" : "asleep";
+	default:
+		return "dead";
+	}
+}
+
+/* By their own word, but for the verdicts. */
+static struct json_object *machines_json(const struct managed *m)
+{
+	static const char *const reasons[] = {
+		"none", "exited", "cut", "rescinded", "fenced", "silent",
+	};
+	struct json_object *all = json_object_new_array(), *o;
+	struct portal_peer r;
+	uint32_t slot;
+
+	for (slot = 0; slot < m->super.peers; slot++) {
+		layout_read(&r, peer_row(m, slot), sizeof(r), offsetof(struct portal_peer, life));
+		if (!r.claim)
+			continue;
+		o = json_object_new_object();
+		add_int(o, "slot", slot);
+		add_text(o, "state", machine_state(&r));
+		add_text(o, "reason", r.reason < 6 ? reasons[r.reason] : "?");
+		add_int(o, "id", claim_address(r.claim));
+		add_text(o, "name", layout_is_text(r.name, sizeof(r.name)) ? r.name : "?");
+		add_int(o, "heartbeat", r.heartbeat);
+		json_object_array_add(all, o);
+	}
+	return all;
+}
+
+static struct json_object *sessions_json(struct portal *p)
+{
+	struct json_object *all = json_object_new_array(), *o;
+	struct client *c;
+
+	TAILQ_FOREACH(c, &p->clients, link) {
+		if (c->lifeline < 0)
+			continue;
+		o = json_object_new_object();
+		add_int(o, "token", session_token(c));
+		add_int(o, "id", c->id);
+		add_int(o, "pid", (uint64_t)c->pid);
+		add_int(o, "uid", (uint64_t)c->uid);
+		add_text(o, "command", c->comm);
+		json_object_object_add(o, "connected", json_object_new_boolean(!c->lingers));
+		json_object_array_add(all, o);
+	}
+	return all;
 }
 
 static struct json_object *portal_json(struct portal *p)
@@ -55,6 +122,10 @@ static struct json_object *portal_json(struct portal *p)
 		if (c->member && !c->doomed)
 			json_object_array_add(peers, client_json(c, now));
 	json_object_object_add(o, "peers", peers);
+	if (p->managed) {
+		json_object_object_add(o, "machines", machines_json(p->managed));
+		json_object_object_add(o, "sessions", sessions_json(p));
+	}
 	return o;
 }
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 
 from portaldtest import *
+from tables import *
 
 point = Tap()
 CACHE = os.environ.get('VMPORTAL_CACHE', os.path.expanduser('~/.cache/vmportal')) + '/qemu'
@@ -176,6 +177,26 @@ def _(stack):
     q.ring(h.id, 3)
     equal(rings(h.peers[h.id][3]), 1, 'still alive and ringing')
     equal(q.read(BAR0 + 8), 8, 'still itself')
+
+
+@point('QEMU killed: its machine is dead, the others are told, at once')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10')
+    a, q, r = Member(d), Qemu(stack, d), Qemu(stack, d)
+    for x in (q, r):
+        x.enable(4)
+    t = Tables(stack, a)
+    a.pump(lambda: a.knows(9) and a.knows(10))
+    ids = [x.read(BAR0 + 8) for x in (q, r)]
+    m, n = (Machine(t, type('', (), dict(id=i, vectors=4)), s, notice=s)
+            for s, i in enumerate(ids, 1))
+    r.interrupts(4)
+    q.p.kill()
+    equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
+    check(2 in wait_for(lambda: r.interrupts(4), 'an interrupt in the other'), 'vector')
+    check(not n.dead() and not n.suspect(), 'the other')
+    a.wait_change()
+    d.wait_log('us after it was seen')
 
 
 @point('portald killed: QEMUs that were connected still share memory and doorbells')

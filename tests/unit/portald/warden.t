@@ -1,0 +1,233 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""portald as warden: machines whose process has ended are dead, at once; those whose
+connection alone is lost are suspect, until more is known."""
+import errno
+import re
+import signal
+
+from portaldtest import *
+from tables import *
+
+point = Tap()
+
+
+class Vm:
+    """A process that has a guest's connection, as QEMU has, and does as it is told."""
+
+    def __init__(self, stack, d):
+        self.cmd, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if not self.pid:
+            self.cmd.close()
+            self._child(theirs, d.sock('ivshmem'))
+        theirs.close()
+        stack.callback(self.cmd.close)
+        stack.callback(self.kill)
+        self.id, self.vectors = int(self.cmd.recv(32)), 4
+
+    def _child(self, cmd, path):
+        g = Guest(path)
+        cmd.send(b'%d' % g.id)
+        while True:
+            what = cmd.recv(16)
+            if what == b'cut':
+                g.s.close()
+            elif what == b'fork':
+                pid = os.fork()
+                if not pid:
+                    cmd.close()
+                    time.sleep(1000)
+                cmd.send(b'%d' % pid)
+            elif not what:
+                os._exit(0)
+
+    def cut(self):
+        self.cmd.send(b'cut')
+
+    def fork(self):
+        self.cmd.send(b'fork')
+        return int(self.cmd.recv(32))
+
+    def kill(self):
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.pid = None
+
+
+def managed(stack, *args):
+    return Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--connect-rate',
+                  '0', '--heartbeat', '60000', *args)
+
+
+def told_in_time(d, n):
+    us = [int(re.search('told ([0-9]+) us', s)[1]) for s in d.lines if ' us after it was seen' in s]
+    equal(len(us), n, 'verdicts in the log')
+    check(all(u < 2000000 for u in us), f'microseconds from seeing to done: {us}')
+
+
+@point('a process that ends: dead, the others are rung, in the same turn')
+def _(stack):
+    d = managed(stack)
+    a, other = Member(d), d.guest()
+    t = Tables(stack, a)
+    n = Machine(t, other, 2, notice=1)
+    for i in range(3):
+        vm = Vm(stack, d)
+        m = Machine(t, vm, 1, notice=0)
+        other.pump(lambda: other.knows(vm.id))
+        a.pump(lambda: a.knows(vm.id))
+        rings(other.peers[other.id][1], 0)
+        vm.kill()
+        equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
+        check(rings(other.peers[other.id][1], 1) > 0, 'the other machine was not rung')
+        a.wait_change()
+        a.pump(lambda: vm.id not in a.peers)
+        d.wait_log('is dead', n=i + 1)
+    check(not n.dead() and not n.suspect(), 'the other machine')
+    # the socket's end may be seen a moment before the process's
+    us = [int(re.search('told ([0-9]+) us', s)[1]) for s in d.lines if 'is dead' in s]
+    check(all(u < 2000000 for u in us), f'microseconds from seeing to done: {us}')
+
+
+@point('a connection that is lost while its process lives: suspect; dead when that ends')
+def _(stack):
+    d = managed(stack)
+    a, vm = Member(d), Vm(stack, d)
+    t = Tables(stack, a)
+    m = Machine(t, vm, 1)
+    vm.cut()
+    equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+    a.wait_change()
+    time.sleep(0.3)
+    check(not m.dead(), 'not proven')
+    equal(d.status()['machines'][1]['state'], 'suspect', 'status')
+    vm.kill()
+    equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
+    a.wait_change()
+    told_in_time(d, 2)
+    equal(d.status()['machines'][1]['state'], 'dead', 'status')
+
+
+@point('one whose connection outlives its process is never declared dead')
+def _(stack):
+    d = managed(stack)
+    a, vm = Member(d), Vm(stack, d)
+    t = Tables(stack, a)
+    m = Machine(t, vm, 1)
+    child = vm.fork()
+    vm.kill()
+    d.wait_log('somebody else has it')
+    check(not m.dead() and not m.suspect(), 'a verdict')
+    os.kill(child, signal.SIGKILL)
+    equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+    time.sleep(0.3)
+    check(not m.dead(), 'not proven')
+
+
+@point('a machine that has left, or that never joined, gets no verdict')
+def _(stack):
+    d = managed(stack)
+    a, vm, un = Member(d), Vm(stack, d), Vm(stack, d)
+    t = Tables(stack, a)
+    m = Machine(t, vm, 1)
+    t.put(m.at + 128, '<Q', 1 << 16 | DEAD)
+    t.put(m.at, '<Q', 0)
+    vm.kill()
+    un.kill()
+    d.wait_log(f'guest {un.id} left')
+    d.wait_log(f'guest {vm.id} left')
+    d.status()
+    equal([(t.peer(s).dead, t.peer(s).suspect) for s in range(7)], [(0, 0)] * 7, 'verdicts')
+    told_in_time(d, 0)
+
+
+@point('a new claim in its slot: an old verdict does not touch it')
+def _(stack):
+    d = managed(stack)
+    a, vm, w = Member(d), Vm(stack, d), Vm(stack, d)
+    t = Tables(stack, a)
+    m = Machine(t, vm, 1)
+    vm.cut()
+    wait_for(m.suspect, 'suspicion')
+    n = Machine(t, w, 1)
+    vm.kill()
+    time.sleep(0.3)
+    check(not n.dead() and not n.suspect(), 'the new one')
+    w.kill()
+    wait_for(n.dead, 'the verdict on the new one')
+
+
+@point('connections cut again and again by a process that lives cost no descriptors')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--connect-rate', '0', '--heartbeat', '100')
+    a = Member(d)
+    t = Tables(stack, a)
+    d.status()
+    base = d.nfds()
+    for i in range(60):
+        g = Guest(d.sock('ivshmem'))
+        Machine(t, g, 1 + i % 6)
+        g.close()
+    d.status()
+    wait_for(lambda: d.nfds() <= base + 6, f'{base} descriptors became {d.nfds()}')
+
+
+@point('fencing: root and the own user, that very claim, not the host')
+def _(stack):
+    d = managed(stack)
+    a, g = Member(d), d.guest()
+    t = Tables(stack, a)
+    m = Machine(t, g, 3)
+
+    def fence(slot, claim):
+        a.send(FENCE, id=slot, arg=0, value=claim)
+        r = a.answer(FENCE)
+        equal((r.id, r.value, not r.text), (slot, claim, not r.arg), 'answer')
+        return r.arg
+    equal(fence(3, m.claim + 1), errno.ESTALE, 'another claim')
+    equal(fence(3, 0), errno.EINVAL, 'none')
+    equal(fence(7, m.claim), errno.EINVAL, 'no such slot')
+    equal(fence(0, t.peer().claim), errno.EINVAL, 'the host')
+    check(not m.dead(), 'fenced by mistake')
+    a.read_some(100)
+    before = a.changes
+    equal(fence(3, m.claim), 0, 'answer')
+    equal(m.dead(), FENCED, 'verdict')
+    check(a.changes > before, 'processes were not told before the answer')
+    j = Joiner(stack, 'unix:' + d.sock('sock'))
+    t.put(m.at + 8, '<Q', 0)
+    equal(j.do('fence 3')[1], '0', 'by the library')
+    equal(m.dead(), FENCED, 'verdict')
+    equal(int(j.do('fence 3')[1]), -errno.ESRCH, 'again')
+    raw = Daemon(stack)
+    b = Member(raw, join=False)
+    b.send(FENCE, id=1, arg=0, value=1 << 32 | 1)
+    equal(b.answer(FENCE).arg, errno.ENODATA, 'raw')
+
+
+@point('another user may not fence')
+def _(stack):
+    if os.geteuid():
+        raise Skip('needs root, to become another user')
+    d = managed(stack, '--mode', '0666')
+    os.chmod(d.dir, 0o755)
+    a, g = Member(d), d.guest()
+    m = Machine(Tables(stack, a), g, 1)
+    pid = os.fork()
+    if not pid:
+        os.setgid(65534)
+        os.setuid(65534)
+        code = 2
+        try:
+            b = Member(d, join=False)
+            b.send(FENCE, id=1, arg=0, value=m.claim)
+            code = int(b.answer(FENCE).arg != errno.EPERM)
+        finally:
+            os._exit(code)
+    equal(os.waitpid(pid, 0)[1], 0, 'its answer')
+    check(not m.dead(), 'fenced')
+
+
+point.run()

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The warden: what became of guests' machines, as the host can prove it.
+ *
+ * A machine's row has a claim with the id that we gave to its QEMU. When that process has
+ * ended, and with it the connection, the machine is dead: nobody stores for it any more.
+ * When only the connection is lost, it is suspect, and its process is watched on: a client
+ * without connection, in m->ghosts. When the process that connected has ended and the
+ * connection lives, somebody else has it, who may have the memory, too: nothing is proven
+ * by its end any more.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "efds.h"
+#include "log.h"
+#include "managed.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* ---- The process ------------------------------------------------------------- */
+
+static bool hung_up(const struct client *c)
+{
+	struct pollfd f = { c->fd, 0, 0 };
+
+	return poll(&f, 1, 0) == 1 && f.revents & (POLLHUP | POLLERR);
+}
+
+/* The process that connected; -1: not to be had. */
+static int open_process(const struct client *c)
+{
+	socklen_t len = sizeof(int);
+	int fd = -1;
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) == 0)
+		return fd;
+	if (errno != ENOPROTOOPT)
+		return -1;
+	/* Before Linux 6.5. The number is still its own if its socket is open afterwards. */
+	fd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+	if (fd >= 0 && hung_up(c)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static bool process_ended(const struct client *c)
+{
+	struct pollfd f = { c->pidfd, POLLIN, 0 };
+
+	return c->pidfd >= 0 && poll(&f, 1, 0) == 1 && f.revents & POLLIN;
+}
+
+/* ---- Verdicts ---------------------------------------------------------------- */
+
+static uint64_t usec_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* Stores a verdict on the claim in @slot; false: that one is not there any more. */
+static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dead, uint32_t reason)
+{
+	struct portal_peer *row = peer_row(m, slot);
+	void *word = dead ? &row->dead : &row->suspect;
+	uint64_t was;
+
+	do {
+		was = load_word(word);
+		if (load_word(&row->claim) != claim)
+			return false;
+	} while (!swap_word(word, was, claim));
+	__atomic_store_n(&row->reason, reason, __ATOMIC_RELEASE);
+	return true;
+}
+
+/* A claim with @id that is not known to be dead; *slot: of which machine. 0: none. */
+static uint64_t find_claim(const struct managed *m, uint32_t id, uint32_t *slot)
+{
+	uint64_t claim;
+
+	for (; *slot < m->super.peers; ++*slot) {
+		claim = load_word(&peer_row(m, *slot)->claim);
+		if (claim && claim_address(claim) == id &&
+		    load_word(&peer_row(m, *slot)->dead) != claim)
+			return claim;
+	}
+	return 0;
+}
+
+/* Of all rows that have its id: an honest machine has one. */
+static void judge(struct managed *m, const struct client *c, bool dead)
+{
+	uint64_t claim, seen = now_usec(m->portal);
+	uint32_t slot;
+	bool any = false;
+
+	for (slot = 1; (claim = find_claim(m, c->id, &slot)); slot++) {
+		if (!pronounce(m, slot, claim, dead, dead ? PORTAL_REASON_EXITED : PORTAL_REASON_CUT))
+			continue;
+		/* One by one: who hears of the first should not wait for the others' lines. */
+		managed_changed(m);
+		any = true;
+		client_log(c, dead ? LOG_NOTICE : LOG_WARNING, dead ? "dead" : "suspect",
+			   dead ? "is dead, slot %u: its process has ended; told %u us after it was seen" :
+			   "is suspect, slot %u: its connection is lost, its process lives; told %u us after it was seen",
+			   slot, (unsigned int)(usec_now() - seen));
+	}
+	if (any)
+		observe(m);
+}
+
+/* ---- Those without connection ------------------------------------------------ */
+
+static void drop_ghost(struct managed *m, struct client *c)
+{
+	TAILQ_REMOVE(&m->ghosts, c, link);
+	client_free(c);
+}
+
+static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	struct client *c = arg;
+	struct managed *m = c->portal->managed;
+
+	if (c->ghost) {
+		judge(m, c, true);
+		drop_ghost(m, c);
+		return 0;
+	}
+	sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	if (hung_up(c)) {
+		client_doom(c, "%s", "");
+		return 0;
+	}
+	c->outlived = true;
+	client_log(c, LOG_WARNING, "outlived",
+		   "has lost the process that connected, and not the connection: somebody else has it; its death cannot be proven");
+	return 0;
+}
+
+void warden_watch(struct client *c)
+{
+	if (!c->portal->managed)
+		return;
+	c->pidfd = open_process(c);
+	if (c->pidfd < 0 ||
+	    sd_event_add_io(c->portal->event, &c->process, c->pidfd, EPOLLIN, on_process, c) < 0)
+		client_log(c, LOG_WARNING, "unwatched",
+			   "cannot be watched: %s; its death cannot be proven",
+			   c->pidfd < 0 ? "no pidfd of its process" : "out of memory");
+	/* Its connection's end is seen first: then this is asked. */
+	else
+		sd_event_source_set_priority(c->process, SD_EVENT_PRIORITY_NORMAL + 5);
+}
+
+bool warden_part(struct client *c)
+{
+	struct managed *m = c->portal->managed;
+	uint32_t slot = 1;
+
+	if (!m || !find_claim(m, c->id, &slot))
+		return false;
+	if (process_ended(c) && !c->outlived) {
+		judge(m, c, true);
+		return false;
+	}
+	judge(m, c, false);
+	/* As many as there are rows at most: each has a claim. */
+	if (c->outlived || !c->process)
+		return false;
+	c->ghost = true;
+	client_disconnect(c);
+	sd_event_source_set_enabled(c->process, SD_EVENT_ON);
+	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
+	return true;
+}
+
+void wardens_look(struct managed *m)
+{
+	struct client *c, *next;
+	uint32_t slot;
+
+	for (c = TAILQ_FIRST(&m->ghosts); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		slot = 1;
+		if (!find_claim(m, c->id, &slot))
+			drop_ghost(m, c);
+	}
+}
+
+void wardens_close(struct managed *m)
+{
+	struct client *c;
+
+	while ((c = TAILQ_FIRST(&m->ghosts)))
+		drop_ghost(m, c);
+}
+
+/* ---- The administrator's ----------------------------------------------------- */
+
+static int fence(struct client *c, uint32_t slot, uint64_t claim)
+{
+	struct managed *m = c->portal->managed;
+
+	if (!m)
+		return ENODATA;
+	if (c->uid != 0 && (uid_t)c->uid != geteuid())
+		return EPERM;
+	if (slot == PORTAL_PEER_SLOT_HOST || slot >= m->super.peers || !claim)
+		return EINVAL;
+	if (!pronounce(m, slot, claim, true, PORTAL_REASON_FENCED))
+		return ESTALE;
+	managed_changed(m);
+	client_log(c, LOG_NOTICE, "fence", "has declared the machine in slot %u dead (id %u)", slot,
+		   claim_address(claim));
+	observe(m);
+	return 0;
+}
+
+void warden_ask(struct client *c, uint32_t slot, uint64_t claim)
+{
+	int err = fence(c, slot, claim);
+
+	client_push_answer(c, slot, (uint32_t)err, claim);
+	client_flush(c);
+}
+
+const char *warden_refusal(int err)
+{
+	switch (err) {
+	case 0:
+		return "";
+	case ENODATA:
+		return "not a managed portal: managed = yes in portald.conf";
+	case EPERM:
+		return "only root, or portald's own user, may declare a machine dead";
+	case EINVAL:
+		return "no such machine; and a host is not declared dead by its own portald";
+	default:
+		return "that machine is not there any more";
+	}
+}
