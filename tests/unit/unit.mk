@@ -6,7 +6,7 @@
 #	make check-unit		builds them and runs the quick ones
 #	tests/unit/lib.t	runs one of them in one build (plain, asan, tsan)
 
-unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory \
+unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory session \
 	packets packets_hostile window
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
 
@@ -21,7 +21,7 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread $(unit_ld)
 
 # It talks to the real daemon.
-$(O)/tests/unit/backends $(O)/tests/unit/deaths: | $(O)/bin/portald
+$(O)/tests/unit/backends $(O)/tests/unit/deaths $(O)/tests/unit/locks $(O)/tests/unit/directory $(O)/tests/unit/session: | $(O)/bin/portald
 
 # It steps between the library and the system.
 $(O)/tests/unit/inner: unit_ld := -Wl,--wrap=pthread_mutex_unlock,--wrap=getrandom,--wrap=fstatfs

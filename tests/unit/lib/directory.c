@@ -121,7 +121,7 @@ static void ephemeral(void **state)
 	refuse(p, "brief", 0, 0, -ENOENT, NULL);
 	/* Its last user dies. */
 	n = open_named(q, "brief", VMP_CREATE | VMP_EPHEMERAL, 10);
-	vmp_close(q);
+	house_leave(q);
 	free(n);
 	house_check(p);
 	refuse(p, "brief", 0, 0, -ENOENT, NULL);
@@ -658,18 +658,27 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		in_house(life_of_an_object),
+		in_real(life_of_an_object),
 		in_house(ephemeral),
+		in_real(ephemeral),
 		in_house(arguments),
 		in_house(until_it_is_full),
 		in_house(at_each_step),
+		in_real(at_each_step),
 		in_house(at_each_step_of_finishing),
+		in_real(at_each_step_of_finishing),
 		in_house(all_open_the_same),
+		in_real(all_open_the_same),
 		in_house(a_maker_dies),
+		in_real(a_maker_dies),
 		in_house(many_live_and_die),
+		in_real(many_live_and_die),
 		in_house(watching),
+		in_real(watching),
 		in_house(watching_by_the_clock),
 		in_house(a_broken_record),
 		in_house(scribbled),
+		in_real(scribbled),
 	};
 
 	find_portald(argv[0]);

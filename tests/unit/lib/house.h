@@ -275,6 +275,20 @@ static inline void house_mourn(pid_t pid)
 		house_changed();
 }
 
+/* Close @p; its session is over then. */
+static inline void house_leave(struct vmp *p)
+{
+	uint64_t token = p->token;
+	struct vmp *q = house.real ? house_open() : NULL;
+	int tries = 0;
+
+	vmp_close(p);
+	while (q && vmp_token_state(q, token) != VMP_STATE_DEAD && tries++ < 1000)
+		usleep(5000);
+	assert_true(tries < 1000);
+	vmp_close(q);
+}
+
 /* Wait for the end of @pid; its exit status, or -signal. Its death is proven then. */
 static inline int house_reap(pid_t pid)
 {
@@ -301,9 +315,25 @@ static int house_down(void **state)
 
 static inline int house_up_real(void **state)
 {
+	const char *sock = in_dir("DIR/t.sock");
+	int i;
+
 	(void)state;
 	house.real = true;
-	house.server = start_portald_with("--managed", NULL);
+	house.server = fork();
+	if (!house.server) {
+		int null = open("/dev/null", O_RDWR);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(null, 1);
+		dup2(null, 2);
+		execl(portald, portald, "--name=t", "--size=4M", "--vectors=2", "--host-peers=48",
+		      "--connect-rate=0", "--managed", "--heartbeat=200", in_dir("--socket-dir=DIR"),
+		      (char *)NULL);
+		_exit(127);
+	}
+	for (i = 0; i < 500 && access(sock, F_OK); i++)
+		usleep(20000);
 	return house.server > 0 ? 0 : -1;
 }
 

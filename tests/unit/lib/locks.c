@@ -399,17 +399,25 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		in_house(by_itself),
+		in_real(by_itself),
 		in_house(places),
 		in_house(exclusion),
+		in_real(exclusion),
 		in_house(an_unlock_wakes),
+		in_real(an_unlock_wakes),
 		in_house(a_death_wakes),
+		in_real(a_death_wakes),
 		in_house(a_death_at_each_step),
+		in_real(a_death_at_each_step),
 		in_house(a_waiter_dies),
+		in_real(a_waiter_dies),
 		in_house(nobody_repaired),
+		in_real(nobody_repaired),
 		in_house(suspicion),
 		in_house(a_zombie),
 		in_house(overwritten),
 		in_house(scribbled),
+		in_real(scribbled),
 	};
 
 	find_portald(argv[0]);
