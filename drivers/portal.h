@@ -46,8 +46,9 @@ struct portal;
  *	has just taken them; nobody has them mapped, so portal_set_rings() is allowed.
  *	Process context, read lock held; never called twice for a vector without
  *	@close_rings between, except that a @close_rings may be left out during a
- *	pause. It may wait for the host as long as the bus does. Returns 0 or -errno,
- *	which the process gets. NULL: rings stay as they are.
+ *	pause. It may wait for the host, killable and for a bounded time, provided that
+ *	the transport ends the wait before it calls portal_remove() or portal_pause().
+ *	Returns 0 or -errno, which the process gets. NULL: rings stay as they are.
  * @close_rings: the process and its mappings are gone. Same context. NULL: as above.
  * @flush: for fsync(), fdatasync() and msync(): put what was stored to the region
  *	before on stable storage. Process context, read lock held, concurrently. It

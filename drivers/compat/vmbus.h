@@ -7,9 +7,12 @@
 #define _PORTAL_COMPAT_VMBUS_H
 
 #include <linux/hyperv.h>
+#include <linux/set_memory.h>
 
 /* A GPADL is a structure since 5.16; before, a handle, and no guest is confidential. */
 #ifdef PORTAL_HAVE_VMBUS_GPADL
+
+#include <asm/mshyperv.h>
 
 static inline int portal_vmbus_establish(struct vmbus_channel *channel, void *memory, u32 size,
 					 struct vmbus_gpadl *gpadl)
@@ -20,6 +23,19 @@ static inline int portal_vmbus_establish(struct vmbus_channel *channel, void *me
 static inline int portal_vmbus_teardown(struct vmbus_channel *channel, struct vmbus_gpadl *gpadl)
 {
 	return vmbus_teardown_gpadl(channel, gpadl);
+}
+
+/* The GPADL of a channel's rings, of which the bus then knows nothing. */
+static inline void portal_vmbus_ring_take(struct vmbus_channel *channel,
+					  struct vmbus_gpadl *gpadl)
+{
+	*gpadl = channel->ringbuffer_gpadlhandle;
+	channel->ringbuffer_gpadlhandle.gpadl_handle = 0;
+}
+
+static inline bool portal_vmbus_confidential(void)
+{
+	return hv_is_isolation_supported();
 }
 
 #else /* !PORTAL_HAVE_VMBUS_GPADL */
@@ -39,7 +55,26 @@ static inline int portal_vmbus_teardown(struct vmbus_channel *channel, struct vm
 	return vmbus_teardown_gpadl(channel, gpadl->gpadl_handle);
 }
 
+static inline void portal_vmbus_ring_take(struct vmbus_channel *channel,
+					  struct vmbus_gpadl *gpadl)
+{
+	gpadl->gpadl_handle = channel->ringbuffer_gpadlhandle;
+	channel->ringbuffer_gpadlhandle = 0;
+}
+
+static inline bool portal_vmbus_confidential(void)
+{
+	return false;
+}
+
 #endif /* PORTAL_HAVE_VMBUS_GPADL */
+
+/* For who ends a GPADL without the bus, which does it else. */
+static inline int portal_vmbus_encrypt(void *memory, u64 size)
+{
+	return portal_vmbus_confidential() ?
+	       set_memory_encrypted((unsigned long)memory, size >> PAGE_SHIFT) : 0;
+}
 
 /*
  * Whether memory is decrypted now, or may be: then it is mapped so, and not given back

@@ -12,7 +12,7 @@ from lab.cache import LabError, ROOT, run  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 MODULES = ['portal.ko', 'portal_ivshmem.ko', 'portal_loopback.ko',
-           'portal_pmem.ko', 'portal_vmbus.ko']
+           'portal_pmem.ko', 'portal_vmbus.ko', 'portal_vmbus_line.ko']
 WARNS = '''#include <linux/module.h>
 static int nobody_calls_this(void) { return 0; }
 MODULE_LICENSE("GPL");

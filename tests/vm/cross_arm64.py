@@ -19,7 +19,7 @@ from lab.tap import Tap  # noqa: E402
 KERNELS = [('6.1', 'cloud-arm64'), ('6.12', 'cloud-arm64'),
            ('6.12', 'arm64-16k')]
 MODULES = {'portal.ko', 'portal_ivshmem.ko', 'portal_loopback.ko', 'portal_pmem.ko',
-           'portal_vmbus.ko'}
+           'portal_vmbus.ko', 'portal_vmbus_line.ko'}
 ALIAS = 'pci:v00001AF4d00001110sv*sd*bc*sc*i*'
 # What must come out of the build, below its directory.
 PRODUCTS = ['lib/libvmportal.so', 'lib/libvmportal.a', 'bin/portald',

@@ -136,6 +136,18 @@ static void do_wait(uint32_t vector, int ms)
 		puts("timeout");
 }
 
+static void do_find(uint64_t value)
+{
+	size_t i;
+
+	for (i = 0; i < size / 8; i++)
+		if (words[i] == value) {
+			printf("ok %zu\n", 8 * i);
+			return;
+		}
+	puts("wrong 0");
+}
+
 static void do_ring(uint32_t peer, uint32_t vector, uint64_t n)
 {
 	int r = 0;
@@ -215,6 +227,8 @@ static void obey(char *line)
 	else if (!strcmp(what, "get") || !strcmp(what, "put") || !strcmp(what, "fill") ||
 		 !strcmp(what, "check") || !strcmp(what, "add"))
 		do_memory(what, n[0], n[1], n[2]);
+	else if (!strcmp(what, "find"))
+		do_find(n[0]);
 	else if (!strcmp(what, "ring"))
 		do_ring(n[0], n[1], n[2]);
 	else if (!strcmp(what, "wait"))

@@ -56,7 +56,7 @@ def main():
         t.equal(len(portal), 1, 'one device is a portal, one is uio')
         g.tap(t, 'vmbusbench %s uio:/dev/uio0' % portal[0], 200)
         region(t, g, l1)
-        g.finish(t, unload=('uio_hv_generic', 'portal_vmbus', 'portal'))
+        g.finish(t, unload=('uio_hv_generic', 'portal_vmbus', 'portal_vmbus_line', 'portal'))
         l1.finish(t)
 
 

@@ -221,7 +221,7 @@ def main():
             with_region(lab, l1)
             portalctl(lab)
         balloon(lab)
-        g.finish(t, unload=['uio_hv_generic'] if uio else ('portal_vmbus', 'portal'))
+        g.finish(t, unload=['uio_hv_generic'] if uio else ('portal_vmbus', 'portal_vmbus_line', 'portal'))
         l1.finish(t)
 
 

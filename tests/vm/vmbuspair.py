@@ -28,21 +28,23 @@ def programs():
             (libhand(), '/bin/libhand'), (portal.guard_program(), '/bin/guard')]
 
 
-def initrd(k, names=()):
-    """Path of a file system for an L2 with our modules and programs."""
+def initrd(k, names=(), extra=()):
+    """Path of a file system for an L2 with our modules and programs, and extra
+    static ones."""
     fs = vmbus.initramfs(k, names=names)
-    for source, to in programs() + [(hand.program(), '/bin/hand')]:
+    for source, to in programs() + [(hand.program(), '/bin/hand')] + [
+            (p, '/bin/' + os.path.basename(p)) for p in extra]:
         fs.copy(source, to, 0o755)
     path = os.path.join(qemu.workdir(), 'l2-' + k.release)
     fs.write(path)
     return path
 
 
-def start_l1(names=(), memory='2G'):
+def start_l1(names=(), memory='2G', extra=()):
     """L1, and in it the file system of L2, named a, with the kernel that the
     command line names."""
     k = suite.kernel()
-    return vmbus.start_l1({'a': (k, initrd(k, names))}, programs(), memory)
+    return vmbus.start_l1({'a': (k, initrd(k, names, extra))}, programs(), memory)
 
 
 def guest(l1, **kw):

@@ -12,74 +12,56 @@
 #include <linux/poison.h>
 #include <linux/rcupdate.h>
 
-#include "vmbus.h"
+#include "line_internal.h"
 
-/* Until vmbus_close() has returned; the portal is put after that only. */
-static void vbp_on_signal(void *context)
+/* Until the channel is closed, which is after the owner has gone if the host is slow. */
+static void vbl_on_signal(void *context)
 {
-	struct vbp_channel *c = context;
-	struct portal *p = READ_ONCE(c->vbp->portal);
+	struct vbl_channel *c = context;
+	struct vbl *line = c->line;
 
-	if (p)
-		portal_event(p, c->index);
-	wake_up(&c->vbp->wait);
+	spin_lock(&line->signal_lock);
+	if (line->terms.signal)
+		line->terms.signal(line->terms.arg, c->index);
+	spin_unlock(&line->signal_lock);
 }
 
-/*
- * The primary one, and with it all subchannels. Also after an opening that failed, for
- * the bus keeps callback and context of that; then it forgets them and does no more. The
- * channel is then as we found it: the next driver may sleep in its callback.
- */
-static void vbp_close_primary(struct vbp *vbp)
+static void vbl_channel_prepare(struct vbl *line, struct vmbus_channel *channel)
 {
-	struct vmbus_channel *channel = vbp_primary(vbp);
-
-	vmbus_close(channel);
-	set_channel_read_mode(channel, vbp->callback_mode);
-	channel->low_latency = vbp->low_latency;
-}
-
-/* Rings are new, zeroed and empty at each opening. */
-int vbp_open_channel(struct vbp *vbp, u32 index, struct vmbus_channel *channel)
-{
-	struct vbp_channel *c = &vbp->channels[index];
-	int ret;
-
-	c->vbp = vbp;
-	c->index = index;
-	if (!index) {
-		vbp->callback_mode = channel->callback_mode;
-		vbp->low_latency = channel->low_latency;
+	if (channel == vbl_primary(line) && !line->touched) {
+		line->touched = true;
+		line->callback_mode = channel->callback_mode;
+		line->low_latency = channel->low_latency;
 	}
 	set_channel_read_mode(channel, HV_CALL_ISR);
 	/* A doorbell that waits for the monitor page's next look would be no doorbell. */
 	channel->low_latency = true;
+}
 
-	ret = vmbus_open(channel, vbp->ring_size, vbp->ring_size, NULL, 0, vbp_on_signal, c);
+/*
+ * Rings are new, zeroed and empty at each opening. If it fails, the bus keeps callback
+ * and context until vbl_channels_close().
+ */
+int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel)
+{
+	struct vbl_channel *c = &line->channels[index];
+	u32 size = line->terms.ring_size;
+	int ret;
+
+	vbl_channel_prepare(line, channel);
+	ret = vmbus_open(channel, size, size, NULL, 0, vbl_on_signal, c);
 	if (ret) {
-		dev_err(&vbp->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
-			index, vbp->ring_size, ret);
-		if (!index)
-			vbp_close_primary(vbp);
+		dev_err(&line->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
+			index, size, ret);
 		return ret;
 	}
 	c->rings.send = page_to_phys(channel->ringbuffer_page);
 	c->rings.recv = c->rings.send +
 			((phys_addr_t)channel->ringbuffer_send_offset << PAGE_SHIFT);
 	c->rings.shared = portal_vmbus_decrypted(&channel->ringbuffer_gpadlhandle, true);
-	WRITE_ONCE(c->channel, channel);
+	c->channel = channel;
+	vbl_answered(line);
 	return 0;
-}
-
-static void vbp_drop_subchannels(struct vbp *vbp)
-{
-	u32 i;
-
-	for (i = 1; i < ARRAY_SIZE(vbp->channels); i++) {
-		if (vbp->channels[i].found)
-			kobject_put(&vbp->channels[i].found->kobj);
-		vbp->channels[i].found = NULL;
-	}
 }
 
 /*
@@ -92,9 +74,9 @@ static void vbp_drop_subchannels(struct vbp *vbp)
  * holds it, and opening it fails. probe_done says that the bus has finished with a
  * newcomer.
  */
-static int vbp_find_subchannels(struct vbp *vbp)
+static int vbl_look_for_subchannels(struct vbl *line, u32 channels)
 {
-	struct list_head *head = &vbp_primary(vbp)->sc_list, *at, *next;
+	struct list_head *head = &vbl_primary(line)->sc_list, *at, *next;
 	struct vmbus_channel *sc;
 	u32 index = 0, n = 1;
 	int ret = 0;
@@ -110,61 +92,104 @@ static int vbp_find_subchannels(struct vbp *vbp)
 		if (!READ_ONCE(sc->probe_done) || READ_ONCE(sc->rescind))
 			continue;
 		index = sc->offermsg.offer.sub_channel_index;
-		if (index >= vbp->given.channels)
+		if (index >= channels)
 			continue;
 		n++;
-		if (index && vbp->channels[index].found == sc)
+		if (index && line->channels[index].found == sc)
 			continue;
-		if (!index || vbp->channels[index].found) {
+		if (!index || line->channels[index].found) {
 			ret = -EPROTO;
 			break;
 		}
 		if (kobject_get_unless_zero(&sc->kobj))
-			vbp->channels[index].found = sc;
+			line->channels[index].found = sc;
 	}
 	rcu_read_unlock();
 	if (ret)
-		dev_err(&vbp->dev->device, "the host offers subchannel %u twice\n", index);
-	return ret ? ret : n < vbp->given.channels;
+		dev_err(&line->dev->device, "the host offers subchannel %u twice\n", index);
+	return ret ? ret : n < channels;
 }
 
 /* All that the host granted. It may offer them later than the device; not much later. */
-int vbp_open_subchannels(struct vbp *vbp)
+int vbl_find_subchannels(struct vbl *line, u32 channels)
 {
-	unsigned long deadline = vbp_deadline();
-	u32 i;
+	unsigned long deadline = jiffies + line->terms.patience;
 	int ret;
 
-	if (vbp->given.channels == 1)
-		return 0;
-	while ((ret = vbp_find_subchannels(vbp)) == 1) {
-		if (vbp_rescinded(vbp))
+	while ((ret = vbl_look_for_subchannels(line, channels)) == 1) {
+		if (READ_ONCE(vbl_primary(line)->rescind))
 			return -ENODEV;
 		if (time_after(jiffies, deadline)) {
-			dev_err(&vbp->dev->device, "the host granted %u channels, but has not offered them all\n",
-				vbp->given.channels);
+			dev_err(&line->dev->device, "the host granted %u channels, but has not offered them all\n",
+				channels);
 			return -EPROTO;
 		}
 		msleep(20);
 	}
-	for (i = 1; !ret && i < vbp->given.channels; i++)
-		ret = vbp->channels[i].found ?
-		      vbp_open_channel(vbp, i, vbp->channels[i].found) : -ENODEV;
 	return ret;
 }
 
 /*
- * All of them, at any stage of opening; no callback runs any more. Subchannels go with
- * the primary one. The bus may have given a rescinded subchannel back when this returns.
+ * The ring's memory becomes ours. Left with the channel, the bus would wait for the end
+ * of its GPADL with its own lock held, without which it can do nothing for anybody: not
+ * even take a rescind, which would end the wait.
  */
-void vbp_close_channels(struct vbp *vbp)
+static void vbl_ring_take(struct vbl_channel *c)
 {
-	u32 i;
+	struct vmbus_channel *channel = c->channel;
 
-	if (!vbp->channels[0].channel)
+	c->ring.page = channel->ringbuffer_page;
+	c->ring.order = get_order((unsigned long)channel->ringbuffer_pagecount << PAGE_SHIFT);
+	portal_vmbus_ring_take(channel, &c->ring.gpadl);
+	c->ring.established = true;
+	channel->ringbuffer_page = NULL;
+}
+
+/* @closed: the bus has told the host, which therefore uses the ring no more. */
+static void vbl_ring_give_back(struct vbl_channel *c, bool closed)
+{
+	if (!closed)
+		c->ring.lost = true;
+	else
+		vbl_piece_unshare(c->channel, &c->ring);
+	vbl_piece_free(&c->ring);
+	vbl_answered(c->line);
+}
+
+/*
+ * All channels, at any stage of opening; no callback runs any more. Closing the primary
+ * one closes the subchannels, and is a matter of telling the host; then the rings'
+ * GPADLs are waited for. The bus may have given a rescinded subchannel back meanwhile.
+ * The primary one is then as we found it: the next driver may sleep in its callback.
+ */
+void vbl_channels_close(struct vbl *line)
+{
+	struct vmbus_channel *primary = vbl_primary(line);
+	u32 i;
+	int ret;
+
+	if (!line->touched)
 		return;
-	vbp_close_primary(vbp);
-	for (i = 0; i < ARRAY_SIZE(vbp->channels); i++)
-		WRITE_ONCE(vbp->channels[i].channel, NULL);
-	vbp_drop_subchannels(vbp);
+	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
+		if (line->channels[i].channel)
+			vbl_ring_take(&line->channels[i]);
+	}
+	ret = vmbus_disconnect_ring(primary);
+	/* Of the rings only our mappings are left to it; of subchannels it has done so. */
+	if (line->channels[0].channel && !ret)
+		vmbus_free_ring(primary);
+	set_channel_read_mode(primary, line->callback_mode);
+	primary->low_latency = line->low_latency;
+	line->touched = false;
+
+	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
+		struct vbl_channel *c = &line->channels[i];
+
+		if (c->channel)
+			vbl_ring_give_back(c, !c->channel->outbound.ring_buffer);
+		c->channel = NULL;
+		if (c->found)
+			kobject_put(&c->found->kobj);
+		c->found = NULL;
+	}
 }

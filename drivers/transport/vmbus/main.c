@@ -13,8 +13,8 @@
  * Order
  *
  * probe	session (channels, memory, handshake), then the portal.
- * remove	portal_remove() revokes; session_end; portal_put(), for until the
- *		channels are closed signals may arrive; the memory.
+ * remove	portal_remove() revokes; session_end, up to which signals may arrive;
+ *		portal_put().
  *
  * A rescind is a remove: without a rescind callback the bus itself unregisters the
  * device. The bus serialises all of these for a device (device_lock()).
@@ -23,8 +23,9 @@
  *
  * The host is believed nothing (session.c, packet.c), and user space less: once it had
  * the rings the kernel looks at them no more, but closes and opens the channel for the
- * last words. What the bus itself waits for (open, GPADLs) ends when the host answers
- * or rescinds; what we wait for ends in any case (timeout=).
+ * last words. Nothing here waits for a silent host for longer than timeout=; what the bus
+ * itself waits for without end, a line does (line.c, a module of its own, because it may
+ * have to outlive this one).
  */
 #include <linux/err.h>
 #include <linux/kernel.h>
@@ -50,9 +51,9 @@ static const struct hv_vmbus_device_id vbp_ids[] = {
 };
 MODULE_DEVICE_TABLE(vmbus, vbp_ids);
 
-unsigned long vbp_deadline(void)
+unsigned long vbp_patience(void)
 {
-	return jiffies + clamp(READ_ONCE(timeout), 1U, 60U) * HZ;
+	return clamp(READ_ONCE(timeout), 1U, 60U) * HZ;
 }
 
 /*
@@ -71,7 +72,7 @@ static int vbp_ring(void *priv, u32 peer, u32 vector)
 		portal_event(vbp->portal, vector);
 		return 0;
 	}
-	channel = READ_ONCE(vbp->channels[vector].channel);
+	channel = READ_ONCE(vbp->ringing[vector]);
 	if (!channel)
 		return -ENXIO;
 	vmbus_setevent(channel);
@@ -85,23 +86,30 @@ static u32 vbp_peer_id(void *priv)
 	return vbp->given.peer_id;
 }
 
-/* Of a foreign class: one channel, opened for whoever takes its rings. */
+/*
+ * Of a foreign class: one channel, opened for whoever takes its rings. The portal's read
+ * lock is held: who removes the portal says @ending first.
+ */
 static int vbp_open_rings(void *priv, u32 vector)
 {
 	struct vbp *vbp = priv;
 	int ret;
 
 	/* One that a pause kept from being closed. */
-	vbp_close_channels(vbp);
-	ret = vbp_open_channel(vbp, vector, vbp_primary(vbp));
+	vbp_line_end(vbp);
+	ret = vbp_line_begin(vbp);
 	if (!ret)
-		portal_set_rings(vbp->portal, vector, &vbp->channels[vector].rings);
+		ret = vbp_line_open(vbp, &vbp->ending);
+	if (!ret)
+		portal_set_rings(vbp->portal, vector, vbl_rings(vbp->line, vector));
+	else
+		vbp_line_end(vbp);
 	return ret;
 }
 
 static void vbp_close_rings(void *priv, u32 vector)
 {
-	vbp_close_channels(priv);
+	vbp_line_end(priv);
 }
 
 static const struct portal_ops vbp_ops = {
@@ -121,23 +129,23 @@ static struct portal_extent *vbp_extents(const struct vbp *vbp)
 	struct portal_extent *e;
 	u32 i;
 
-	e = kvcalloc(vbp->memory.nr, sizeof(*e), GFP_KERNEL);
-	for (i = 0; e && i < vbp->memory.nr; i++) {
-		e[i].start = page_to_phys(vbp->memory.pieces[i].page);
-		e[i].len = PAGE_SIZE << vbp->memory.pieces[i].order;
+	e = kvcalloc(vbp->memory->nr, sizeof(*e), GFP_KERNEL);
+	for (i = 0; e && i < vbp->memory->nr; i++) {
+		e[i].start = page_to_phys(vbp->memory->pieces[i].page);
+		e[i].len = vbl_piece_size(&vbp->memory->pieces[i]);
 	}
 	return e;
 }
 
-/* Where each vector's rings are; all zero for channels that are not open. */
+/* Where each vector's rings are; all zero without a line. */
 static struct portal_rings *vbp_rings(const struct vbp *vbp)
 {
 	struct portal_rings *r;
 	u32 i;
 
 	r = kcalloc(vbp->given.channels, sizeof(*r), GFP_KERNEL);
-	for (i = 0; r && i < vbp->given.channels; i++)
-		r[i] = vbp->channels[i].rings;
+	for (i = 0; r && vbp->line && i < vbp->given.channels; i++)
+		r[i] = *vbl_rings(vbp->line, i);
 	return r;
 }
 
@@ -152,17 +160,17 @@ static struct portal *vbp_portal_alloc(struct vbp *vbp)
 		.parent = &vbp->dev->device,
 		.transport = "vmbus",
 		.identity = identity,
-		.nr_extents = vbp->memory.nr,
+		.nr_extents = vbp->memory ? vbp->memory->nr : 0,
 		.vectors = vbp->given.channels,
 		.max_peers = vbp->given.max_peers,
 		.flags = PORTAL_DESC_RAM |
-			 (vbp_memory_decrypted(vbp) ? PORTAL_DESC_SHARED : 0) |
+			 (vbl_memory_decrypted(vbp->memory) ? PORTAL_DESC_SHARED : 0) |
 			 (vbp->ours ? 0 : PORTAL_DESC_RAWIO),
 	};
 	struct portal *p = ERR_PTR(-ENOMEM);
 
 	snprintf(identity, sizeof(identity), "vmbus-%pUl", &vbp->dev->dev_instance);
-	if (vbp->memory.nr) {
+	if (vbp->memory) {
 		extents = vbp_extents(vbp);
 		if (!extents)
 			goto out;
@@ -197,8 +205,8 @@ static int vbp_portal_add(struct vbp *vbp)
 		return ret;
 	if (vbp->ours)
 		dev_info(&vbp->dev->device, "portal%d: %llu KiB, %u channels, peer %u\n",
-			 portal_number(p), vbp->memory.size >> 10, vbp->given.channels,
-			 vbp->given.peer_id);
+			 portal_number(p), vbp->memory ? vbp->memory->size >> 10 : 0,
+			 vbp->given.channels, vbp->given.peer_id);
 	else
 		dev_info(&vbp->dev->device, "portal%d: the service %pUl, for CAP_SYS_RAWIO\n",
 			 portal_number(p), &vbp->dev->dev_type);
@@ -211,8 +219,15 @@ static void vbp_free(struct vbp *vbp)
 	vbp_session_end(vbp);
 	if (vbp->portal)
 		portal_put(vbp->portal);
-	vbp_memory_free(vbp);
 	kfree(vbp);
+}
+
+/* No callback runs any more, nor did one that waited for the host keep us. */
+static void vbp_revoke(struct vbp *vbp)
+{
+	WRITE_ONCE(vbp->ending, true);
+	vbp->gone = true;
+	portal_remove(vbp->portal);
 }
 
 static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
@@ -252,7 +267,7 @@ static void vbp_drop(struct hv_device *dev)
 {
 	struct vbp *vbp = hv_get_drvdata(dev);
 
-	portal_remove(vbp->portal);
+	vbp_revoke(vbp);
 	vbp_free(vbp);
 	hv_set_drvdata(dev, NULL);
 }
@@ -267,8 +282,9 @@ static void vbp_shutdown(struct hv_device *dev)
 {
 	struct vbp *vbp = hv_get_drvdata(dev);
 
-	portal_remove(vbp->portal);
-	vbp_session_end(vbp);
+	vbp_revoke(vbp);
+	if (vbp->line)
+		vbp_session_pause(vbp);
 }
 
 /*
@@ -279,18 +295,28 @@ static int vbp_suspend(struct hv_device *dev)
 {
 	struct vbp *vbp = hv_get_drvdata(dev);
 
+	if (vbp->gone)
+		return 0;
+	WRITE_ONCE(vbp->ending, true);
 	portal_pause(vbp->portal);
-	vbp->was_open = vbp->channels[0].channel;
-	vbp_session_end(vbp);
+	WRITE_ONCE(vbp->ending, false);
+	vbp->was_open = vbp->line;
+	if (vbp->line && !vbp_session_pause(vbp)) {
+		dev_err(&dev->device, "the portal does not outlive this: bind the device anew\n");
+		vbp_revoke(vbp);
+	}
 	return 0;
 }
 
 /* A foreign service begins anew if a process had its rings; the process sees that. */
 static int vbp_restart(struct vbp *vbp)
 {
+	int ret;
+
 	if (vbp->ours)
 		return vbp_session_again(vbp);
-	return vbp->was_open ? vbp_open_channel(vbp, 0, vbp_primary(vbp)) : 0;
+	ret = vbp_line_begin(vbp);
+	return ret ? ret : vbp_line_open(vbp, NULL);
 }
 
 /* On failure the portal is gone, so that nobody waits for it; binding anew helps. */
@@ -300,15 +326,17 @@ static int vbp_resume(struct hv_device *dev)
 	u32 i;
 	int ret;
 
-	ret = vbp_restart(vbp);
+	if (vbp->gone)
+		return 0;
+	ret = vbp->was_open ? vbp_restart(vbp) : 0;
 	if (ret) {
-		portal_remove(vbp->portal);
+		vbp_revoke(vbp);
 		vbp_session_end(vbp);
 		return ret;
 	}
-	if (vbp->given.features & PORTAL_VMBUS_PACKETS) {
+	if (vbp->line && vbp->given.features & PORTAL_VMBUS_PACKETS) {
 		for (i = 0; i < vbp->given.channels; i++)
-			portal_set_rings(vbp->portal, i, &vbp->channels[i].rings);
+			portal_set_rings(vbp->portal, i, vbl_rings(vbp->line, i));
 	}
 	portal_resume(vbp->portal);
 	return 0;
@@ -341,7 +369,6 @@ module_init(vbp_init);
 static void __exit vbp_exit(void)
 {
 	vmbus_driver_unregister(&vbp_driver);
-	vbp_quarantine_exit();
 	vbp_config_exit();
 }
 module_exit(vbp_exit);

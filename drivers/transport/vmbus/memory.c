@@ -9,61 +9,60 @@
  * size in the region, and large page table entries fit.
  *
  * Pages that a host was told of are freed when it has said that it let go (BYE_ACK, the
- * WELCOME of a later session, a rescind), and when they are encrypted again. Without its
- * word they go to the quarantine: nobody's, until a later session of the same instance
- * gets the word. Pages that could not be encrypted again are lost for ever.
+ * WELCOME of a later session, a rescind), when their GPADL is torn down, and when they
+ * are encrypted again. Without its word they are overdue: nobody's, their GPADLs as they
+ * were, until a later session of the same instance gets the word, or the bus says that
+ * the device they were lent by was rescinded. Overdue memory holds this module, lest it
+ * be forgotten. Pages that could not be encrypted again are lost for ever.
  */
+#include <linux/device.h>
 #include <linux/gfp.h>
+#include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/suspend.h>
 #include <linux/uuid.h>
 
-#include "vmbus.h"
+#include "line_internal.h"
 
 /* A GPADL of PORTAL_VMBUS_MAX_GPADL pages. */
-#define VBP_MAX_PIECE	((u64)PORTAL_VMBUS_MAX_GPADL * PORTAL_VMBUS_PAGE)
+#define VBL_MAX_PIECE	((u64)PORTAL_VMBUS_MAX_GPADL * PORTAL_VMBUS_PAGE)
 
 /* Memory that is so scattered that more would be needed is not worth the hypercalls. */
-#define VBP_MAX_PIECES	16384
+#define VBL_MAX_PIECES	16384
 
-/* Memory that the host of an instance may still reach. */
-struct vbp_quarantine {
-	struct list_head node;
-	guid_t instance;
-	struct vbp_memory memory;
-};
+static LIST_HEAD(vbl_overdue);
+static DEFINE_MUTEX(vbl_overdue_lock);
 
-static LIST_HEAD(vbp_quarantine);
-static DEFINE_MUTEX(vbp_quarantine_lock);
-
-static u64 vbp_piece_size(const struct vbp_piece *piece)
+void vbl_piece_free(struct vbl_piece *piece)
 {
-	return PAGE_SIZE << piece->order;
+	if (piece->lost)
+		pr_warn(VBL_NAME ": %llu KiB could not be taken back and are lost\n",
+			vbl_piece_size(piece) >> 10);
+	else
+		__free_pages(piece->page, piece->order);
 }
 
-static void vbp_pieces_free(struct vbp_memory *m)
+void vbl_memory_free(struct vbl_memory *m)
 {
-	u64 lost = 0;
 	u32 i;
 
-	for (i = 0; i < m->nr; i++) {
-		if (m->pieces[i].lost)
-			lost += vbp_piece_size(&m->pieces[i]);
-		else
-			__free_pages(m->pieces[i].page, m->pieces[i].order);
-	}
-	if (lost)
-		pr_warn(VBP_NAME ": %llu KiB could not be encrypted again and are lost\n",
-			lost >> 10);
+	for (i = 0; i < m->nr; i++)
+		vbl_piece_free(&m->pieces[i]);
+	if (m->channel)
+		kobject_put(&m->channel->kobj);
 	kvfree(m->pieces);
-	*m = (struct vbp_memory) { 0 };
+	kfree(m);
 }
 
 /* The largest piece that can be had and is not more than @left; nobody is killed for it. */
-static bool vbp_piece_alloc(struct vbp_piece *piece, unsigned int *order, u64 left)
+static bool vbl_piece_alloc(struct vbl_piece *piece, unsigned int *order, u64 left)
 {
 	while ((PAGE_SIZE << *order) > left)
 		--*order;
@@ -78,133 +77,234 @@ static bool vbp_piece_alloc(struct vbp_piece *piece, unsigned int *order, u64 le
 	}
 }
 
-/* Zeroed. On error nothing is held. */
-int vbp_memory_alloc(struct vbp *vbp, u64 size)
+/* Until it is all there, or -ENOMEM with some of it. */
+static int vbl_memory_fill(struct vbl_memory *m, u64 size)
 {
-	unsigned int order = get_order(max_t(u64, VBP_MAX_PIECE, PAGE_SIZE));
-	struct vbp_memory *m = &vbp->memory;
+	unsigned int order = get_order(max_t(u64, VBL_MAX_PIECE, PAGE_SIZE));
 
-	if (!size)
-		return 0;
-	m->pieces = kvcalloc(min_t(u64, size >> PAGE_SHIFT, VBP_MAX_PIECES), sizeof(*m->pieces),
-			     GFP_KERNEL);
-	if (!m->pieces)
-		return -ENOMEM;
 	while (m->size < size) {
-		if (m->nr == VBP_MAX_PIECES ||
-		    !vbp_piece_alloc(&m->pieces[m->nr], &order, size - m->size)) {
-			dev_err(&vbp->dev->device, "no memory for a region of %llu KiB, or too scattered: choose a smaller one, or bind earlier\n",
-				size >> 10);
-			vbp_pieces_free(m);
+		if (m->nr == VBL_MAX_PIECES ||
+		    !vbl_piece_alloc(&m->pieces[m->nr], &order, size - m->size))
 			return -ENOMEM;
-		}
-		m->size += vbp_piece_size(&m->pieces[m->nr++]);
+		m->size += vbl_piece_size(&m->pieces[m->nr++]);
 		cond_resched();
 	}
 	return 0;
 }
 
-static void vbp_quarantine_add(struct vbp *vbp)
+/* Zeroed; not shared with anybody. An ERR_PTR(), or NULL for no bytes. */
+struct vbl_memory *vbl_memory_alloc(struct hv_device *dev, u64 size)
 {
-	struct vbp_quarantine *q = kzalloc(sizeof(*q), GFP_KERNEL);
+	struct vbl_memory *m;
 
-	dev_warn(&vbp->dev->device, "the host has not confirmed that it let go of %llu KiB: they stay out of use until it does when the device is bound again\n",
-		 vbp->memory.size >> 10);
-	/* Without memory for the note they are out of use for ever. */
-	if (!q)
-		return;
-	q->instance = vbp->dev->dev_instance;
-	q->memory = vbp->memory;
-	mutex_lock(&vbp_quarantine_lock);
-	list_add(&q->node, &vbp_quarantine);
-	mutex_unlock(&vbp_quarantine_lock);
+	if (!size)
+		return NULL;
+	m = kzalloc(sizeof(*m), GFP_KERNEL);
+	if (!m)
+		return ERR_PTR(-ENOMEM);
+	m->pieces = kvcalloc(min_t(u64, size >> PAGE_SHIFT, VBL_MAX_PIECES), sizeof(*m->pieces),
+			     GFP_KERNEL);
+	if (m->pieces && !vbl_memory_fill(m, size))
+		return m;
+	vbl_memory_free(m);
+	dev_err(&dev->device, "no memory for a region of %llu KiB, or too scattered: choose a smaller one, or bind earlier\n",
+		size >> 10);
+	return ERR_PTR(-ENOMEM);
 }
+EXPORT_SYMBOL_GPL(vbl_memory_alloc);
 
-/* The host has let go of all that it ever had of this instance. */
-void vbp_quarantine_release(const guid_t *instance)
+static int vbl_piece_share(struct vmbus_channel *channel, struct vbl_piece *piece)
 {
-	struct vbp_quarantine *q, *next;
+	int ret;
 
-	mutex_lock(&vbp_quarantine_lock);
-	list_for_each_entry_safe(q, next, &vbp_quarantine, node) {
-		if (!guid_equal(&q->instance, instance))
-			continue;
-		list_del(&q->node);
-		vbp_pieces_free(&q->memory);
-		kfree(q);
+	if (piece->lost)
+		return -EIO;
+	ret = portal_vmbus_establish(channel, page_address(piece->page), vbl_piece_size(piece),
+				     &piece->gpadl);
+	if (ret) {
+		piece->lost = portal_vmbus_decrypted(&piece->gpadl, false);
+		return ret;
 	}
-	mutex_unlock(&vbp_quarantine_lock);
+	piece->established = true;
+	/* What was zero is something else in the clear; also what a session left there. */
+	if (portal_vmbus_confidential())
+		memset(page_address(piece->page), 0, vbl_piece_size(piece));
+	return 0;
 }
 
-/* Module exit: the notes go, the pages stay where nobody finds them. */
-void vbp_quarantine_exit(void)
+/* On error some have a GPADL. The bus answers -ENODEV at a rescind. */
+int vbl_memory_share(struct vbl *line, struct vbl_memory *m)
 {
-	struct vbp_quarantine *q, *next;
-
-	list_for_each_entry_safe(q, next, &vbp_quarantine, node) {
-		pr_warn(VBP_NAME ": %llu KiB of instance %pUl, which its host may still reach, are lost until reboot\n",
-			q->memory.size >> 10, &q->instance);
-		kvfree(q->memory.pieces);
-		kfree(q);
-	}
-}
-
-/* After vbp_session_end(), and after nobody can map it. */
-void vbp_memory_free(struct vbp *vbp)
-{
-	if (!vbp->memory.nr)
-		return;
-	if (vbp->exposed)
-		vbp_quarantine_add(vbp);
-	else
-		vbp_pieces_free(&vbp->memory);
-	vbp->memory = (struct vbp_memory) { 0 };
-}
-
-/* A GPADL for each piece; on error some have one. The bus answers -ENODEV at a rescind. */
-int vbp_memory_share(struct vbp *vbp)
-{
+	struct vmbus_channel *channel = vbl_primary(line);
 	u32 i;
 	int ret;
 
-	for (i = 0; i < vbp->memory.nr; i++) {
-		struct vbp_piece *piece = &vbp->memory.pieces[i];
-
-		if (piece->lost)
-			return -EIO;
-		ret = portal_vmbus_establish(vbp_primary(vbp), page_address(piece->page),
-					     vbp_piece_size(piece), &piece->gpadl);
+	for (i = 0; i < m->nr; i++) {
+		ret = vbl_piece_share(channel, &m->pieces[i]);
 		if (ret) {
-			dev_err(&vbp->dev->device, "GPADL %u of %u (%llu KiB) cannot be established: %d\n",
-				i, vbp->memory.nr, vbp_piece_size(piece) >> 10, ret);
-			piece->lost = portal_vmbus_decrypted(&piece->gpadl, false);
+			dev_err(&line->dev->device, "GPADL %u of %u (%llu KiB) cannot be established: %d\n",
+				i, m->nr, vbl_piece_size(&m->pieces[i]) >> 10, ret);
 			return ret;
 		}
-		piece->established = true;
+		vbl_answered(line);
 		cond_resched();
 	}
 	return 0;
 }
 
-void vbp_memory_unshare(struct vbp *vbp)
+void vbl_piece_unshare(struct vmbus_channel *channel, struct vbl_piece *piece)
+{
+	if (!piece->established)
+		return;
+	piece->established = false;
+	if (portal_vmbus_teardown(channel, &piece->gpadl) ||
+	    portal_vmbus_decrypted(&piece->gpadl, false))
+		piece->lost = true;
+}
+
+/* Of the line's channel; what was overdue may be of one that is gone. */
+void vbl_memory_unshare(struct vbl *line, struct vbl_memory *m)
+{
+	struct vmbus_channel *channel = m->channel ? m->channel : vbl_primary(line);
+	u32 i;
+
+	for (i = 0; i < m->nr; i++) {
+		vbl_piece_unshare(channel, &m->pieces[i]);
+		vbl_answered(line);
+		cond_resched();
+	}
+	if (m->channel)
+		kobject_put(&m->channel->kobj);
+	m->channel = NULL;
+}
+
+/*
+ * The bus ends all GPADLs by itself, in hibernation: there will be nothing to tear down.
+ * The memory is the guest's alone again as far as its own page tables go.
+ */
+void vbl_memory_forget(struct vbl_memory *m)
 {
 	u32 i;
 
-	for (i = 0; i < vbp->memory.nr; i++) {
-		struct vbp_piece *piece = &vbp->memory.pieces[i];
+	for (i = 0; i < m->nr; i++) {
+		struct vbl_piece *piece = &m->pieces[i];
 
-		if (!piece->established)
-			continue;
-		piece->established = false;
-		if (portal_vmbus_teardown(vbp_primary(vbp), &piece->gpadl) ||
-		    portal_vmbus_decrypted(&piece->gpadl, false))
+		if (piece->established &&
+		    portal_vmbus_encrypt(page_address(piece->page), vbl_piece_size(piece)))
 			piece->lost = true;
-		cond_resched();
+		piece->established = false;
 	}
+	if (m->channel)
+		kobject_put(&m->channel->kobj);
+	m->channel = NULL;
 }
+EXPORT_SYMBOL_GPL(vbl_memory_forget);
 
 /* How user space is to map it; the same for all pieces of a guest. */
-bool vbp_memory_decrypted(const struct vbp *vbp)
+bool vbl_memory_decrypted(const struct vbl_memory *m)
 {
-	return vbp->memory.nr && portal_vmbus_decrypted(&vbp->memory.pieces[0].gpadl, true);
+	return m && portal_vmbus_decrypted(&m->pieces[0].gpadl, true);
+}
+EXPORT_SYMBOL_GPL(vbl_memory_decrypted);
+
+static void vbl_overdue_add(struct hv_device *dev, struct vbl_memory *m)
+{
+	dev_warn(&dev->device, "the host has not confirmed that it let go of %llu KiB: they stay out of use until it does when the device is bound again\n",
+		 m->size >> 10);
+	m->instance = dev->dev_instance;
+	/*
+	 * The channel by its own reference: the device's would keep its successor from
+	 * being offered. In the probe of a device that is just being registered it has
+	 * none yet; the host's word must do then, without a teardown.
+	 */
+	if (dev->channel->kobj.state_initialized) {
+		kobject_get(&dev->channel->kobj);
+		m->channel = dev->channel;
+	} else {
+		vbl_memory_forget(m);
+	}
+	__module_get(THIS_MODULE);
+	mutex_lock(&vbl_overdue_lock);
+	list_add(&m->node, &vbl_overdue);
+	mutex_unlock(&vbl_overdue_lock);
+}
+
+/* Memory that is not wanted any more; if the host may still reach it, with its GPADLs. */
+void vbl_memory_end(struct hv_device *dev, struct vbl_memory *m, bool exposed)
+{
+	if (exposed)
+		vbl_overdue_add(dev, m);
+	else
+		vbl_memory_free(m);
+}
+EXPORT_SYMBOL_GPL(vbl_memory_end);
+
+/* Takes one off the list that the host of @instance, or of a rescinded device, had. */
+static struct vbl_memory *vbl_overdue_take(const guid_t *instance)
+{
+	struct vbl_memory *m, *found = NULL;
+
+	mutex_lock(&vbl_overdue_lock);
+	list_for_each_entry(m, &vbl_overdue, node) {
+		if (instance ? guid_equal(&m->instance, instance) :
+			       m->channel && READ_ONCE(m->channel->rescind)) {
+			found = m;
+			list_del(&m->node);
+			break;
+		}
+	}
+	mutex_unlock(&vbl_overdue_lock);
+	return found;
+}
+
+static void vbl_overdue_free(struct vbl *line, struct vbl_memory *m)
+{
+	vbl_memory_unshare(line, m);
+	vbl_memory_free(m);
+	module_put(THIS_MODULE);
+}
+
+/* The host has let go of all that it ever had of the line's instance. */
+void vbl_overdue_let_go(struct vbl *line)
+{
+	struct vbl_memory *m;
+
+	while ((m = vbl_overdue_take(&line->dev->dev_instance)))
+		vbl_overdue_free(line, m);
+}
+
+/* A device that was rescinded has had all access ended before, and answers nothing. */
+void vbl_overdue_reap(struct vbl *line)
+{
+	struct vbl_memory *m;
+
+	while ((m = vbl_overdue_take(NULL)))
+		vbl_overdue_free(line, m);
+}
+
+static int vbl_overdue_pm(struct notifier_block *nb, unsigned long event, void *unused)
+{
+	struct vbl_memory *m;
+
+	if (event != PM_HIBERNATION_PREPARE)
+		return NOTIFY_DONE;
+	mutex_lock(&vbl_overdue_lock);
+	list_for_each_entry(m, &vbl_overdue, node)
+		vbl_memory_forget(m);
+	mutex_unlock(&vbl_overdue_lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block vbl_overdue_nb = {
+	.notifier_call = vbl_overdue_pm,
+};
+
+int vbl_overdue_init(void)
+{
+	return register_pm_notifier(&vbl_overdue_nb);
+}
+
+void vbl_overdue_exit(void)
+{
+	unregister_pm_notifier(&vbl_overdue_nb);
 }

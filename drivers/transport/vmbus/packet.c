@@ -49,7 +49,7 @@ static int vbp_wait(struct vbp *vbp, const u32 *word, u32 is, unsigned long dead
 static int vbp_room(struct vbp *vbp, u32 need, u32 *write_index)
 {
 	struct hv_ring_buffer_info *ring = &vbp_primary(vbp)->outbound;
-	unsigned long deadline = vbp_deadline();
+	unsigned long deadline = jiffies + vbp_patience();
 	int ret;
 
 	for (;;) {
@@ -113,7 +113,7 @@ int vbp_send(struct vbp *vbp, const void *msg, u32 size)
 static int vbp_packet_wait(struct vbp *vbp, u32 *avail)
 {
 	struct hv_ring_buffer_info *ring = &vbp_primary(vbp)->inbound;
-	unsigned long deadline = vbp_deadline();
+	unsigned long deadline = jiffies + vbp_patience();
 	int ret;
 
 	for (;;) {

@@ -3,6 +3,7 @@
  * The session with the host of a device of our class: linux/portal_vmbus.h from the
  * guest's side. Whatever the host sends is copied first and checked before use.
  */
+#include <linux/err.h>
 #include <linux/kernel.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -140,8 +141,7 @@ static int vbp_greet(struct vbp *vbp, struct vbp_welcome *w)
 	if (ret)
 		return ret;
 	vbp->exposed = false;
-	vbp_quarantine_release(&vbp->dev->dev_instance);
-	return 0;
+	return vbl_let_go(vbp->line);
 }
 
 /* Names the pieces, as many in a message as fit. */
@@ -152,19 +152,21 @@ static int vbp_name_memory(struct vbp *vbp)
 	u32 i, k, n;
 	int ret = 0;
 
+	if (!vbp->memory)
+		return 0;
 	msg = kzalloc(sizeof(*msg), GFP_KERNEL);
 	if (!msg)
 		return -ENOMEM;
-	for (i = 0; !ret && i < vbp->memory.nr; i += n) {
+	for (i = 0; !ret && i < vbp->memory->nr; i += n) {
 		u32 size;
 
-		n = min(vbp->memory.nr - i, PORTAL_VMBUS_MAX_PIECES);
+		n = min(vbp->memory->nr - i, PORTAL_VMBUS_MAX_PIECES);
 		size = offsetof(struct portal_vmbus_memory, pieces) + n * sizeof(msg->pieces[0]);
 		vbp_header(&msg->header, PORTAL_VMBUS_MEMORY, size);
 		msg->first_page = cpu_to_le64(page);
 		msg->count = cpu_to_le32(n);
 		for (k = 0; k < n; k++) {
-			const struct vbp_piece *piece = &vbp->memory.pieces[i + k];
+			const struct vbl_piece *piece = &vbp->memory->pieces[i + k];
 			u32 pages = (PAGE_SIZE << piece->order) / PORTAL_VMBUS_PAGE;
 
 			msg->pieces[k].gpadl = cpu_to_le32(piece->gpadl.gpadl_handle);
@@ -181,21 +183,82 @@ static int vbp_name_memory(struct vbp *vbp)
 static int vbp_ready(struct vbp *vbp)
 {
 	struct portal_vmbus_ready ready = {
-		.pages = cpu_to_le64(vbp->memory.size / PORTAL_VMBUS_PAGE),
-		.pieces = cpu_to_le32(vbp->memory.nr),
 		.channels = cpu_to_le32(vbp->given.channels),
 	};
 	int ret;
 
+	if (vbp->memory) {
+		ready.pages = cpu_to_le64(vbp->memory->size / PORTAL_VMBUS_PAGE);
+		ready.pieces = cpu_to_le32(vbp->memory->nr);
+	}
 	vbp_header(&ready.header, PORTAL_VMBUS_READY, sizeof(ready));
 	ret = vbp_send(vbp, &ready, sizeof(ready));
 	return ret ? ret : vbp_expect_plain(vbp, PORTAL_VMBUS_LIVE);
 }
 
-static int vbp_open_primary(struct vbp *vbp)
+/* What can be signalled: all channels that are open, or none any more. */
+static void vbp_ringing(struct vbp *vbp, bool open)
 {
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(vbp->ringing); i++)
+		WRITE_ONCE(vbp->ringing[i], open ? vbl_channel(vbp->line, i) : NULL);
+}
+
+static void vbp_on_signal(void *arg, u32 index)
+{
+	struct vbp *vbp = arg;
+	struct portal *p = READ_ONCE(vbp->portal);
+
+	if (p)
+		portal_event(p, index);
+	wake_up(&vbp->wait);
+}
+
+int vbp_line_begin(struct vbp *vbp)
+{
+	const struct vbl_terms terms = {
+		.ring_size = vbp->ring_size,
+		.patience = vbp_patience(),
+		.signal = vbp_on_signal,
+		.arg = vbp,
+	};
+	struct vbl *line = vbl_begin(vbp->dev, &terms);
+
+	if (IS_ERR(line))
+		return PTR_ERR(line);
+	vbp->line = line;
+	return 0;
+}
+
+/* The primary channel. @stop: see vbl_open(). */
+int vbp_line_open(struct vbp *vbp, const bool *stop)
+{
+	int ret;
+
 	vbp->read_index = 0;
-	return vbp_open_channel(vbp, 0, vbp_primary(vbp));
+	ret = vbl_open(vbp->line, stop);
+	if (!ret)
+		vbp_ringing(vbp, true);
+	return ret;
+}
+
+/* Of a foreign class; also if there is none. The host is waited for no longer than @ending. */
+void vbp_line_end(struct vbp *vbp)
+{
+	if (!vbp->line)
+		return;
+	vbp_ringing(vbp, false);
+	vbl_end(vbp->line, NULL, false, &vbp->ending);
+	vbp->line = NULL;
+}
+
+/* A line with the primary channel open. */
+static int vbp_session_open(struct vbp *vbp)
+{
+	int ret = vbp_line_begin(vbp);
+
+	return ret ? ret : vbp_line_open(vbp, NULL);
 }
 
 /* From WELCOME to LIVE, with memory that is there. */
@@ -203,9 +266,11 @@ static int vbp_session_share(struct vbp *vbp)
 {
 	int ret;
 
-	ret = vbp_open_subchannels(vbp);
-	if (!ret)
-		ret = vbp_memory_share(vbp);
+	ret = vbl_open_subchannels(vbp->line, vbp->given.channels);
+	if (ret)
+		return ret;
+	vbp_ringing(vbp, true);
+	ret = vbl_share(vbp->line, vbp->memory);
 	if (!ret)
 		ret = vbp_name_memory(vbp);
 	if (!ret)
@@ -215,27 +280,33 @@ static int vbp_session_share(struct vbp *vbp)
 
 /*
  * Up to LIVE: channels open, memory allocated and shared. On error nothing is left but
- * what vbp_session_end() and vbp_memory_free() undo.
+ * what vbp_session_end() undoes.
  */
 int vbp_session_begin(struct vbp *vbp)
 {
 	int ret;
 
-	ret = vbp_open_primary(vbp);
+	ret = vbp_session_open(vbp);
 	if (!ret)
 		ret = vbp_greet(vbp, &vbp->given);
-	if (!ret)
-		ret = vbp_memory_alloc(vbp, vbp->given.region_size);
-	return ret ? ret : vbp_session_share(vbp);
+	if (ret)
+		return ret;
+	vbp->memory = vbl_memory_alloc(vbp->dev, vbp->given.region_size);
+	if (IS_ERR(vbp->memory)) {
+		ret = PTR_ERR(vbp->memory);
+		vbp->memory = NULL;
+		return ret;
+	}
+	return vbp_session_share(vbp);
 }
 
-/* After vbp_session_end(), with the same memory, for the same portal. */
+/* After vbp_session_pause(), with the same memory, for the same portal. */
 int vbp_session_again(struct vbp *vbp)
 {
 	struct vbp_welcome w;
 	int ret;
 
-	ret = vbp_open_primary(vbp);
+	ret = vbp_session_open(vbp);
 	if (!ret)
 		ret = vbp_greet(vbp, &w);
 	if (ret)
@@ -258,7 +329,7 @@ static int vbp_bye(struct vbp *vbp)
 	struct portal_vmbus_plain bye = { 0 };
 	int ret;
 
-	ret = vbp_open_primary(vbp);
+	ret = vbp_line_open(vbp, NULL);
 	if (ret)
 		return ret;
 	vbp_header(&bye.header, PORTAL_VMBUS_BYE, sizeof(bye));
@@ -267,17 +338,50 @@ static int vbp_bye(struct vbp *vbp)
 }
 
 /*
- * At any stage; user space has been revoked. Channels are closed, GPADLs torn down, and
- * vbp->exposed says whether the host may yet reach the memory. A host that rescinds has
- * let go before.
+ * At any stage; user space has been revoked. Channels are closed, and vbp->exposed says
+ * whether the host may yet reach the memory. A host that rescinds has let go before.
  */
-void vbp_session_end(struct vbp *vbp)
+static void vbp_session_close(struct vbp *vbp)
 {
-	vbp_close_channels(vbp);
+	vbp_ringing(vbp, false);
+	vbl_close(vbp->line);
 	if (vbp->exposed && (vbp_rescinded(vbp) || !vbp_bye(vbp) || vbp_rescinded(vbp)))
 		vbp->exposed = false;
-	vbp_memory_unshare(vbp);
-	vbp_close_channels(vbp);
+	vbp_ringing(vbp, false);
+}
+
+/*
+ * For hibernation and reboot: the memory stays, for portal and processes have it. False
+ * if it could not, because the host owes an answer about it: then it is the line's, and
+ * the portal must be removed.
+ */
+bool vbp_session_pause(struct vbp *vbp)
+{
+	bool silent;
+
+	vbp_session_close(vbp);
 	if (!vbp->exposed)
-		vbp_quarantine_release(&vbp->dev->dev_instance);
+		vbl_unshare(vbp->line, vbp->memory);
+	silent = vbl_silent(vbp->line);
+	/* The bus will end what the host did not: its connection goes, with all GPADLs. */
+	if (!silent && vbp->memory)
+		vbl_memory_forget(vbp->memory);
+	vbl_end(vbp->line, silent ? vbp->memory : NULL, vbp->exposed, NULL);
+	vbp->line = NULL;
+	if (silent)
+		vbp->memory = NULL;
+	return !silent;
+}
+
+/* For ever, at any stage; no signal arrives any more. */
+void vbp_session_end(struct vbp *vbp)
+{
+	if (vbp->line) {
+		vbp_session_close(vbp);
+		vbl_end(vbp->line, vbp->memory, vbp->exposed, NULL);
+	} else if (vbp->memory) {
+		vbl_memory_end(vbp->dev, vbp->memory, vbp->exposed);
+	}
+	vbp->line = NULL;
+	vbp->memory = NULL;
 }

@@ -118,10 +118,11 @@ class VmbusGuest(Guest):
     """A guest of L1 with a portal-vsp device; one at a time in an L1.
 
     vsp: more of the device's properties. socket: where host processes (in L1)
-    open the other end; control: where vspctl speaks to the VSP."""
+    open the other end; control: where vspctl speaks to the VSP. reboots: its
+    QEMU outlives its end, so that reset() is possible."""
 
     def __init__(self, l1, name, channels=1, vcpus=1, memory=512, vsp='',
-                 cmdline='', more='', **kw):
+                 cmdline='', more='', reboots=False, **kw):
         self.l1 = l1
         self.socket = '/run/%s.sock' % name
         self.control = '/run/%s.ctl' % name
@@ -130,6 +131,7 @@ class VmbusGuest(Guest):
                             channels, self.socket, self.control,
                             vsp and ',' + vsp, more))
         self.vcpus = vcpus
+        self.reboots = reboots
         self.ended = False
         self.allow = None       # a pattern of what its QEMU may say besides
         kernel = l1.kernels[name]
@@ -150,7 +152,7 @@ class VmbusGuest(Guest):
             '-L /firmware -name {n} -accel kvm -cpu {cpu} -smp {smp} '
             '-machine pc,hpet=off,memory-backend=ram -m {m} '
             '-object memory-backend-memfd,id=ram,size={m}M,share=on '
-            '-nodefaults -no-user-config -display none -no-reboot '
+            '-nodefaults -no-user-config -display none {end} '
             '-kernel /l2/{n}/vmlinuz -initrd /l2/{n}/initrd '
             '-append "{append}" -serial file:{log} '
             '-chardev pipe,id=ctl,path={port} {ctl} {devices}').format(
@@ -158,7 +160,7 @@ class VmbusGuest(Guest):
                 append=' '.join(filter(None, append)), log=self.console,
                 ctl='-device virtio-serial-pci -device virtserialport,'
                 'chardev=ctl,nr=1' if port else '-serial chardev:ctl',
-                devices=self.devices)
+                devices=self.devices, end='' if self.reboots else '-no-reboot')
         self.job = self.l1.start(script)
         self.process = _Process(self.job)
         self.sock = self.l1.port
@@ -184,6 +186,14 @@ class VmbusGuest(Guest):
         """Give the VSP a command; its answer."""
         return self.l1.run('vspctl %s %s' % (self.control, command), timeout)
 
+    def reset(self, boot_timeout=120):
+        """As if its power had failed: it boots again, in the same QEMU."""
+        self.jobs = {}
+        self.hello = None
+        self._buffer = b''
+        self.vsp('reset')
+        self._pump(lambda: self.hello, boot_timeout, 'boot')
+
     def log(self):
         try:
             text = self.l1.call('tail -c 4000 ' + self.console)[1]
@@ -191,7 +201,7 @@ class VmbusGuest(Guest):
             text = 'L1 does not answer: %s\n' % e
         return text + '\n-- QEMU in L1: ' + self.job.text()[-1500:]
 
-    def finish(self, t, unload=('portal_vmbus', 'portal'), timeout=60):
+    def finish(self, t, unload=('portal_vmbus', 'portal_vmbus_line', 'portal'), timeout=60):
         super().finish(t, unload, timeout)
         bad = [line for line in self.job.text().splitlines()
                if not QUIET.search(line) and

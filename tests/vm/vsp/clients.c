@@ -95,7 +95,7 @@ static void welcome(struct client *c)
 {
 	struct vsp *p = c->vsp;
 	struct pd_msg w = { .type = PD_WELCOME, .id = c->id, .arg = p->nch,
-			    .value = p->region.pages * PORTAL_VMBUS_PAGE,
+			    .value = p->region.bytes,
 			    .flags = PD_MACHINE };
 	struct pd_msg ready = { .type = PD_READY };
 	uint64_t drop;
@@ -121,12 +121,25 @@ static void welcome(struct client *c)
 	tell(c, &ready, NULL, 0);
 }
 
+/* All of a guest's RAM is for nobody who could not have QEMU's own files. */
+static bool may_have(const struct client *c)
+{
+	struct ucred who;
+	socklen_t len = sizeof(who);
+
+	return !c->vsp->all_ram ||
+	       (!getsockopt(c->sock, SOL_SOCKET, SO_PEERCRED, &who, &len) &&
+		who.uid == geteuid());
+}
+
 static void take_hello(struct client *c, const struct pd_msg *m)
 {
 	if (m->type != PD_HELLO || m->id != PD_MAGIC || m->arg != PD_VERSION)
 		refuse(c, EPROTO, "this is portal-vsp, protocol 1 of portald: a HELLO is what it understands");
 	else if (m->flags & ~PD_RDONLY)
 		refuse(c, EPROTO, "a HELLO with flags that nobody knows");
+	else if (!may_have(c))
+		refuse(c, EPERM, "all of the guest's RAM is shared here (share=all-ram), with QEMU's own user only");
 	else if (c->vsp->state != VSP_LIVE)
 		refuse(c, ENODEV, "no guest shares its memory now: load portal_vmbus in the guest");
 	else if (!c->vsp->region.pages)

@@ -8,12 +8,15 @@
  *	source V N MIN MAX SEED [comp]	send N packets of MIN..MAX bytes on channel V
  *	signal V [N]			ring the guest
  *	rescind [now], offer		take the device away, give it again
+ *	mute, speak			answer nothing on the bus, go on
  *	lie NAME[@MESSAGE]		the next handshake will not be right
  *	lie V NAME			something is wrong in channel V, now
+ *	reset				of the machine, as its button does it
  *	truth				take back what was not yet told
  */
 #include "vsp.h"
 #include "qemu/main-loop.h"
+#include "qapi/qapi-commands-machine.h"
 
 #include <sys/socket.h>
 
@@ -73,8 +76,9 @@ static int do_status(struct command *k)
 	g_autofree char *why = g_strescape(p->last_error, NULL);
 	uint32_t i;
 
-	g_string_append_printf(k->out, "{\"state\":\"%s\",\"offered\":%s,\"sessions\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"clients\":%u,\"features\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"gpadls\":%u,\"runs\":%u,\"last_error\":\"%s\",\"lie\":\"%s\",\"channels\":[",
-			       session_state(p), p->offered ? "true" : "false", p->sessions,
+	g_string_append_printf(k->out, "{\"state\":\"%s\",\"offered\":%s,\"muted\":%s,\"sessions\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"clients\":%u,\"features\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"gpadls\":%u,\"runs\":%u,\"last_error\":\"%s\",\"lie\":\"%s\",\"channels\":[",
+			       session_state(p), p->offered ? "true" : "false",
+			       p->muted ? "true" : "false", p->sessions,
 			       p->refused, clients_count(p), p->features,
 			       p->region.pages * PORTAL_VMBUS_PAGE,
 			       p->region.gpadls ? p->region.gpadls->len : 0,
@@ -155,6 +159,16 @@ static int do_offer(struct command *k)
 	return offer_again(k->p, k->err);
 }
 
+static int do_mute(struct command *k)
+{
+	return mute_begin(k->p, k->err);
+}
+
+static int do_speak(struct command *k)
+{
+	return mute_end(k->p, k->err);
+}
+
 static int do_lie(struct command *k)
 {
 	struct channel *c;
@@ -167,6 +181,13 @@ static int do_lie(struct command *k)
 		return vsp_fail(k->err, -EINVAL, "no such lie");
 	g_free(k->p->lie);
 	k->p->lie = g_strdup(k->w[1]);
+	return 0;
+}
+
+static int do_reset(struct command *k)
+{
+	(void)k;
+	qmp_system_reset(NULL);
 	return 0;
 }
 
@@ -183,7 +204,8 @@ static const struct {
 } commands[] = {
 	{ "status", do_status }, { "service", do_service }, { "source", do_source },
 	{ "signal", do_signal }, { "rescind", do_rescind }, { "offer", do_offer },
-	{ "lie", do_lie }, { "truth", do_truth },
+	{ "mute", do_mute }, { "speak", do_speak }, { "lie", do_lie }, { "truth", do_truth },
+	{ "reset", do_reset },
 };
 
 static void execute(struct vsp *p, const char *text, GString *out)

@@ -11,6 +11,8 @@ static const char *const handshake_lies[] = {
 	"reserved", "twice", "silence", "refuse", "version", "channels-zero", "channels-many",
 	"channels-missing", "features", "region-more", "region-odd", "region-zero",
 	"region-unasked", "peer-id", "peers-many", "live-early", "welcome-twice", "open",
+	/* from then on the bus answers nothing (mute.c) */
+	"mute", "mute-open", "mute-open-sub", "mute-close",
 };
 
 static const struct {

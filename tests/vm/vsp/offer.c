@@ -75,7 +75,7 @@ void offer_close(struct vsp *p)
 	private_kick(p, NULL);
 }
 
-static int post(struct vsp *p, const void *payload, uint32_t size, char *err)
+int offer_post(struct vsp *p, const void *payload, uint32_t size, char *err)
 {
 	struct hyperv_message *m = g_new0(struct hyperv_message, 1);
 	bool idle = g_queue_is_empty(p->messages);
@@ -111,7 +111,7 @@ static int rescind(struct vsp *p, char *err)
 	p->offered = false;
 	for (i = p->nch; i-- && !r;) {
 		m.child_relid = private_relid(p->ch[i].vc);
-		r = post(p, &m, sizeof(m), err);
+		r = offer_post(p, &m, sizeof(m), err);
 	}
 	vsp_log(p, "rescinded");
 	return r;
@@ -161,7 +161,7 @@ int offer_again(struct vsp *p, char *err)
 
 		memcpy(m.type_uuid, &class, sizeof(class));
 		memcpy(m.instance_uuid, &instance, sizeof(instance));
-		r = post(p, &m, sizeof(m), err);
+		r = offer_post(p, &m, sizeof(m), err);
 	}
 	p->offered = !r;
 	return r;

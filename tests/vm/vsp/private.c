@@ -51,6 +51,10 @@ struct bus {
 	HvSintRoute *sint_route;
 };
 
+/* Its states, and a channel's, of which we know the beginning. */
+#define BUS_OPEN_CHANNEL	5
+#define CHAN_OPENING		1
+
 /* struct HvSintRoute */
 struct route {
 	uint32_t sint;
@@ -70,9 +74,9 @@ static const struct chan *chan_of(VMBusChannel *vc)
 	return (const void *)vc;
 }
 
-static const struct bus *bus_of(struct vsp *p)
+static struct bus *bus_of(struct vsp *p)
 {
-	return (const void *)qdev_get_parent_bus(&p->parent.parent);
+	return (void *)qdev_get_parent_bus(&p->parent.parent);
 }
 
 /* Refuse to run where the prefixes are not known to be right. */
@@ -138,6 +142,48 @@ HvSintRoute *private_route(VMBusChannel *vc)
 	HvSintRoute *r = chan_of(vc)->notify_route;
 
 	return is_route(r) ? r : NULL;
+}
+
+/* As if the bus had sent a message that does not arrive. False: it has, and waits for it. */
+bool private_mute(struct vsp *p)
+{
+	struct bus *b = bus_of(p);
+
+	if (b->msg_in_progress)
+		return false;
+	b->msg_in_progress = true;
+	return true;
+}
+
+/* And now it arrives: the bus goes on when @m has. */
+int private_speak(struct vsp *p, struct hyperv_message *m, char *err)
+{
+	struct bus *b = bus_of(p);
+
+	if (!is_route(b->sint_route) || hyperv_post_msg(b->sint_route, m))
+		return vsp_fail(err, -EIO, "the bus has no way to the guest");
+	return 0;
+}
+
+/* The answer to an opening that the bus is about to give; false: it is not. */
+bool private_open_result(struct vsp *p, vmbus_message_open_result *m)
+{
+	uint32_t i;
+
+	for (i = 0; bus_of(p)->state == BUS_OPEN_CHANNEL && i < p->nch; i++) {
+		const struct chan *c = chan_of(p->ch[i].vc);
+
+		if (c->state != CHAN_OPENING)
+			continue;
+		*m = (vmbus_message_open_result){
+			.header.message_type = VMBUS_MSG_OPENCHANNEL_RESULT,
+			.child_relid = c->id,
+			.open_id = c->open_id,
+			.status = !c->is_open,
+		};
+		return true;
+	}
+	return false;
 }
 
 /* As if the guest had taken a message: a route that waits for that looks again. */

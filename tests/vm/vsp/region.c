@@ -10,6 +10,7 @@
 #include <linux/udmabuf.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 /* Append the file's place of one guest page. */
 static int add_page(GArray *runs, uint64_t gfn, char *err)
@@ -91,10 +92,29 @@ int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err)
 	return 0;
 }
 
-/* A dma-buf of exactly these pages, in this order. */
-int region_share(struct vsp *p, char *err)
+/*
+ * share=all-ram: the file behind the guest's RAM, whole. For programs that look into a
+ * guest by its addresses; nobody else may be given it (clients.c).
+ */
+static int share_all(struct region *r, char *err)
 {
-	struct region *r = &p->region;
+	int file = g_array_index(r->runs, struct run, 0).fd;
+	struct stat st;
+	uint32_t i;
+
+	for (i = 1; i < r->runs->len; i++)
+		if (g_array_index(r->runs, struct run, i).fd != file)
+			return vsp_fail(err, -ENOTSUP, "share=all-ram: the guest's RAM is several files");
+	r->fd = fcntl(file, F_DUPFD_CLOEXEC, 0);
+	if (r->fd < 0 || fstat(r->fd, &st))
+		return vsp_fail(err, -errno, "share=all-ram: %s", strerror(errno));
+	r->bytes = st.st_size;
+	return 0;
+}
+
+/* A dma-buf of exactly these pages, in this order. */
+static int share_gpadls(struct region *r, char *err)
+{
 	struct udmabuf_create_list *list;
 	uint32_t i;
 	int dev, e;
@@ -119,7 +139,13 @@ int region_share(struct vsp *p, char *err)
 	if (r->fd < 0)
 		return vsp_fail(err, -e, "udmabuf of %" PRIu64 " pages in %u runs: %s (see size_limit_mb and list_limit in /sys/module/udmabuf/parameters)",
 				r->pages, r->runs->len, strerror(e));
+	r->bytes = r->pages * PORTAL_VMBUS_PAGE;
 	return 0;
+}
+
+int region_share(struct vsp *p, char *err)
+{
+	return p->all_ram ? share_all(&p->region, err) : share_gpadls(&p->region, err);
 }
 
 void region_drop(struct region *r)

@@ -37,9 +37,12 @@ bool session_send(struct vsp *p, void *msg, uint16_t type, uint16_t size)
 		size = sizeof(*h) - 4;
 	if (!p->ch[0].open || lying(p, "silence") || vmbus_channel_reserve(vc, 0, size))
 		return false;
-	return vmbus_channel_send(vc, lying(p, "packet-type") ? VMBUS_PACKET_COMP :
-				  VMBUS_PACKET_DATA_INBAND, NULL, 0, msg, size, false,
-				  lying(p, "transaction") ? 1 : PORTAL_VMBUS_CONTROL) >= 0;
+	if (vmbus_channel_send(vc, lying(p, "packet-type") ? VMBUS_PACKET_COMP :
+			       VMBUS_PACKET_DATA_INBAND, NULL, 0, msg, size, false,
+			       lying(p, "transaction") ? 1 : PORTAL_VMBUS_CONTROL) < 0)
+		return false;
+	mute_if(p, "mute");
+	return true;
 }
 
 static void send_plain(struct vsp *p, uint16_t type)

@@ -72,6 +72,7 @@ static int channel_open(VMBusChannel *vc)
 		return r;
 	}
 	c->open = true;
+	mute_if(c->vsp, c->index ? "mute-open-sub" : "mute-open");
 	service_reset(c);
 	if (!c->index)
 		session_open(c->vsp);
@@ -85,6 +86,7 @@ static void channel_close(VMBusChannel *vc)
 	if (!c->open)
 		return;
 	c->open = false;
+	mute_if(c->vsp, "mute-close");
 	rings_unmap(&c->rings);
 	if (!c->index)
 		session_close(c->vsp);
@@ -103,6 +105,9 @@ static int check_properties(struct vsp *p, char *err)
 		return vsp_fail(err, -EINVAL, "host-peers: 1 to %u", VSP_CLIENTS_MAX);
 	if (p->lie && !lie_known(p->lie))
 		return vsp_fail(err, -EINVAL, "lie: there is none named %s", p->lie);
+	p->all_ram = p->share && !strcmp(p->share, "all-ram");
+	if (p->share && !p->all_ram && strcmp(p->share, "gpadls"))
+		return vsp_fail(err, -EINVAL, "share: gpadls, or all-ram");
 	return private_check(p, err);
 }
 
@@ -147,6 +152,7 @@ static const Property properties[] = {
 	DEFINE_PROP_SIZE("max-region", struct vsp, max_region, 1ULL << 30),
 	DEFINE_PROP_STRING("socket", struct vsp, socket),
 	DEFINE_PROP_STRING("control", struct vsp, control),
+	DEFINE_PROP_STRING("share", struct vsp, share),
 	DEFINE_PROP_STRING("lie", struct vsp, lie),
 };
 

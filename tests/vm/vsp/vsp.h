@@ -11,6 +11,7 @@
  *	clients.c	processes of the host, doorbells
  *	service.c	who serves the packet rings: echo, sink, source
  *	lies.c		what a host must not do, by name, for the guest's tests
+ *	mute.c		a host that says nothing
  *	offer.c		rescind and offer, which QEMU's VMBus cannot
  *	control.c	commands of the tests
  *
@@ -58,7 +59,9 @@ struct run {
  * @pages: named so far
  * @runs: of struct run, in order of offset, neighbours joined
  * @gpadls: of uint32_t: the handles, each once
- * @fd: dma-buf of exactly these pages; -1 until READY
+ * @fd: what processes get: a dma-buf of exactly these pages (or, by share=all-ram,
+ *	the file that is all of the guest's RAM); -1 until READY
+ * @bytes: of @fd
  */
 struct region {
 	uint64_t want;
@@ -66,6 +69,7 @@ struct region {
 	GArray *runs;
 	GArray *gpadls;
 	int fd;
+	uint64_t bytes;
 };
 
 /**
@@ -142,7 +146,9 @@ struct vsp {
 	uint64_t max_region;
 	char *socket;
 	char *control;
+	char *share;
 	char *lie;
+	bool all_ram;		/* share=all-ram */
 
 	struct channel *ch;
 	enum vsp_state state;
@@ -168,6 +174,7 @@ struct vsp {
 	uint16_t sending;	/* type of the message that is being sent: for lies */
 	bool rescind_waits;	/* until the clients have left */
 	bool offered;
+	bool muted;		/* the bus answers nothing */
 	HvSintRoute *route;	/* for messages of our own, while there are some */
 	GQueue *messages;	/* of struct hyperv_message, not yet taken */
 	QEMUTimer *kicker;
@@ -205,6 +212,9 @@ void private_rings(VMBusChannel *vc, uint32_t *gpadl, uint32_t *split);
 HvSintRoute *private_route(VMBusChannel *vc);
 void private_kick(struct vsp *p, HvSintRoute *ours);
 void private_commit_routes(void);
+bool private_mute(struct vsp *p);
+int private_speak(struct vsp *p, struct hyperv_message *m, char *err);
+bool private_open_result(struct vsp *p, vmbus_message_open_result *m);
 
 /* clients.c */
 int clients_listen(struct vsp *p, char *err);
@@ -220,9 +230,16 @@ int unix_listen(const char *path, char *err);
 void service_run(struct channel *c);
 void service_reset(struct channel *c);
 
+/* mute.c: -errno and a reason in @err */
+int mute_begin(struct vsp *p, char *err);
+int mute_end(struct vsp *p, char *err);
+void mute_if(struct vsp *p, const char *lie);
+
 /* offer.c: -errno and a reason in @err */
 int offer_rescind(struct vsp *p, bool now, char *err);
 int offer_again(struct vsp *p, char *err);
+/* A message of our own to the guest's bus. */
+int offer_post(struct vsp *p, const void *payload, uint32_t size, char *err);
 /* The last client has left. */
 void offer_left(struct vsp *p);
 void offer_close(struct vsp *p);
