@@ -44,7 +44,7 @@ LIES = {
 
 
 def initrd(k):
-    fs = vmbus.initramfs(k)
+    fs = vmbus.initramfs(k, names=['hv_balloon'] if k.config('HYPERV_BALLOON') else ())
     for p in suite.guest_programs():
         if os.path.basename(p) in PROGRAMS:
             fs.copy(p, '/bin/' + os.path.basename(p), 0o755)
@@ -183,6 +183,27 @@ def check_foreign(t, g):
     g.tap(t, 'ioctls /dev/portal1', 120, name='hv-balloon once more')
     t.ok(g.run('cat /sys/class/portal/portal1/transport').strip() == 'vmbus',
          'it is still there')
+    check_next_driver(t, g)
+
+
+def check_next_driver(t, g):
+    """The device's own driver, after us: its callback is in no hard interrupt."""
+    if not (g.kernel.config('HYPERV_BALLOON') and g.kernel.config('KPROBE_EVENTS')):
+        t.skip('the next driver', 'this kernel has no hv_balloon, or no kprobe events')
+        return
+    device = g.run('basename $(readlink -f /sys/class/portal/portal1/device)').strip()
+    bind(g, device, 'unbind')
+    g.run('mount -t tracefs trace /sys/kernel/tracing; modprobe hv_balloon; '
+          'cd /sys/kernel/tracing; echo "p:seen balloon_onchannelcallback" >kprobe_events; '
+          'echo 1 >events/kprobes/seen/enable; cd /sys/bus/vmbus/drivers/hv_balloon; '
+          'for how in unbind bind; do echo %s >$how; done' % device)
+    seen = re.findall(r'(?m)^.* (\S{5}) +[\d.]+: seen:',
+                      g.run('cat /sys/kernel/tracing/trace'))
+    # irqs-off, need-resched, hardirq/softirq, depths
+    t.ok(seen and all(flags[2] == 's' for flags in seen),
+         'the next driver has the channel as it was', seen or g.dmesg()[-1000:])
+    g.run('cd /sys/kernel/tracing; echo 0 >events/kprobes/seen/enable; echo >kprobe_events; '
+          'rmmod hv_balloon')
 
 
 def check_hibernation(t, g, device):

@@ -38,14 +38,11 @@ def start_traffic(g, h):
 
 
 def told(t, g, name, recv, h):
-    """Both processes of the host hear of the end; neither is hurt."""
+    """The host's processes are not hurt, and who waits hears of the end."""
     status = recv.wait(60)
     t.ok(0 < status < 128, name + ': the stream ends with an error', '%d %s' % (
         status, recv.text()))
-    t.equal(h.say('get 0'), h.say('get 0'), name + ': who has the pages still has them')
-    while h.say('wait 0 200', 10) == 'ok':
-        pass
-    t.ok(h.say('ring %d 0' % 8).startswith('err '), name + ': and may ring nobody')
+    t.ok(h.say('get 0').startswith('ok'), name + ': who has the pages still has them')
     h.must('close')
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""vmbus_packets.py [KERNEL] [portal|uio] [VCPUS]: VMBus's packet rings through the library.
+"""vmbus_packets.py [KERNEL | debug] [portal|uio] [VCPUS]: VMBus's packet rings through the library.
 
 In a guest, against portal-vsp, that is QEMU's own ring code: 100,000 packets each way
 of random sizes, rings full in both directions, each offset at which a packet can wrap,
@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vmbuslab  # noqa: E402
-from lab import kernels, qemu, vmbus  # noqa: E402
+from lab import qemu, suite, vmbus  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 CLASS = '888b0701-2231-4fd5-9e9e-d5d6d0788d82'
@@ -81,6 +81,10 @@ def wrap(lab):
     lab.t.ok(not lab.channel()['broken'], 'the host followed', lab.channel())
 
 
+def until(lab, done, what):
+    qemu.wait_until(done, 20 * lab.g.slow, what)
+
+
 def full(lab):
     """Out: nobody reads, then somebody does. In: the guest comes late."""
     t = lab.t
@@ -92,14 +96,14 @@ def full(lab):
     lab.service('sink')
     lab.finish(job, 'full')
     sent = int(job.text().split('\nsent ')[1].split()[0])
-    qemu.wait_until(lambda: lab.channel()['packets'] == sent, 20, 'the sink')
+    until(lab, lambda: lab.channel()['packets'] == sent, 'the sink')
     c = lab.channel()
     t.equal((c['packets'], c['bad']), (sent, 0), 'the sink got all %d as they were' % sent)
 
     lab.fresh()
     lab.service('sink')
     lab.run('sink', MANY)
-    qemu.wait_until(lambda: lab.channel()['packets'] >= MANY, 20, 'the sink')
+    until(lab, lambda: lab.channel()['packets'] >= MANY, 'the sink')
     c = lab.channel()
     t.equal((c['packets'], c['bad']), (MANY, 0), 'a sink got %d as they were' % MANY)
 
@@ -107,7 +111,7 @@ def full(lab):
     job = lab.start('source', MANY, 8, 2000, 7, 1500)
     job.expect('^ready', 30)
     lab.g.vsp('source 0 %d 8 2000 7' % MANY)
-    qemu.wait_until(lambda: lab.channel()['guest_receives']['pending'], 10, 'a full ring')
+    until(lab, lambda: lab.channel()['guest_receives']['pending'], 'a full ring')
     t.ok(True, 'the host found no room, and asked for a signal')
     lab.finish(job, 'source')
     t.equal(lab.channel()['unsent'], 0, 'the host has sent all')
@@ -126,8 +130,8 @@ def completions(lab):
     job.expect('^ready', 30)
     lab.g.vsp('source 0 20000 8 200 1 comp')
     lab.finish(job, 'answer')
-    qemu.wait_until(lambda: lab.channel()['completions'] - before['completions'] >= 20000, 20,
-                    'completions')
+    until(lab, lambda: lab.channel()['completions'] - before['completions'] >= 20000,
+          'completions')
     t.equal(lab.channel()['completions'] - before['completions'], 20000,
             'the host got 20000 completions')
 
@@ -169,7 +173,7 @@ def portalctl(lab):
     status, text = g.call('portalctl bind --ring 5000 %s 2>&1' % guid)
     t.ok(status == 1, 'a ring of 5000 bytes is refused', text)
     job = g.start('exec sleep 100 </dev/portal0')
-    qemu.wait_until(lambda: not g.call('pidof sleep')[0], 20, 'sleep')
+    until(lab, lambda: not g.call('pidof sleep')[0], 'sleep')
     status, text = g.call('portalctl unbind %s 2>&1' % guid)
     t.ok(status == 5 and '(sleep)' in text, 'unbind refuses while a process has it', text)
     t.ok('no driver' in g.run('portalctl unbind --force /dev/portal0'), 'and is forced')
@@ -198,7 +202,7 @@ def balloon(lab):
 
 def main():
     words = sys.argv[1:]
-    k = kernels.find(words[0] if words else '6.12')
+    k = suite.kernel('6.12')
     uio = 'uio' in words
     vcpus = 2 if '2' in words else 1
     n = 1 if uio else 3

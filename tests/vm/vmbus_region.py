@@ -4,7 +4,8 @@
 
 vmbus_region.py [KERNEL]. Regions of 1, 31, 32 and 200 MiB, each written and
 read from both sides whole; three channels whose signals are doorbells; locked
-adds by both; a file by portalctl either way. About a minute.
+adds by both; a file by portalctl either way; what of the guest's memory a process of
+the host gets, and what it gets of a host that shares it all. About a minute.
 """
 import os
 import sys
@@ -19,6 +20,7 @@ MIB = 1 << 20
 SIZES = [1, 31, 32, 200]
 ROUNDS = 500
 ADDS = 1000000
+MAGIC = 0x706f7274616c2021
 
 
 def check_content(t, g, mib):
@@ -123,15 +125,64 @@ def check_tools(t, g):
     t.equal(pong.wait(60), 0, 'and its other end')
 
 
-def main():
-    with Tap() as t, lab.start_l1(memory='3G') as l1, \
-            lab.guest(l1, channels=3, memory=768) as g:
+def files(g):
+    """What files the host's client, a libhand, has open."""
+    return g.l1.run('for f in /proc/$(pidof libhand)/fd/*; do readlink $f; done')
+
+
+def check_share(t, g):
+    """A process gets a dma-buf, of the region's size, and not the guest's RAM."""
+    host = lab.client(g)
+    text = files(g)
+    t.ok('dmabuf' in text and 'memfd' not in text, 'a process of the host gets a dma-buf, '
+         'and no file of the guest', text)
+    sizes = g.l1.run("sed -n 's/^size:[^0-9]*//p' /proc/$(pidof libhand)/fdinfo/*").split()
+    size = g.run('cat /sys/class/portal/portal0/size').strip()
+    t.equal(sizes, [size], 'of exactly so many bytes as the region has')
+    host.end()
+
+
+def check_all_ram(t, l1):
+    """share=all-ram: the RAM, to QEMU's own user and nobody else."""
+    with lab.guest(l1, channels=1, memory=256, vsp='share=all-ram') as g:
+        t.ok(lab.load(g, '2M'), 'share=all-ram: the guest notices nothing')
+        own = hand.Hand(g, program='libhand')
+        own.must('open /dev/portal0')
+        own.must('put 4096 %d' % MAGIC)
+        l1.run('chmod 666 %s; echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd' % g.socket)
+        other = hand.Hand(l1, program='su nobody -c libhand')
+        text = other.say('open unix:' + g.socket)
+        t.ok('EPERM' in text and "QEMU's own user only" in text,
+             "all of the RAM: another user is refused, whatever the socket's mode", text)
+        other.end()
+        host = lab.client(g)
+        info = host.info()
+        t.equal(int(info['size']), 256 * MIB, "QEMU's own user gets all of it")
+        t.ok('dmabuf' not in files(g), 'which is the file of the RAM', files(g))
+        at = int(host.must('find %d' % MAGIC))
+        t.ok(at % 4096 == 0 and at > MIB, "in it the region's page is found", at)
+        host.must('put %d 5' % at)
+        t.equal(own.say('get 4096'), 'ok 5', 'and is the very same')
+        for h in (own, host):
+            h.end()
+        g.finish(t)
+
+
+def whole(t, l1):
+    with lab.guest(l1, channels=3, memory=768) as g:
         check_sizes(t, g)
         t.ok(lab.load(g), 'the module loads with its own sizes')
         check_doorbells(t, g)
         check_guard(t, g)
         check_tools(t, g)
+        check_share(t, g)
         g.finish(t)
+
+
+def main():
+    with Tap() as t, lab.start_l1(memory='3G') as l1:
+        whole(t, l1)
+        check_all_ram(t, l1)
         l1.finish(t)
 
 

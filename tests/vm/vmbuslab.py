@@ -5,7 +5,7 @@ import os
 from lab import portal, qemu, vmbus
 from lab.cache import ROOT, cache_dir, lock, run
 
-PROGRAMS = ['packets', 'balloon', 'vmbusbench']
+PROGRAMS = ['packets', 'balloon', 'vmbusbench', 'regionbench']
 
 
 def programs():
@@ -17,10 +17,11 @@ def programs():
     return [os.path.join(out, p) for p in PROGRAMS]
 
 
-def on_the_host():
+def on_the_host(bench=False):
     """Programs for L1: what opens the other end there."""
     out = portal.userspace(['portalctl-static'])
-    return [(os.path.join(out, 'bin', 'portalctl.static'), '/bin/portalctl')]
+    found = [(os.path.join(out, 'bin', 'portalctl.static'), '/bin/portalctl')]
+    return found + [(p, '/bin/' + os.path.basename(p)) for p in programs() if bench]
 
 
 def initrd(k, names=(), own=True):

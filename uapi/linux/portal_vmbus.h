@@ -50,9 +50,10 @@
  *
  * "No access is left" means that no process on the host can reach the pages: its
  * mappings are gone, not merely told to go. A host that cannot force its clients
- * waits for them, and does not answer; the guest then keeps the pages out of use
- * until a later session of the same instance has its BYE_ACK or WELCOME, each of which
- * says that no access to anything older is left. The channel is closed and opened
+ * waits for them, and does not answer; the guest then keeps the pages out of use, and
+ * their GPADLs as they are, until a later session of the same instance has its BYE_ACK
+ * or WELCOME, each of which says that no access to anything older is left; then it tears
+ * them down. The channel is closed and opened
  * between LIVE and BYE, because after LIVE the rings hold whatever
  * processes wrote to them: nothing in them can be told from a forgery. A host that
  * sees a control message in LIVE ignores it or takes it as a broken session.

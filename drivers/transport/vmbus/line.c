@@ -98,9 +98,9 @@ static void vbl_do_end(struct vbl *line)
 {
 	struct vbl_memory *m = line->last;
 
-	vbl_channels_close(line);
 	if (m && !line->exposed)
 		vbl_memory_unshare(line, m);
+	vbl_channels_close(line);
 	if (m)
 		vbl_memory_end(line->dev, m, line->exposed);
 	vbl_overdue_reap(line);
