@@ -205,7 +205,7 @@ def main():
     k = suite.kernel('6.12')
     uio = 'uio' in words
     vcpus = 2 if '2' in words else 1
-    n = 1 if uio else 3
+    n = 1 if uio else 4         # that is, three subchannels
     rd = vmbuslab.initrd(k, names=['uio_hv_generic'] if uio else (), own=not uio)
     with Tap() as t, vmbus.start_l1({'a': (k, rd)}, vmbuslab.on_the_host()) as l1, \
             vmbus.VmbusGuest(l1, 'a', channels=n, vcpus=vcpus,
