@@ -12,9 +12,10 @@ import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import qemu, suite, vmbus  # noqa: E402
+from lab import hand, qemu, suite, vmbus  # noqa: E402
 from lab.cache import say  # noqa: E402
 from lab.tap import Tap  # noqa: E402
+import vmbuspair  # noqa: E402
 
 DRIVER = '/sys/bus/vmbus/drivers/portal_vmbus'
 PORTAL = '/sys/class/portal/portal0'
@@ -48,6 +49,7 @@ def initrd(k):
     for p in suite.guest_programs():
         if os.path.basename(p) in PROGRAMS:
             fs.copy(p, '/bin/' + os.path.basename(p), 0o755)
+    fs.copy(hand.program(), '/bin/hand', 0o755)
     path = os.path.join(qemu.workdir(), 'l2')
     fs.write(path)
     return path
@@ -206,17 +208,40 @@ def check_next_driver(t, g):
     g.run('cd /sys/kernel/tracing; echo 0 >events/kprobes/seen/enable; echo >kprobe_events')
 
 
+def sleep_test(t, g, h, state, level, again, name):
+    """One round of the kernel's own test; how often the portal begins again."""
+    before = int(fact(g, 'generation'))
+    h.must('put 8192 %d' % (before + 100))
+    at = mark(g)
+    g.run('echo %s > /sys/power/pm_test' % level)
+    status, text = g.call('echo %s > /sys/power/state' % state, 120)
+    t.ok(status == 0, name + ': frozen and thawed', text + '\n'.join(
+        g.dmesg().splitlines()[at:][-40:]))
+    t.equal(int(fact(g, 'generation')) - before, again, name + ': generations of the portal')
+    t.equal(h.say('get 8192'), 'ok %d' % (before + 100),
+            name + ': the mapping and its content are there')
+
+
 def check_hibernation(t, g, device):
     if not (g.kernel.config('HIBERNATION') and g.kernel.config('PM_DEBUG')):
         t.skip('hibernation', 'this kernel cannot test it (HIBERNATION, PM_DEBUG)')
         return
-    before = int(fact(g, 'generation'))
-    at = mark(g)
-    g.run('echo core > /sys/power/pm_test')
-    status, text = g.call('echo disk > /sys/power/state', 120)
-    t.ok(status == 0, 'frozen and thawed', text + '\n'.join(
-        g.dmesg().splitlines()[at:][-40:]))
-    t.equal(int(fact(g, 'generation')), before + 1, 'the portal has a new generation')
+    h = hand.Hand(g, '/dev/portal0')
+    h.must('map 0 rw')
+    # The bus has its devices end and begin in hibernation alone, at the last moment.
+    sleep_test(t, g, h, 'mem', 'devices', 0, 'suspend, up to the devices')
+    sleep_test(t, g, h, 'disk', 'devices', 0, 'hibernation, up to the devices')
+    sleep_test(t, g, h, 'disk', 'core', 1, 'hibernation')
+    sleep_test(t, g, h, 'disk', 'core', 1, 'hibernation once more')
+    g.run('echo 2 > /sys/module/portal_vmbus/parameters/timeout')
+    g.vsp('lie silence@bye-ack')
+    sleep_test(t, g, h, 'disk', 'core', 1, 'hibernation without BYE_ACK')
+    g.vsp('truth')
+    host = hand.Hand(g.l1, program='libhand')
+    host.must('open unix:' + g.socket)
+    t.equal(host.say('get 8192'), h.say('get 8192'), 'a process of the host sees the same')
+    for x in (host, h):
+        x.end()
     t.ok('portal' in fact(g, 'uevent') and bind(g, device, 'unbind') and bind(g, device),
          'and can be unbound and bound')
 
@@ -224,7 +249,7 @@ def check_hibernation(t, g, device):
 def main():
     with Tap() as t:
         k = suite.kernel('6.12')
-        with vmbus.start_l1({'a': (k, initrd(k))}) as l1:
+        with vmbus.start_l1({'a': (k, initrd(k))}, vmbuspair.programs()) as l1:
             say('three channels')
             with vmbus.VmbusGuest(l1, 'a', channels=3, more='-device hv-balloon,id=b') as g:
                 device = check_load(t, g)
