@@ -148,6 +148,12 @@ static void directory(void)
 
 static void looking(void)
 {
+	S(vmp_hub_opts);
+	M(vmp_hub_opts, flags); M(vmp_hub_opts, lanes); M(vmp_hub_opts, vector);
+	M(vmp_hub_opts, capacity); M(vmp_hub_opts, mode); M(vmp_hub_opts, spin_us);
+	S(vmp_from);
+	M(vmp_from, event); M(vmp_from, flags); M(vmp_from, token); M(vmp_from, serial);
+	M(vmp_from, lane);
 	S(vmp_format_opts);
 	M(vmp_format_opts, uuid); M(vmp_format_opts, name);
 	S(vmp_layout);

@@ -21,7 +21,7 @@ PARTS = ['Kbuild', 'Makefile', 'dkms.conf', 'drivers', 'uapi', 'userspace']
 NOWHERE = '/nowhere/build'
 COMMAND = re.compile(r'(?m)^\s*(\S*gcc|cc|g\+\+|ar) .*-o ')
 INSTALLED = [
-    'bin/portalctl', 'bin/portald', 'include/vmportal.h', 'include/vmportal_managed.h', 'include/vmportal_ring.h',
+    'bin/portalctl', 'bin/portald', 'include/vmportal.h', 'include/vmportal_managed.h', 'include/vmportal_hub.h', 'include/vmportal_ring.h',
     'include/linux/portal.h', 'lib/libvmportal.a', 'lib/libvmportal.so', 'lib/libvmportal.so.0',
     'lib/pkgconfig/vmportal.pc', 'lib/udev/rules.d/60-vmportal.rules',
     'lib/sysusers.d/vmportal.conf', 'lib/systemd/system/portald.service',

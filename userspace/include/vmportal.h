@@ -489,5 +489,7 @@ const char *vmp_version(void);
 
 /* Formatting, tables, sessions, locks, objects by name. */
 #include <vmportal_managed.h>
+/* Channels by name: many senders, one receiver. */
+#include <vmportal_hub.h>
 
 #endif /* VMPORTAL_H */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "hub.h"
 
 _Static_assert(sizeof(struct portal_chan_side) == PORTAL_CHAN_SIDE_SIZE, "side's size");
 _Static_assert(2 * PORTAL_CHAN_SIDE_SIZE <= PORTAL_CHAN_ALIGN, "both sides in the first page");
@@ -21,7 +22,7 @@ _Static_assert(offsetof(struct portal_chan_side, rx_rung) == 512, "blocks are 12
 _Static_assert(sizeof(struct vmp_channel_opts) >= OPTS_SIZE_0, "options only grow");
 
 /* Copy what the caller's version of the options has; the rest is 0. */
-static int read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *from)
+int chan_read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *from)
 {
 	memset(o, 0, sizeof(*o));
 	if (!from)
@@ -111,27 +112,52 @@ static int new_incarnation(uint64_t *inc)
 	return 0;
 }
 
-static void lay_out(struct vmp_channel *ch, const struct vmp_channel_opts *o)
+void chan_lay_out(struct vmp_channel *ch, void *area, uint64_t cap, uint32_t s)
 {
-	unsigned char *area = (unsigned char *)ch->p->base + o->offset;
-	unsigned char *lanes = area + PORTAL_CHAN_ALIGN;
-	struct portal_chan_side *side = (struct portal_chan_side *)(void *)area;
+	unsigned char *lanes = (unsigned char *)area + PORTAL_CHAN_ALIGN;
+	struct portal_chan_side *side = area;
 
-	ch->side = o->side;
-	ch->cap = lane_capacity(o->length);
-	ch->me = &side[o->side];
-	ch->peer = &side[!o->side];
-	ch->lane_out = lanes + o->side * ch->cap;
-	ch->lane_in = lanes + !o->side * ch->cap;
+	ch->side = s;
+	ch->cap = cap;
+	ch->me = &side[s];
+	ch->peer = &side[!s];
+	ch->lane_out = lanes + s * cap;
+	ch->lane_in = lanes + !s * cap;
 }
 
-static void free_channel(struct vmp_channel *ch)
+void chan_free(struct vmp_channel *ch)
 {
 	chan_waiters_close(ch);
 	if (ch->pk)
 		packet_close(ch);
 	pthread_mutex_destroy(&ch->lock);
 	free(ch);
+}
+
+int chan_alloc(struct vmp_channel **out, struct vmp *p, const struct vmp_channel_opts *o)
+{
+	struct vmp_channel *ch = aligned_alloc(128, (sizeof(*ch) + 127) / 128 * 128);
+	int r;
+
+	*out = NULL;
+	if (!ch)
+		return vmp_fail(-ENOMEM, "%s: out of memory for a channel", p->info.identity);
+	memset(ch, 0, sizeof(*ch));
+	ch->rx.w.ep = ch->tx.w.ep = ch->ufd = ch->timer = ch->watch = -1;
+	ch->pid = getpid();
+	pthread_mutex_init(&ch->lock, NULL);
+	ch->p = p;
+	ch->flags = o->flags;
+	ch->vector = o->vector;
+	ch->spin_fixed = (int64_t)o->spin_us * 1000;
+	ch->bells = p->info.caps & VMP_CAP_EVENTS && !(o->flags & VMP_CH_NO_SLEEP) &&
+		    (p->info.peer_id != VMP_PEER_NONE || o->flags & VMP_CH_PACKETS);
+	r = new_incarnation(&ch->inc);
+	if (r)
+		chan_free(ch);
+	else
+		*out = ch;
+	return r;
 }
 
 VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
@@ -144,7 +170,7 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	if (!out || !p)
 		return vmp_fail(-EINVAL, "vmp_channel_open: ch and p must not be NULL");
 	*out = NULL;
-	r = read_opts(&o, opts);
+	r = chan_read_opts(&o, opts);
 	if (!opts)
 		o.vector = p->info.first_vector;
 	if (!r)
@@ -155,40 +181,33 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 		return vmp_fail(-EACCES, "%s was opened read-only: a channel's both ends write", p->info.identity);
 	if (p->info.vectors && o.vector >= p->info.vectors && !(o.flags & VMP_CH_NO_SLEEP))
 		return vmp_fail(-EINVAL, "%s: no vector %u; it has %u", p->info.identity, o.vector, p->info.vectors);
-	ch = aligned_alloc(128, (sizeof(*ch) + 127) / 128 * 128);
-	if (!ch)
-		return vmp_fail(-ENOMEM, "vmp_channel_open: out of memory");
-	memset(ch, 0, sizeof(*ch));
-	ch->rx.w.ep = ch->tx.w.ep = ch->ufd = ch->timer = -1;
-	ch->pid = getpid();
-	pthread_mutex_init(&ch->lock, NULL);
-	ch->p = p;
-	ch->flags = o.flags;
-	ch->vector = o.vector;
-	ch->spin_fixed = (int64_t)o.spin_us * 1000;
-	ch->bells = p->info.caps & VMP_CAP_EVENTS && !(o.flags & VMP_CH_NO_SLEEP) &&
-		    (p->info.peer_id != VMP_PEER_NONE || o.flags & VMP_CH_PACKETS);
-	r = new_incarnation(&ch->inc);
-	if (!r && o.flags & VMP_CH_PACKETS)
+	r = chan_alloc(&ch, p, &o);
+	if (r)
+		return r;
+	if (!(o.flags & VMP_CH_PACKETS))
+		chan_lay_out(ch, (char *)p->base + o.offset, lane_capacity(o.length), o.side);
+	else
 		r = packet_open(ch);
-	else if (!r)
-		lay_out(ch, &o);
 	if (!r)
 		r = chan_waiters_init(ch);
 	if (r) {
-		free_channel(ch);
+		chan_free(ch);
 		return r;
 	}
-	if (ch->pk) {
-		*out = ch;
-		return 0;
-	}
-	chan_announce(ch);
-	/* If the other end is there, or slept through our predecessor's end, it hears. */
-	chan_hail(ch);
-	chan_step(ch);
+	if (!ch->pk)
+		chan_begin(ch);
 	*out = ch;
 	return 0;
+}
+
+void chan_say_closed(struct vmp_channel *ch)
+{
+	if (load_relaxed(&ch->stage) != STAGE_OPEN && !ch->rx.ring.err)
+		vmpr_publish(&ch->rx.ring);
+	store_relaxed((uint64_t *)&ch->me->rx_armed, 0);
+	store_relaxed((uint64_t *)&ch->me->tx_armed, 0);
+	/* Pairs with the load in chan_peer_state(): all commits are before it. */
+	store_release((uint64_t *)&ch->me->closed, ch->inc);
 }
 
 VMP_API void vmp_channel_close(struct vmp_channel *ch)
@@ -201,17 +220,14 @@ VMP_API void vmp_channel_close(struct vmp_channel *ch)
 	 */
 	if (!ch->pk && ch->pid == getpid() &&
 	    load_relaxed((uint64_t *)&ch->me->incarnation) == ch->inc) {
-		if (load_relaxed(&ch->stage) != STAGE_OPEN && !ch->rx.ring.err)
-			vmpr_publish(&ch->rx.ring);
-		store_relaxed((uint64_t *)&ch->me->rx_armed, 0);
-		store_relaxed((uint64_t *)&ch->me->tx_armed, 0);
-		/* Pairs with the load in chan_peer_state(): all commits are before it. */
-		store_release((uint64_t *)&ch->me->closed, ch->inc);
+		chan_say_closed(ch);
 		vmpr_full_fence();
-		if (ch->peer_inc)
+		if (ch->peer_inc && !ch->row)
 			chan_hail(ch);
 	}
-	free_channel(ch);
+	if (ch->row)
+		hub_leave(ch);
+	chan_free(ch);
 }
 
 VMP_API int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms)

@@ -47,10 +47,19 @@ enum stage {
 	STAGE_SEND,	/* may send too */
 };
 
+#define US	INT64_C(1000)
+#define MS	(1000 * US)
+#define FOR_EVER INT64_MAX
+
+/* Timed sleeps until the doorbell has proved itself, and while unconnected. */
+#define NAP_FIRST	(1 * MS)
+#define NAP_LAST	(20 * MS)
+
 /* Why a sleep ended, as bits in epoll_event.data. */
 #define WOKE_BELL	1U
 #define WOKE_STATE	2U
 #define WOKE_TIMER	4U
+#define WOKE_TABLES	8U
 
 /**
  * struct waiter - one direction's sleeps; used by that direction's thread
@@ -111,19 +120,24 @@ struct packets {
  * @inc: this end's incarnation
  * @spin_fixed: the opener's spin time, 0: adaptive
  * @pid: of the process that opened it
+ * @token: our session, in a channel by name; else 0
+ * @hub, @row, @named: a producer's: the hub's words, its lane's row, and the object that
+ *	they are in; else NULL
+ * @watch: then also a set (epoll) that is ready when a table has changed; else -1
  * @bells: this end can be rung and may sleep
  * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for; @timer_on: it will fire
  *
  * Under @lock until @stage is STAGE_LIVE, constant from then on: @peer_inc, @nonce,
- * @told_ready, @told_live, @peer_id, @peer_tenure, @gone_before.
+ * @told_ready, @told_live, @peer_id, @peer_tenure, @gone_before, @peer_token (the other
+ * end's session; to a hub the lane's owner, from the start).
  *
  * Under @lock: @hails (that the handshake may still do at once), @hails_at (when it was
  * given some last).
  *
  * Atomic: @stage; @generation (of the device, when the address was published);
  * @looked_at (when it was asked for last); @look_due (it should be asked again); @dead
- * (final error of the channel); @peer_bells (the other end may arm); @peer_gone (portald
- * said so); @trusted (a doorbell of the peer has come through); @introduced (we rang the
+ * (final error of the channel); @peer_bells (the other end may arm); @peer_gone (portald,
+ * or the session table, said so); @trusted (a doorbell of the peer has come through); @introduced (we rang the
  * peer once so that it may trust); @owe (sent with VMP_MORE, nobody rung yet); @rung
  * (last epoch of the peer rung for, per direction); @doorbells.
  */
@@ -141,6 +155,11 @@ struct vmp_channel {
 	uint32_t flags;
 	int64_t spin_fixed;
 	pid_t pid;
+	uint64_t token;
+	const struct portal_hub *hub;
+	struct portal_hub_lane *row;
+	struct vmp_named *named;
+	int watch;
 	bool bells;
 	int timer;
 	int timer_on;
@@ -153,6 +172,7 @@ struct vmp_channel {
 	uint32_t generation;
 	uint32_t peer_id;
 	uint64_t peer_tenure;
+	uint64_t peer_token;
 	uint32_t gone_before;
 	unsigned int hails;
 	int64_t hails_at;
@@ -198,10 +218,29 @@ static inline struct counts *chan_counts(struct vmp_channel *ch, enum dir d)
 	return d == RX ? &ch->rx.n : &ch->tx.n;
 }
 
+/* ---- channel.c ---- */
+
+/* The options as this version knows them, and whether they can be: 0 or -EINVAL. */
+int chan_read_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts *from);
+
+/* A channel with its options alone, not in any memory yet; an incarnation. */
+int chan_alloc(struct vmp_channel **ch, struct vmp *p, const struct vmp_channel_opts *o);
+
+/* It is side @side of the area at @area, with lanes of @cap bytes. */
+void chan_lay_out(struct vmp_channel *ch, void *area, uint64_t cap, uint32_t side);
+
+/* Say in its own words that this end has closed, and stores nothing more. */
+void chan_say_closed(struct vmp_channel *ch);
+void chan_free(struct vmp_channel *ch);
+
 /* ---- handshake.c ---- */
 
-/* Publish this end: from now on the other may find it. */
+/* Publish this end: from now on the other may find it; and tell it, if it is there. */
 void chan_announce(struct vmp_channel *ch);
+void chan_begin(struct vmp_channel *ch);
+
+/* Has the other end died, as far as is known now? Then it is noted. 0, or -EPROTO. */
+int chan_judge_peer(struct vmp_channel *ch);
 
 /* One step of the handshake: 0, or the channel's final error. */
 int chan_step(struct vmp_channel *ch);
@@ -244,8 +283,32 @@ struct patience {
 /* Senders of packets look for room now and then; tests of the signals say false. */
 extern bool chan_packet_naps;
 
+/* Waiters that cannot sleep yet; then, sets to sleep on. */
+void chan_waiters_start(struct vmp_channel *ch);
 int chan_waiters_init(struct vmp_channel *ch);
 void chan_waiters_close(struct vmp_channel *ch);
+
+/*
+ * A set that wakes for @vector, if @bells, for the portal's state, and for @watch, if it is
+ * not -1; or -errno.
+ */
+int wait_set(struct vmp *p, bool bells, uint32_t vector, int watch);
+
+/* A set that is ready when a table has changed, and to take notice of that; or -errno. */
+int wait_tables(struct vmp *p);
+void wait_tables_seen(struct vmp *p, int watch);
+
+/* Wait for events of @ep for @ns: WOKE_ bits, or -errno. */
+int wait_collect(int ep, int64_t ns);
+
+/* Have @fd wake @ep by @bit, once for each event. */
+int wait_watch(int ep, int fd, uint32_t events, uint32_t bit);
+
+/* What a hub does for each of its lanes when it waits itself; see sleep_once(). */
+bool chan_look(struct vmp_channel *ch, enum dir d, uint64_t need);
+bool chan_publish(struct vmp_channel *ch, enum dir d);
+void chan_before_sleep(struct vmp_channel *ch, bool published);
+void wait_relax(void);
 
 /*
  * Nothing to do in direction @d: wait. 0: look again. -EAGAIN (the channel's fd is
@@ -253,6 +316,9 @@ void chan_waiters_close(struct vmp_channel *ch);
  * @need: TX: bytes that do not fit now.
  */
 int chan_wait(struct vmp_channel *ch, enum dir d, uint64_t need, struct patience *pt);
+
+/* Ring at @address, of a side or of a hub. */
+void chan_ring_at(struct vmp_channel *ch, uint64_t address);
 
 /* Ring the peer at its address, whether it is armed or not. */
 void chan_hail(struct vmp_channel *ch);
@@ -274,6 +340,11 @@ static inline void chan_notify(struct vmp_channel *ch, enum dir d)
 	if (unlikely(n && n != load_relaxed(&ch->rung[d])))
 		chan_ring(ch, d, n);
 }
+
+/* ---- message.c ---- */
+
+/* The next message, without waiting: its length, -EAGAIN without a text, or an error. */
+int64_t chan_try(struct vmp_channel *ch, const void **ptr);
 
 /* ---- packet.c ---- */
 

@@ -59,6 +59,7 @@ void chan_announce(struct vmp_channel *ch)
 	store_release(W(me->live), 0);
 	store_release(W(me->ack), 0);
 	store_release(W(me->consumed), 0);
+	store_release(W(me->shown), 0);
 	store_release(W(me->rx_armed), 0);
 	store_release(W(me->tx_armed), 0);
 	store_release(W(me->ask), 0);
@@ -67,9 +68,50 @@ void chan_announce(struct vmp_channel *ch)
 	store_release(W(me->hello), CHAN_HELLO);
 	store_release(W(me->capacity), ch->cap);
 	store_release(W(me->tenure), ch->p->tenure);
+	store_release(W(me->token), ch->token);
 	chan_set_address(ch);
 	/* Pairs with the loads in chan_step(): what is above is seen with it. */
 	store_release(W(me->incarnation), ch->inc);
+}
+
+void chan_begin(struct vmp_channel *ch)
+{
+	chan_announce(ch);
+	/* If the other end is there, or slept through our predecessor's end, it hears. */
+	chan_hail(ch);
+	chan_step(ch);
+}
+
+/* The same by the session table. A token that was never given out is no end's. */
+static int judge_session(struct vmp_channel *ch)
+{
+	int state;
+
+	if (ch->row && load_relaxed(CW(ch->row->owner)) != ch->token)
+		return -EPROTO;
+	if (!ch->peer_token)
+		return 0;
+	state = vmp_token_state(ch->p, ch->peer_token);
+	if (state == VMP_STATE_DEAD)
+		store_release(&ch->peer_gone, 1);
+	return state < 0 ? -EPROTO : 0;
+}
+
+int chan_judge_peer(struct vmp_channel *ch)
+{
+	bool was = load_relaxed(&ch->peer_gone);
+	int r = 0;
+
+	pthread_mutex_lock(&ch->lock);
+	if (ch->token)
+		r = judge_session(ch);
+	else if (ch->peer_inc && vmp_gone(ch->p, ch->peer_id, ch->peer_tenure) != ch->gone_before)
+		store_release(&ch->peer_gone, 1);
+	pthread_mutex_unlock(&ch->lock);
+	/* Whoever took the word of it must pass it on. */
+	if (ch->token && load_relaxed(&ch->peer_gone) != was)
+		vmp_notice(ch->p);
+	return r;
 }
 
 /* Forget a partner with whom nothing was exchanged, and take @y. */
@@ -93,6 +135,8 @@ static void court(struct vmp_channel *ch, uint64_t y)
 	ch->peer_id = (uint32_t)(a >> PORTAL_CHAN_PEER_SHIFT);
 	ch->peer_tenure = load_acquire(CW(ch->peer->tenure));
 	ch->gone_before = vmp_gone(ch->p, ch->peer_id, ch->peer_tenure);
+	if (ch->row)
+		ch->peer_token = load_acquire(CW(ch->peer->token));
 	store_relaxed(&ch->peer_gone, 0);
 	store_relaxed(&ch->peer_bells, !!(a & PORTAL_CHAN_DOORBELL) &&
 		      ch->p->info.caps & VMP_CAP_RING);
@@ -116,7 +160,7 @@ static void bind(struct vmp_channel *ch)
 		     CW(ch->peer->ask), lane_nonce(ch->nonce, !ch->side));
 	ch->told_live = true;
 	store_release(W(ch->me->live), ch->nonce);
-	/* Pairs with the load in rx_try(): the ring is set up. */
+	/* Pairs with the load in chan_try(): the ring is set up. */
 	store_release(&ch->stage, STAGE_LIVE);
 }
 
@@ -132,6 +176,18 @@ static uint64_t suitor(struct vmp_channel *ch)
 	if (load_acquire(CW(ch->peer->closed)) == y && y != ch->peer_inc)
 		return 0;
 	return y;
+}
+
+/*
+ * A producer that is not bound yet, and whose consumer was, and died: the successor reads
+ * what there may be in this lane, and nobody will ever court us here. (Nobody else is at
+ * once gone and live: see "Hand-over" in linux/portal_layout.h.)
+ */
+static bool handed_over(const struct vmp_channel *ch)
+{
+	return ch->row && ch->told_ready && !ch->told_live &&
+	       !load_acquire(CW(ch->peer->incarnation)) &&
+	       load_acquire(CW(ch->peer->live)) == ch->nonce;
 }
 
 /* One round; returns whether anything was said. Lock held. */
@@ -157,6 +213,9 @@ static bool advance(struct vmp_channel *ch)
 		if (load_acquire(CW(ch->peer->ready)) != ch->nonce)
 			return said;
 		bind(ch);
+		/* It may have died before we knew it: nobody tells of that again. */
+		if (ch->row)
+			judge_session(ch);
 		said = true;
 	}
 	if (load_acquire(CW(ch->peer->live)) == ch->nonce)
@@ -197,6 +256,8 @@ int chan_step(struct vmp_channel *ch)
 	r = load_relaxed(&ch->dead);
 	if (!r && load_relaxed(CW(ch->me->incarnation)) != ch->inc)
 		r = -EBUSY;
+	if (!r && handed_over(ch))
+		r = -ECONNRESET;
 	if (!r && ch->stage != STAGE_SEND)
 		said = advance(ch) && may_hail(ch);
 	pthread_mutex_unlock(&ch->lock);

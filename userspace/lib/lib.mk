@@ -4,6 +4,7 @@
 
 lib_src := attach channel dev directory efd errmsg handshake layout layout_check layout_names lock managed \
 	   message object packet pair portal session shm step unix unix_ask wait window
+lib_src += hub hub_lane hub_name hub_producer hub_wait
 lib_obj := $(lib_src:%=$(O)/obj/lib/%.o)
 lib_so  := libvmportal.so.$(SOVERSION)
 
@@ -57,6 +58,7 @@ install-lib: $(O)/lib/libvmportal.so $(O)/lib/libvmportal.a $(O)/lib/vmportal.pc
 		$(top)/userspace/lib/vmportal.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/vmportal.pc
 	$(Q)install -m 644 $(top)/userspace/include/vmportal.h \
 		$(top)/userspace/include/vmportal_managed.h \
+		$(top)/userspace/include/vmportal_hub.h \
 		$(top)/userspace/include/vmportal_ring.h \
 		$(top)/userspace/include/vmportal_packet.h $(DESTDIR)$(PREFIX)/include/
 	$(Q)install -m 644 $(top)/uapi/linux/portal.h $(top)/uapi/linux/portal_layout.h \

@@ -159,8 +159,7 @@ static int64_t rx_empty(struct vmp_channel *ch, const void **ptr)
 	return chan_fail(ch, n == -EPROTO && s == -EPIPE ? -EPROTO : s);
 }
 
-/* The next message, without waiting; -EAGAIN has no text yet. */
-static int64_t rx_try(struct vmp_channel *ch, const void **ptr)
+int64_t chan_try(struct vmp_channel *ch, const void **ptr)
 {
 	int64_t n;
 	int r;
@@ -189,7 +188,7 @@ ssize_t peek_slowly(struct vmp_channel *ch, const void **ptr, int timeout_ms)
 	int r;
 
 	for (;;) {
-		n = rx_try(ch, ptr);
+		n = chan_try(ch, ptr);
 		if (n != -EAGAIN)
 			return (ssize_t)n;
 		r = chan_wait(ch, RX, 0, &pt);
@@ -269,7 +268,7 @@ VMP_API int vmp_poll(struct vmp_channel *ch, vmp_msg_fn fn, void *arg, unsigned 
 	if (!limit)
 		return vmp_fail(-EINVAL, "vmp_poll: a limit of 0 would handle nothing");
 	while (done < limit && done < INT32_MAX) {
-		n = rx_try(ch, &ptr);
+		n = chan_try(ch, &ptr);
 		if (n == -EAGAIN && !done) {
 			r = chan_wait(ch, RX, 0, &pt);
 			if (r)

@@ -117,6 +117,18 @@ enum vmp_step {
 	STEP_OBJECT_PLACED,	/* being made, not zeroed */
 	STEP_OBJECT_ZEROED,	/* not named */
 	STEP_OBJECT_OPEN,	/* in use */
+	STEP_HUB_TAKEN,		/* consumer is ours, no lane was looked at */
+	STEP_HUB_CLOSED,	/* all lanes are, consumer is ours still */
+	STEP_LANE_TAKEN,	/* owner is ours, side 1 is whose it was */
+	STEP_LANE_OPEN,		/* side 1 is there, nobody was rung */
+	STEP_LANE_CLOSED,	/* side 1 has closed, left is 0 still */
+	STEP_LANE_LEFT,		/* nobody was rung */
+	STEP_LANE_INHERITED,	/* from a dead hub: its end is gone, ours reads */
+	STEP_LANE_SHOWN,	/* and nobody has seen it yet */
+	STEP_LANE_CONSUMED,	/* the position stands */
+	STEP_LANE_EMPTY,	/* side 0 is gone, owner is as it was */
+	STEP_LANE_RESET,	/* owner says so */
+	STEP_LANE_CLEARED,	/* left is 0, the lane is not free */
 	STEPS
 };
 

@@ -15,13 +15,6 @@
 
 #include "channel.h"
 
-#define US	INT64_C(1000)
-#define MS	(1000 * US)
-#define FOR_EVER INT64_MAX
-
-/* Timed sleeps until the doorbell has proved itself, and while unconnected. */
-#define NAP_FIRST	(1 * MS)
-#define NAP_LAST	(20 * MS)
 /*
  * Where there is no doorbell sleeps grow by a half to POLL_SOON, then by a 32nd: whoever
  * comes while we wait is noticed late by half of our wait so far, by 4 ms at most within
@@ -40,7 +33,7 @@
 
 #define CW(x)	((const uint64_t *)&(x))
 
-static inline void relax(void)
+void wait_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
 	__builtin_ia32_pause();
@@ -51,7 +44,7 @@ static inline void relax(void)
 
 /* ---- Ringing --------------------------------------------------------------- */
 
-static void ring_at(struct vmp_channel *ch, uint64_t address)
+void chan_ring_at(struct vmp_channel *ch, uint64_t address)
 {
 	int r;
 
@@ -72,7 +65,7 @@ void chan_hail(struct vmp_channel *ch)
 {
 	/* Old memory names nobody whom we should disturb. */
 	if (load_acquire(CW(ch->peer->hello)) == CHAN_HELLO)
-		ring_at(ch, load_acquire(CW(ch->peer->address)));
+		chan_ring_at(ch, load_acquire(CW(ch->peer->address)));
 }
 
 void chan_ring(struct vmp_channel *ch, enum dir d, uint64_t epoch)
@@ -88,7 +81,7 @@ void chan_ring(struct vmp_channel *ch, enum dir d, uint64_t epoch)
 /* ---- Looking --------------------------------------------------------------- */
 
 /* Is it worth trying again in direction @d? */
-static bool look(struct vmp_channel *ch, enum dir d, uint64_t need)
+bool chan_look(struct vmp_channel *ch, enum dir d, uint64_t need)
 {
 	int stage = load_acquire(&ch->stage);
 
@@ -120,7 +113,7 @@ static bool look(struct vmp_channel *ch, enum dir d, uint64_t need)
 }
 
 /*
- * Spin for a bounded time; true: look() was. Without a doorbell on either side the
+ * Spin for a bounded time; true: chan_look() was. Without a doorbell on either side the
  * whole wait is this and short sleeps.
  */
 static bool spin(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t limit)
@@ -130,7 +123,7 @@ static bool spin(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t limi
 	unsigned int i;
 
 	for (i = 1;; i++) {
-		if (look(ch, d, need)) {
+		if (chan_look(ch, d, need)) {
 			if (start && w->spin_ns < SPIN_MOST)
 				w->spin_ns += w->spin_ns / 8;
 			return true;
@@ -138,7 +131,7 @@ static bool spin(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t limi
 		/* A sender that needs room which we hold back. */
 		if (d == RX && load_relaxed(&ch->stage) != STAGE_OPEN && vmpr_answer(&ch->rx.ring))
 			chan_notify(ch, TX);
-		relax();
+		wait_relax();
 		if (i % 32)
 			continue;
 		t = now_ns();
@@ -196,8 +189,7 @@ static int epoll_ns(int ep, struct epoll_event *ev, int n, int64_t ns)
 	return epoll_wait(ep, ev, n, ns / MS >= INT_MAX ? INT_MAX : (int)((ns + MS - 1) / MS));
 }
 
-/* Take the events of @ep: WOKE_ bits, or -errno. */
-static int collect(int ep, int64_t ns)
+int wait_collect(int ep, int64_t ns)
 {
 	struct epoll_event ev[4];
 	int bits = 0, n, i;
@@ -215,13 +207,7 @@ static int state_changed(struct vmp_channel *ch)
 {
 	int r = ch->p->ops->service ? ch->p->ops->service(ch->p) : 0;
 
-	if (r)
-		return r;
-	pthread_mutex_lock(&ch->lock);
-	if (ch->peer_inc && vmp_gone(ch->p, ch->peer_id, ch->peer_tenure) != ch->gone_before)
-		store_release(&ch->peer_gone, 1);
-	pthread_mutex_unlock(&ch->lock);
-	return 0;
+	return r ? r : chan_judge_peer(ch);
 }
 
 /* Has the device been reset, has our id changed? */
@@ -271,7 +257,9 @@ static int woken(struct vmp_channel *ch, enum dir d, int bits)
 	const uint64_t *rung = CW(*(d == RX ? &ch->peer->rx_rung : &ch->peer->tx_rung));
 	int r = 0;
 
-	if (bits & (int)WOKE_STATE)
+	if (bits & (int)WOKE_TABLES)
+		wait_tables_seen(ch->p, ch->watch);
+	if (bits & (int)(WOKE_STATE | WOKE_TABLES))
 		r = state_changed(ch);
 	if (!r && bits & (int)WOKE_BELL) {
 		/* Its words for the arm that this ended: rings do reach us. */
@@ -316,7 +304,7 @@ static int64_t next_nap(struct vmp_channel *ch, struct waiter *w)
 }
 
 /* What is owed to the other side before this one sleeps; after the fence. */
-static void before_sleep(struct vmp_channel *ch, bool published)
+void chan_before_sleep(struct vmp_channel *ch, bool published)
 {
 	uint64_t n;
 
@@ -338,7 +326,7 @@ static void before_sleep(struct vmp_channel *ch, bool published)
 }
 
 /* Give back what was read; true if there was something. */
-static bool publish(struct vmp_channel *ch, enum dir d)
+bool chan_publish(struct vmp_channel *ch, enum dir d)
 {
 	if (d != RX || load_relaxed(&ch->stage) == STAGE_OPEN ||
 	    ch->rx.ring.published == ch->rx.ring.pos)
@@ -381,7 +369,7 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 {
 	struct waiter *w = chan_waiter(ch, d);
 	struct counts *n = chan_counts(ch, d);
-	bool published = publish(ch, d);
+	bool published = chan_publish(ch, d);
 	int64_t ns, t;
 	int bits;
 
@@ -389,8 +377,8 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 		chan_arm(ch, d, need);
 	else
 		vmpr_full_fence();
-	before_sleep(ch, published);
-	if (look(ch, d, need)) {
+	chan_before_sleep(ch, published);
+	if (chan_look(ch, d, need)) {
 		if (ch->bells)
 			chan_disarm(ch, d);
 		return 0;
@@ -400,7 +388,7 @@ static int sleep_once(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t
 	count(&n->syscalls, 1);
 	/* Where the clock is read by a system call, that is a part of what waiting costs. */
 	t = ns == FOR_EVER ? now_ns() : 0;
-	bits = collect(w->ep, ns < left ? ns : left);
+	bits = wait_collect(w->ep, ns < left ? ns : left);
 	if (ch->bells)
 		chan_disarm(ch, d);
 	if (ns == FOR_EVER)
@@ -438,13 +426,13 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 {
 	struct waiter *w = chan_waiter(ch, d), *o = chan_waiter(ch, !d);
 	const uint64_t *orung = CW(*(d == RX ? &ch->peer->tx_rung : &ch->peer->rx_rung));
-	bool published = publish(ch, d);
+	bool published = chan_publish(ch, d);
 	uint64_t oe, pos;
 	int64_t ns;
 	int bits, r;
 
 	count(&chan_counts(ch, d)->syscalls, 1);
-	bits = collect(ch->ufd, 0);
+	bits = wait_collect(ch->ufd, 0);
 	if (bits < 0)
 		bits = 0;
 	r = woken(ch, d, bits);
@@ -456,8 +444,8 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 		chan_arm(ch, d, need);
 	else
 		vmpr_full_fence();
-	before_sleep(ch, published);
-	if (look(ch, d, need))
+	chan_before_sleep(ch, published);
+	if (chan_look(ch, d, need))
 		return 0;
 	pos = d == RX ? ch->rx.ring.pos : ch->tx.ring.pos;
 	if (pos != w->nap_pos) {
@@ -483,7 +471,7 @@ static int arm_fd(struct vmp_channel *ch, enum dir d, uint64_t need)
 	return nothing_now(d);
 }
 
-static int watch(int ep, int fd, uint32_t events, uint32_t bit)
+int wait_watch(int ep, int fd, uint32_t events, uint32_t bit)
 {
 	struct epoll_event ev = { .events = events | EPOLLET, .data.u32 = bit };
 
@@ -492,22 +480,47 @@ static int watch(int ep, int fd, uint32_t events, uint32_t bit)
 	return 0;
 }
 
-/* A set that wakes for the doorbell and for the portal's state, or -errno. */
-static int new_set(struct vmp_channel *ch)
+int wait_tables(struct vmp *p)
 {
-	int bell = ch->bells ? vmp_eventfd(ch->p, ch->vector) : -1;
+	int ep = epoll_create1(EPOLL_CLOEXEC), r;
+
+	if (ep < 0)
+		return vmp_fail(-errno, "epoll_create1: %s", strerror(errno));
+	r = p->ops->watch ? p->ops->watch(p, ep) : 0;
+	if (!r)
+		return ep;
+	close(ep);
+	return r;
+}
+
+void wait_tables_seen(struct vmp *p, int watch)
+{
+	struct epoll_event ev[4];
+
+	/* Before looking: what changes after that makes it ready again. */
+	if (watch >= 0)
+		epoll_wait(watch, ev, 4, 0);
+	if (p->ops->watched)
+		p->ops->watched(p);
+}
+
+int wait_set(struct vmp *p, bool bells, uint32_t vector, int watch)
+{
+	int bell = bells ? vmp_eventfd(p, vector) : -1;
 	int ep, r;
 
-	if (ch->bells && bell < 0)
+	if (bells && bell < 0)
 		return bell;
 	ep = epoll_create1(EPOLL_CLOEXEC);
 	if (ep < 0)
 		return vmp_fail(-errno, "epoll_create1: %s", strerror(errno));
-	r = watch(ep, bell, EPOLLIN, WOKE_BELL);
+	r = wait_watch(ep, bell, EPOLLIN, WOKE_BELL);
 	if (!r)
-		r = watch(ep, ch->p->state_fd, ch->p->state_events, WOKE_STATE);
+		r = wait_watch(ep, p->state_fd, p->state_events, WOKE_STATE);
 	if (!r)
-		r = watch(ep, ch->p->notice, EPOLLIN, WOKE_STATE);
+		r = wait_watch(ep, p->notice, EPOLLIN, WOKE_STATE);
+	if (!r)
+		r = wait_watch(ep, watch, EPOLLIN, WOKE_TABLES);
 	if (r) {
 		close(ep);
 		return r;
@@ -523,14 +536,14 @@ VMP_API int vmp_channel_fd(struct vmp_channel *ch)
 	fd = ch->ufd;
 	if (fd >= 0)
 		goto out;
-	fd = new_set(ch);
+	fd = wait_set(ch->p, ch->bells, ch->vector, ch->watch);
 	if (fd < 0)
 		goto out;
 	ch->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (ch->timer < 0)
 		r = vmp_fail(-errno, "timerfd_create: %s", strerror(errno));
 	else
-		r = watch(fd, ch->timer, EPOLLIN, WOKE_TIMER);
+		r = wait_watch(fd, ch->timer, EPOLLIN, WOKE_TIMER);
 	if (r) {
 		if (ch->timer >= 0)
 			close(ch->timer);
@@ -547,23 +560,28 @@ out:
 	return fd;
 }
 
-int chan_waiters_init(struct vmp_channel *ch)
+void chan_waiters_start(struct vmp_channel *ch)
 {
 	ch->rx.w.armed = (uint64_t *)&ch->me->rx_armed;
 	ch->tx.w.armed = (uint64_t *)&ch->me->tx_armed;
 	ch->rx.w.spin_ns = ch->tx.w.spin_ns = SPIN_FIRST;
 	/* Random: the other end may have rung for a number of our predecessor's. */
 	ch->rx.w.epoch = ch->tx.w.epoch = ch->inc;
-	ch->rx.w.ep = new_set(ch);
+}
+
+int chan_waiters_init(struct vmp_channel *ch)
+{
+	chan_waiters_start(ch);
+	ch->rx.w.ep = wait_set(ch->p, ch->bells, ch->vector, ch->watch);
 	if (ch->rx.w.ep < 0)
 		return ch->rx.w.ep;
-	ch->tx.w.ep = new_set(ch);
+	ch->tx.w.ep = wait_set(ch->p, ch->bells, ch->vector, ch->watch);
 	return ch->tx.w.ep < 0 ? ch->tx.w.ep : 0;
 }
 
 void chan_waiters_close(struct vmp_channel *ch)
 {
-	int fd[] = { ch->ufd, ch->timer, ch->rx.w.ep, ch->tx.w.ep };
+	int fd[] = { ch->ufd, ch->timer, ch->rx.w.ep, ch->tx.w.ep, ch->watch };
 	size_t i;
 
 	for (i = 0; i < sizeof(fd) / sizeof(fd[0]); i++)
@@ -578,10 +596,10 @@ static int poll_state(struct vmp_channel *ch, enum dir d)
 {
 	int bits;
 
-	if (ch->p->state_fd < 0)
+	if (ch->p->state_fd < 0 && ch->watch < 0)
 		return 0;
 	count(&chan_counts(ch, d)->syscalls, 1);
-	bits = collect(chan_waiter(ch, d)->ep, 0);
+	bits = wait_collect(chan_waiter(ch, d)->ep, 0);
 	return bits > 0 ? woken(ch, d, bits) : 0;
 }
 
@@ -602,7 +620,7 @@ static int polled_in_vain(struct vmp_channel *ch, enum dir d)
 	int64_t t;
 	int r;
 
-	if (ch->p->state_fd >= 0 && !(++w->polls % 16)) {
+	if ((ch->p->state_fd >= 0 || ch->watch >= 0) && !(++w->polls % 16)) {
 		t = now_ns();
 		if (t >= w->next_look) {
 			w->next_look = t + MS;

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Channels by name (linux/portal_layout.h): many producers, one consumer, the hub.
+ * hub.c is what its user calls, hub_lane.c the life of a lane, hub_wait.c its sleeps;
+ * hub_producer.c is the producer's part; hub_name.c finds the object, for both.
+ *
+ * A lane's channel is an ordinary one but for its sleeps: it has no descriptors of its
+ * own, the hub sleeps for all of them at once.
+ *
+ * Threads: a hub is used by one at a time.
+ */
+#ifndef VMP_HUB_H
+#define VMP_HUB_H
+
+#include "channel.h"
+#include "named.h"
+
+/* As the hub knows it. */
+enum lane_state {
+	LANE_FREE,	/* nobody had it when we looked */
+	LANE_TAKEN,	/* we have not opened our side yet */
+	LANE_OPEN,
+	LANE_ENDED,	/* read to its end, or broken; its owner has not let go yet */
+};
+
+/**
+ * struct lane - one producer's
+ * @row, @area: its place in the object
+ * @ch: our end; NULL before LANE_OPEN
+ * @owner: the producer's session; @serial: which use of the lane, of this hub's
+ * @again: positions before this may have been shown by our predecessor
+ * @tell: events that the user has not been told of: bits 1 << VMP_FROM_*
+ * @dead: the owner is, proven; @suspect: as we know and have told
+ * @inherited: we read what our predecessor left, and nobody answers
+ * @room: bytes that the user has found no room for, 0: none; it is told by the descriptor
+ * @published: before the last sleep something was given back
+ */
+struct lane {
+	struct portal_hub_lane *row;
+	void *area;
+	struct vmp_channel *ch;
+	uint64_t owner, serial;
+	uint64_t again;
+	enum lane_state state;
+	unsigned int tell;
+	bool dead, suspect, inherited, published;
+	uint64_t room;
+};
+
+/**
+ * struct hub_place - where a channel by name lies
+ * @offset: of its object, in the region
+ * @lanes, @capacity: its parameters, checked against its size
+ * @token: our session
+ * @named: the object, open; or NULL
+ */
+struct hub_place {
+	uint64_t offset;
+	uint32_t lanes;
+	uint64_t capacity;
+	uint64_t token;
+	struct vmp_named *named;
+};
+
+/**
+ * struct vmp_hub - the consumer's end
+ * @err: its final error
+ * @at: the lane whose turn it is; @run: messages that it has had in a row
+ * @shown: the lane whose message is peeked, or NULL; @last: whose that is
+ * @serial: counts uses of lanes
+ * @ep, @ufd, @timer, @timer_on, @watch: as a channel's; @nap_ns, @spin_ns: as a waiter's
+ * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables
+ * @moved: messages read; @nap_moved: of these when the present wait began
+ * @gone: counts of ends that are no more
+ */
+struct vmp_hub {
+	struct vmp *p;
+	struct hub_place place;
+	struct portal_hub *head;
+	struct vmp_channel_opts opts;
+	unsigned int flags;
+	pid_t pid;
+	bool bells;
+	int err;
+	struct lane *lane;
+	uint32_t lanes;
+	uint32_t at, run;
+	struct lane *shown;
+	struct vmp_from last;
+	uint64_t serial;
+	uint32_t generation;
+	int ep, ufd, timer, watch;
+	bool timer_on, look_due;
+	int64_t nap_ns, spin_ns, looked_at, polled_at;
+	uint64_t moved, nap_moved;
+	struct counts n;
+	struct vmp_stats gone;
+};
+
+/* ---- hub.c ---- */
+
+/* The consumer's part, once the place is known; it owns @at->named from then on. */
+int hub_open_at(struct vmp_hub **h, struct vmp *p, const struct hub_place *at,
+		const struct vmp_hub_opts *o);
+
+void hub_add_stats(struct vmp_stats *sum, const struct vmp_channel *ch);
+
+/* ---- hub_lane.c ---- */
+
+void hub_lanes_adopt(struct vmp_hub *h);
+/* Free them; if the hub is ours, and not a parent process's, tell the senders. */
+void hub_lanes_close(struct vmp_hub *h, bool ours);
+
+/*
+ * The next message or event of @l, without waiting: the message's length (from->event is
+ * VMP_FROM_MESSAGE), 0 for an event, -EAGAIN, or the hub's final error.
+ */
+int64_t lane_next(struct vmp_hub *h, struct lane *l, const void **ptr, struct vmp_from *from);
+
+/* Would lane_next() find something? */
+bool lane_look(struct vmp_hub *h, struct lane *l);
+
+/* A table has changed: whose session is dead, suspect? 0, or the hub's final error. */
+int hub_judge(struct vmp_hub *h);
+
+/* ---- hub_wait.c ---- */
+
+int hub_waits_init(struct vmp_hub *h);
+void hub_waits_close(struct vmp_hub *h);
+int hub_wait(struct vmp_hub *h, struct patience *pt);
+
+/* Publish where to ring us. */
+void hub_set_address(struct vmp_hub *h);
+
+/* There was no room in @l: have the descriptor tell when there is. True: there is now. */
+bool hub_want_room(struct vmp_hub *h, struct lane *l);
+
+/* ---- hub_producer.c ---- */
+
+/* The producer's part, as hub_open_at(). -EUSERS: no lane is free. */
+int hub_channel_at(struct vmp_channel **ch, struct vmp *p, const struct hub_place *at,
+		   const struct vmp_channel_opts *o);
+
+/* A producer stores nothing more in its lane. */
+void hub_leave(struct vmp_channel *ch);
+
+/* ---- hub_name.c ---- */
+
+/* Close what was opened for a hub_place; NULL is allowed. */
+void hub_let_go(struct vmp_named *n);
+
+static inline struct portal_hub_lane *hub_row(void *object, uint32_t lane)
+{
+	return (struct portal_hub_lane *)((char *)object + sizeof(struct portal_hub)) + lane;
+}
+
+static inline void *hub_area(void *object, uint32_t lanes, uint64_t capacity, uint32_t lane)
+{
+	return (char *)object + layout_hub_areas(lanes) + lane * layout_hub_area(capacity);
+}
+
+#endif /* VMP_HUB_H */
