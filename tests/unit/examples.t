@@ -31,7 +31,7 @@ pair() { # RECEIVER SENDER ARGUMENTS...
 	wait $! || echo "# $rx: $?"
 }
 
-echo "1..7"
+echo "1..8"
 pair recv send hello 'from the other side' ''
 check "send, recv" "hello
 from the other side"
@@ -53,6 +53,19 @@ timeout 20 "$bin/window" memfd:size=2M true > "$dir/got" 2>&1
 sed -i 's/;.*//' "$dir/got"
 check "a window where there are none" \
 	"window: memfd memfd:size=2097152: only devices have windows"
+make -s -C "$top/userspace" O="$out" >&2
+"$out/bin/portald" --name=t --size=2M --vectors=1 --managed --socket-dir="$dir" > "$dir/portald" 2>&1 &
+server=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do [ -S "$dir/t.sock" ] || sleep 0.5; done
+timeout 20 "$bin/hub" "unix:$dir/t.sock" jobs 2 > "$dir/got" 2>&1 &
+for text in one two; do
+	timeout 20 "$bin/named" "unix:$dir/t.sock" jobs $text > "$dir/answer" 2>&1
+	[ "$(cat "$dir/answer")" = "done" ] || sed 's/^/# named: /' "$dir/answer"
+done
+wait $!
+kill $server
+check "a hub and two senders, by name" "one
+two"
 long=
 for f in "$top"/userspace/examples/*.c; do
 	# Without the two lines of licence and purpose.
