@@ -4,7 +4,7 @@
  * hub_producer.c): who has it, who reads it to its end, who gets it next.
  *
  * Two senders want the one lane, the first of them twice; each commits N messages,
- * if it meets a hub, and may die at any step. The first hub may die at any step; the second
+ * if it meets a hub; one of them may die at any step. The first hub may die at any step; the second
  * one takes over when that is proven. All stores here are release stores, all loads acquire
  * loads, so memory is shown as it is stored (what a death makes visible: cutoff.pml).
  * The handshake is channels' own (handshake.pml), in the words that matter here.
@@ -56,7 +56,12 @@ inline sender_once(me, number)
 		d_step { x = inc0; told = false; ready1 = 0; ack1 = x }
 	:: !bound && !told && x != 0 && ack0 == y && inc0 == x ->
 		d_step { ready1 = NONCE(x, y); told = true; rec[0] = 0; assert(holder == me) }
-	:: !bound && told && ready0 == NONCE(x, y) -> bound = true
+	/* Two loads, in this order. */
+	:: !bound && told && inc0 == x ->
+		if
+		:: ready0 == NONCE(x, y) -> bound = true
+		:: else
+		fi
 #ifndef MUT_NO_HANDED_OVER
 	:: !bound && told && inc0 == 0 && live == NONCE(x, y) -> break
 #endif
@@ -110,8 +115,12 @@ active proctype sender_b()
 
 active proctype fate()
 {
-	if :: kill_a = true :: skip fi;
-	if :: kill_b = true :: skip fi
+	/* Both are more states than it is worth. */
+	if
+	:: kill_a = true
+	:: kill_b = true
+	:: skip
+	fi
 }
 
 #ifdef MUT_RESET_ON_SUSPICION

@@ -10,6 +10,7 @@ static const struct command *const commands[] = {
 	&cmd_ping, &cmd_watch, &cmd_ring, &cmd_bench,
 	&cmd_bind, &cmd_unbind, &cmd_exec,
 	&cmd_format, &cmd_mode, &cmd_dump, &cmd_check,
+	&cmd_ls, &cmd_create, &cmd_rm, &cmd_peers, &cmd_fence, &cmd_top,
 };
 
 #define N_COMMANDS	(sizeof(commands) / sizeof(*commands))

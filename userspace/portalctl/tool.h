@@ -7,6 +7,8 @@
  * tool.c   messages, exit codes, sizes, percentiles
  * place.c  the options that say where a channel lies (struct place)
  * table.c  rows to a table or to JSON
+ * tables.c the tables of a managed portal to JSON (tables.h)
+ * changes.c what has changed in them (changes.h)
  * mapped.c who has mapped a portal's memory (mapped.h)
  * frame.c  the messages that two portalctl exchange
  */
@@ -30,14 +32,15 @@ enum exit_code {
 	EX_PEER = 3,	/* the other end is gone, or did nothing for --timeout */
 	EX_PROTO = 4,	/* what arrived is corrupt, or another version's */
 	EX_LOCAL = 5,	/* an error of this machine: file, memory, permission */
-	EX_REFUSED = 6,	/* format: something is there; dump, check: no managed portal */
+	EX_REFUSED = 6,	/* what is there, or is not, forbids it: no managed portal, a name */
 };
 
 #define EXIT_CODES_DOC \
 	"Exit status: 0 done; 1 wrong options or arguments; 2 the portal or the file " \
 	"cannot be opened; 3 the other end is gone or silent (--timeout); 4 what " \
 	"arrived, or the portal, is corrupt or of another version; 5 an error of this " \
-	"machine; 6 format: something is there, dump, check: not a managed portal."
+	"machine; 6 what is there, or is not, forbids it: format, create, rm, fence; not a " \
+	"managed portal."
 
 struct command {
 	const char *name;
@@ -47,7 +50,8 @@ struct command {
 
 extern const struct command cmd_list, cmd_info, cmd_send, cmd_recv, cmd_ping,
 			    cmd_watch, cmd_ring, cmd_bench, cmd_bind, cmd_unbind, cmd_format,
-			    cmd_dump, cmd_check, cmd_mode, cmd_exec;
+			    cmd_dump, cmd_check, cmd_mode, cmd_exec, cmd_ls, cmd_create, cmd_rm,
+			    cmd_peers, cmd_fence, cmd_top;
 
 /* ---- tool.c ---- */
 

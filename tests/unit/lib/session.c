@@ -334,6 +334,7 @@ int main(int argc, char **argv)
 		in_real(ringing),
 		in_house(suspicion),
 		in_house(fencing),
+		in_real(fencing),
 		in_house(it_is_over),
 	};
 
