@@ -3,6 +3,7 @@
 #include "house.h"
 
 #include <poll.h>
+#include <pthread.h>
 
 #define UNIT	65536U
 
@@ -451,6 +452,94 @@ static void many_live_and_die(void **state)
 	vmp_close(p);
 }
 
+static void *a_thread(void *arg)
+{
+	struct vmp *p = arg;
+	struct vmp_named *n;
+	intptr_t bad = 0;
+	char name[16];
+	int i;
+
+	/* One object for all of them, one for each. */
+	snprintf(name, sizeof(name), "%lx", (unsigned long)pthread_self() & 0xffffffff);
+	for (i = 0; i < 100 && !bad; i++) {
+		bad = vmp_named_open(&n, p, i % 2 ? "all" : name, VMP_CREATE | VMP_EPHEMERAL, 100, 0) ||
+		      vmp_named_close(n);
+		if (bad)
+			print_error("%s\n", vmp_errmsg());
+	}
+	return (void *)bad;
+}
+
+/* The lock is the process's: its threads wait for each other. */
+static void threads(void **state)
+{
+	struct vmp *p = house_open();
+	pthread_t t[4];
+	void *bad;
+	int i;
+
+	for (i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, a_thread, p), 0);
+	for (i = 0; i < 4; i++) {
+		pthread_join(t[i], &bad);
+		assert_null(bad);
+	}
+	assert_int_equal(objects_there(p), 0);
+	assert_int_equal(uses_there(p), 0);
+	house_check(p);
+	vmp_close(p);
+}
+
+static int fills(void *arg, void *data, const struct vmp_named *n)
+{
+	struct vmp_object o;
+
+	/* Nobody can open it yet; it is zeroed already. */
+	assert_int_equal(vmp_get_object(n->p, life_low(n->id), &o, sizeof(o)), 0);
+	assert_int_equal(o.state, VMP_OBJECT_MAKING);
+	assert_int_equal(((char *)data)[n->size - 1], 0);
+	strcpy(data, arg);
+	return *(char *)arg ? 0 : -EIO;
+}
+
+/* An object of a kind with contents of its own, as the library makes channels of. */
+static void another_kind(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct named_spec s = { .name = "kind", .flags = VMP_CREATE | VMP_EXCL, .bytes = 2 * UNIT,
+				.kind = PORTAL_KIND_CHANNEL, .format = 1, .param = { 2, 4096 },
+				.init = fills, .arg = (void *)"header" };
+	struct vmp_named *n, *m;
+	uint64_t tokens[3];
+
+	memset(house_data(p, 0), 0xee, 2 * UNIT);
+	assert_int_equal(vmp_named_make(&n, p, &s), 0);
+	assert_string_equal(vmp_named_data(n, NULL), "header");
+	refuse(q, "kind", 0, 0, -EPROTOTYPE, "a channel");
+	s.flags = 0;
+	assert_int_equal(vmp_named_make(&m, q, &s), 0);
+	assert_int_equal(m->format, 1);
+	assert_int_equal(m->param[1], 4096);
+	assert_int_equal(vmp_named_users(m, tokens, 3), 2);
+	assert_int_equal(tokens[0] + tokens[1], p->token + q->token);
+	vmp_named_close(m);
+	assert_int_equal(vmp_named_users(n, tokens, 3), 1);
+	assert_int_equal(vmp_named_unlink(p, "kind"), 0);
+	vmp_named_close(n);
+	/* It could not be filled in: there is none. */
+	s.flags = VMP_CREATE;
+	s.arg = (void *)"";
+	assert_int_equal(vmp_named_make(&n, p, &s), -EIO);
+	assert_int_equal(objects_there(p), 0);
+	assert_int_equal(uses_there(p), 0);
+	vmp_named_close(open_named(p, "plain", VMP_CREATE, 1));
+	s.name = "plain";
+	ends_with(vmp_named_make(&n, p, &s), -EPROTOTYPE, "no channel");
+	vmp_close(q);
+	vmp_close(p);
+}
+
 /* ---- Watching --------------------------------------------------------------------------- */
 
 static bool readable(int fd, int ms)
@@ -492,23 +581,23 @@ static void watching(void **state)
 	settle(p, fd);
 	/* Someone comes, and goes; an object is made, and unlinked. */
 	vmp_join(q, NULL);
-	assert_true(readable(fd, 500));
+	assert_true(readable(fd, SANITIZED ? 600 : 250));
 	settle(p, fd);
 	vmp_get_layout(p, &l, sizeof(l));
 	before = l.generation;
 	vmp_named_close(open_named(q, "x", VMP_CREATE, 1));
-	assert_true(readable(fd, 500));
+	assert_true(readable(fd, SANITIZED ? 600 : 250));
 	vmp_get_layout(p, &l, sizeof(l));
 	assert_true(l.generation > before && !(l.generation & 1));
 	settle(p, fd);
 	vmp_named_unlink(q, "x");
-	assert_true(readable(fd, 500));
+	assert_true(readable(fd, SANITIZED ? 600 : 250));
 	settle(p, fd);
 	vmp_close(q);
-	assert_true(readable(fd, 500));
+	assert_true(readable(fd, SANITIZED ? 600 : 250));
 	settle(p, fd);
 	assert_int_equal(house_reap(house_spawn(creates, (void *)"y", -1, 0)), 0);
-	assert_true(readable(fd, 500));
+	assert_true(readable(fd, SANITIZED ? 600 : 250));
 	house_check(p);
 	vmp_close(p);
 }
@@ -673,6 +762,8 @@ int main(int argc, char **argv)
 		in_real(a_maker_dies),
 		in_house(many_live_and_die),
 		in_real(many_live_and_die),
+		in_house(threads),
+		in_house(another_kind),
 		in_house(watching),
 		in_real(watching),
 		in_house(watching_by_the_clock),
