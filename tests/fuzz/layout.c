@@ -3,10 +3,11 @@
  * layout [SECONDS [SEED]] - hostile bytes where a managed portal's tables are.
  *
  * A region with somebody in it is changed at random places by random and by telling
- * values, mostly with a checksum that fits; then all that the library does with it is
- * done. Built with ASan and UBSan: the region is an allocation of exactly its length.
- * What never may be: an access outside, a wait, a clean verdict over a region that
- * nobody has used but for the change. TAP.
+ * values, mostly with checksums that fit; then all that the library does with it is
+ * done: looking, and using, as a process with a session. Built with ASan and UBSan: the
+ * region is an allocation of exactly its length. What never may be: an access outside, a
+ * store to the protected part, a wait, a clean verdict over a region that nobody has used
+ * but for the change. TAP.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-#include <vmportal.h>
+#include <lib/named.h>
 
 #include "../unit/lib/layout_fix.h"
 
@@ -89,6 +90,8 @@ static bool mutate(struct fix *f)
 		at &= ~7ULL;
 		memcpy(f->base + at, &v, below(3) ? 8 : 4);
 	}
+	if (f->dir->redo.count <= PORTAL_REDO_STORES && below(4))
+		f->dir->redo.checksum = layout_redo_checksum(&f->dir->redo);
 	if (!below(4))
 		return false;
 	fix_seal(f);
@@ -146,10 +149,126 @@ static int ask(struct fix *f)
 	return ret;
 }
 
+/* ---- Using it -------------------------------------------------------------------- */
+
+/* Our own rows, which a kernel would write, at the places that were believed. */
+static int begin_session(struct vmp *p, uint32_t vector, uint64_t *token)
+{
+	struct portal_peer *peer = layout_row(p->base, p->super, PORTAL_AREA_PEERS, 0);
+	struct portal_session *s = layout_row(p->base, p->super, PORTAL_AREA_SESSIONS, 0);
+	uint64_t n = life_sequence(s->life) % PORTAL_SEQUENCE_MAX + 1;
+
+	peer->claim = s->claim = 5;
+	peer->dead = peer->suspect = 0;
+	peer->life = fix_life(1, PORTAL_LIFE_ALIVE);
+	s->address = 0;
+	s->vector = vector;
+	s->life = fix_life(n, PORTAL_LIFE_ALIVE);
+	*token = n << 16;
+	return 0;
+}
+
+static int ring(struct vmp *p, uint32_t peer, uint32_t vector)
+{
+	return 0;
+}
+
+static const struct vmp_ops user_ops = { .transport = "fuzz", .session = begin_session, .ring = ring };
+
+/* Who holds the lock, or makes an object, and lives, is waited for: that is not our subject. */
+static void nobody_to_wait_for(struct vmp *p)
+{
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	struct portal_object *o;
+	uint32_t i;
+
+	if (layout_token(p->base, p->super, d->lock.owner) == TOKEN_ALIVE)
+		d->lock.owner = below(2) ? 0 : 1ULL << 16 | 3;
+	for (i = 0; i < p->super->area[PORTAL_AREA_OBJECTS].count; i++) {
+		o = layout_row(p->base, p->super, PORTAL_AREA_OBJECTS, i);
+		if (life_low(o->life) == PORTAL_OBJECT_MAKING)
+			o->life++;
+	}
+}
+
+static void use_names(struct vmp *p)
+{
+	static const char *const names[] = { "alpha", "beta", "gone", "new", "x" };
+	struct vmp_named *n[3] = { NULL };
+	uint64_t tokens[4], at, length;
+	struct vmp_object o;
+	size_t bytes;
+	char *data;
+	int i;
+
+	if (vmp_data(p, &at, &length))
+		return;
+	for (i = 0; i < 3; i++) {
+		if (vmp_named_open(&n[i], p, names[below(5)], below(2) ? VMP_CREATE : 0,
+				   1 + below(3 * PORTAL_UNIT), 0600))
+			continue;
+		data = vmp_named_data(n[i], &bytes);
+		if (n[i]->offset < at || n[i]->offset - at > length || bytes > length - (n[i]->offset - at))
+			abort();
+		data[0] = data[bytes - 1] = 1;
+		vmp_named_info(n[i], &o, sizeof(o));
+		vmp_named_users(n[i], tokens, 4);
+	}
+	vmp_named_unlink(p, names[below(5)]);
+	for (i = 0; i < 3; i++)
+		vmp_named_close(n[i]);
+}
+
+static void use_lock(struct vmp *p)
+{
+	uint64_t at, length;
+	struct portal_lock *l;
+	unsigned int i;
+
+	if (vmp_data(p, &at, &length))
+		return;
+	l = (struct portal_lock *)(void *)((char *)p->base + at);
+	for (i = 0; i < 16; i++)
+		if (below(3))
+			((uint64_t *)(void *)l)[i] = below(2) ? rnd() : below(4) << 16 | below(20);
+	vmp_lock(p, l, below(2) ? 0 : 1);
+	if (below(2))
+		vmp_lock_repaired(p, l);
+	vmp_unlock(p, l);
+}
+
+/* As a process with a session. Whether the protected part is as it was. */
+static bool use(struct fix *f)
+{
+	struct vmp *p = vmp_alloc(&user_ops, 0);
+	char *was = NULL;
+	bool same = true;
+
+	if (!p)
+		abort();
+	p->base = f->base;
+	p->info.size = FIX_SIZE;
+	p->info.caps = VMP_CAP_RING;
+	if (!vmp_fix_mode(p, -1) && !vmp_join(p, NULL)) {
+		nobody_to_wait_for(p);
+		was = malloc(p->super->protected_size);
+		memcpy(was, f->base, p->super->protected_size);
+		use_names(p);
+		use_lock(p);
+		vmp_watch_fd(p);
+		use_names(p);
+		vmp_watch_clear(p);
+		same = !memcmp(was, f->base, p->super->protected_size);
+		free(was);
+	}
+	vmp_close(p);
+	return same;
+}
+
 int main(int argc, char **argv)
 {
 	double seconds = argc > 1 ? atof(argv[1]) : 5, end, began, longest = 0;
-	unsigned long rounds = 0, clean = 0, raw = 0, missed = 0;
+	unsigned long rounds = 0, clean = 0, raw = 0, missed = 0, stored = 0;
 	uint64_t first, meta, from;
 	struct fix f;
 	char *good;
@@ -173,8 +292,6 @@ int main(int argc, char **argv)
 		from = !mutate(&f) ? 0 : f.s->compat ? meta : PORTAL_SUPER_SIZE;
 		began = now();
 		ret = ask(&f);
-		if (now() - began > longest)
-			longest = now() - began;
 		clean += ret == 0;
 		raw += ret == -ENODATA;
 		if (ret == 0 && !populated && memcmp(good + from, f.base + from, meta - from)) {
@@ -184,14 +301,18 @@ int main(int argc, char **argv)
 			printf("# round %lu: byte %llu is %#x, and clean\n", rounds,
 			       (unsigned long long)from, (unsigned char)f.base[from]);
 		}
+		stored += !use(&f);
+		if (now() - began > longest)
+			longest = now() - began;
 	}
 	printf("# %lu rounds of seed %#llx, %lu clean, %lu raw, longest %.2f s\n", rounds,
 	       (unsigned long long)first, clean, raw, longest);
-	printf("1..3\nok 1 - no access outside\n");
+	printf("1..4\nok 1 - no access outside\n");
 	printf("%s 2 - no change of an unused region is clean\n", missed ? "not ok" : "ok");
 	printf("%s 3 - bounded: no round took longer than 10 s, and not all were alike\n",
 	       longest < 10 && rounds > 50 && clean < rounds ? "ok" : "not ok");
+	printf("%s 4 - no store to the protected part\n", stored ? "not ok" : "ok");
 	free(good);
 	free(f.base);
-	return missed || longest >= 10;
+	return missed || stored || longest >= 10;
 }
