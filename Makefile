@@ -12,6 +12,7 @@
 #   make check            all tests; check-unit: in seconds; check-debug: guest
 #                         tests on a kernel with KASAN, lockdep, kmemleak, UBSAN
 #   make check-mutants    is each of many small mistakes in user space found?
+#   make check-crash      10,000 processes killed on a managed portal, and machines
 #   make clean
 #
 # V=1 shows the commands.
@@ -30,7 +31,7 @@ udevdir     ?= $(PREFIX)/lib/udev/rules.d
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 
 .PHONY: all modules modules-if-headers user install install-modules install-rules \
-	dkms-install dkms-uninstall group demo check check-unit check-debug check-mutants clean
+	dkms-install dkms-uninstall group demo check check-unit check-debug check-mutants check-crash clean
 
 all: modules-if-headers user
 
@@ -120,6 +121,9 @@ check-debug:
 
 check-mutants:
 	$(Q)tests/run mutants
+
+check-crash:
+	$(Q)tests/run -v crash/long
 
 clean:
 	$(Q)[ ! -e $(KDIR)/Makefile ] || $(kbuild) clean

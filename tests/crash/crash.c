@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+/*
+ * crash [OPTIONS] URI - kill and stop processes that use a managed portal, and judge
+ *
+ * See crash.h. The portal is served, and fresh; "crash join" is for other machines' part.
+ */
+#include <getopt.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include "crash.h"
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE] [-S STOP-MS] URI\n"
+		"  join: on a portal where another crash runs already; it judges the end\n");
+	return 2;
+}
+
+/* crash work URI SEED LIFE SLOT FD STOP-MS: by the driver. */
+static int a_worker(char **argv)
+{
+	struct world w = { .uri = argv[0], .mutant = getenv("CRASH_MUTANT") };
+	uint64_t seed = strtoull(argv[1], NULL, 0);
+	uint32_t life = (uint32_t)strtoul(argv[2], NULL, 0), slot = (uint32_t)strtoul(argv[3], NULL, 0);
+	struct slot *slots = mmap(NULL, SLOTS * sizeof(*slots), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[4]), 0);
+
+	if (slots == MAP_FAILED || slot >= SLOTS)
+		return 2;
+	close(atoi(argv[4]));
+	w.slot = &slots[slot];
+	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	make_plan(&w.plan, seed, life, slot, atoi(argv[5]));
+	return work(&w);
+}
+
+static uint64_t a_seed(void)
+{
+	uint64_t s = 0;
+
+	if (getrandom(&s, 4, 0) != 4)
+		s = (uint64_t)time(NULL);
+	return s;
+}
+
+static int run(struct drive *d, const char *uri, uint64_t seed, bool join)
+{
+	struct world w = { .rng.s = seed | 1 };
+	int r;
+
+	printf("# seed %llu\n", (unsigned long long)seed);
+	fflush(stdout);
+	r = open_world(&w, uri, !join);
+	if (r) {
+		fprintf(stderr, "crash: %s: %d %s\n", uri, r, vmp_errmsg());
+		return 2;
+	}
+	if (!join)
+		w.ledger->seed = seed;
+	r = drive(&w, d);
+	if (r) {
+		fprintf(stderr, "crash: %s\n", strerror(-r));
+		return 2;
+	}
+	if (!join) {
+		atomic_store(&w.ledger->stop, 1);
+		judge_end(&w);
+	}
+	r = tell_findings(&w);
+	close_world(&w);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct drive d = { .kills = 1000, .seconds = 60, .workers = 10, .stop_ms = 600 };
+	struct rlimit no_core = { 0, 0 };
+	uint64_t seed = a_seed();
+	bool join;
+	int c;
+
+	setrlimit(RLIMIT_CORE, &no_core);
+	if (argc == 8 && !strcmp(argv[1], "work"))
+		return a_worker(argv + 2);
+	if (argc == 2 && !strcmp(argv[1], "idle"))
+		return idle();
+	join = argc > 1 && !strcmp(argv[1], "join");
+	argc -= join;
+	argv += join;
+	while ((c = getopt(argc, argv, "k:t:s:w:b:S:")) >= 0) {
+		switch (c) {
+		case 'k': d.kills = (uint32_t)strtoul(optarg, NULL, 0); break;
+		case 't': d.seconds = atoi(optarg); break;
+		case 's': seed = strtoull(optarg, NULL, 0); break;
+		case 'w': d.workers = (uint32_t)strtoul(optarg, NULL, 0); break;
+		case 'b': d.base = (uint32_t)strtoul(optarg, NULL, 0); break;
+		case 'S': d.stop_ms = atoi(optarg); break;
+		default: return usage();
+		}
+	}
+	if (optind != argc - 1 || d.workers < 1 || d.workers > SLOTS || d.stop_ms < 1)
+		return usage();
+	return run(&d, argv[optind], seed, join);
+}

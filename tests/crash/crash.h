@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Crash tests of managed portals. Workers, each a process, do random operations on one
+ * portal; a driver kills them, stops them and lets them go on, at random moments and at
+ * the library's marked steps; what they saw and did is noted in a ledger, by which it
+ * is judged whether anything was lost, torn, done twice, or waited for too long.
+ *
+ *	crash.c		the command
+ *	plan.c		who does what and how he ends: by seed and number, so it can be repeated
+ *	drive.c		starts workers and ends them; everybody's deadlines
+ *	work.c		a worker's life; send.c, hub.c, lock.c, object.c: what it does
+ *	judge.c		findings, and the judgement at the end
+ *
+ * The ledger is an object of the portal itself, so that workers of all machines share it:
+ * a portal that loses it has failed anyway.
+ */
+#ifndef TESTS_CRASH_H
+#define TESTS_CRASH_H
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <lib/hub.h>
+
+#define CHANNELS	2U
+#define LOCKS		3U
+#define NAMES		8U	/* of objects that come and go */
+#define STREAMS		200000U
+#define FINDINGS	32U
+#define SLOTS		32U	/* workers of one driver at a time */
+
+#define CHANNEL_LANES	10U
+#define CHANNEL_BYTES	8192U
+#define OBJECT_MOST	4U	/* units of 64 KiB */
+
+/* Longest waits that are promised, in milliseconds: a call's own timeout is CALL_MS. */
+#define CALL_MS		2000
+#define DIRECTORY_MS	10000	/* vmportal_managed.h */
+#define DEATH_MS	2000	/* until the death of a process is proven */
+
+/* What a worker is at, by which progress is counted. */
+enum op { OP_OPEN, OP_SEND, OP_HUB, OP_LOCK, OP_OBJECT, OPS };
+extern const char *const op_name[OPS];
+
+/**
+ * struct stream - what one sender's end sends, in one life of it
+ * @token: its session; @life: the worker
+ * @before: the session's previous stream to the same channel, plus 1, 0: none
+ * @committed: messages that it was told are; the next may be, too
+ * @next: the number of the message that a hub wants next; those below are done
+ */
+struct stream {
+	uint64_t token;
+	uint32_t life, channel;
+	uint32_t before;
+	_Atomic uint32_t committed, next;
+	uint32_t reserved;
+};
+
+/* A lock and what it protects, in the object "locks". */
+struct guarded {
+	struct portal_lock lock;
+	uint64_t first;
+	uint64_t pad1[15];
+	uint64_t second;
+	uint64_t pad2[15];
+};
+
+/**
+ * struct ledger - the object "ledger"
+ * @stop: come to an end
+ * @holder: by lock: the token that has it, as its owner wrote it, 0 before it unlocks
+ * @done, @repairs: by lock: increments that were made; how often the owner was dead
+ * @ops: finished operations
+ */
+struct ledger {
+	uint64_t seed;
+	_Atomic uint32_t stop, nstreams, nfindings, flagged, redelivered;
+	_Atomic uint64_t holder[LOCKS], done[LOCKS], repairs[LOCKS];
+	_Atomic uint64_t ops[OPS];
+	char finding[FINDINGS][480];
+	struct stream stream[STREAMS];
+};
+
+/**
+ * struct slot - a worker as its driver sees it, in memory that they share
+ * @token: its session, 0: not yet
+ * @since: when the operation began (milliseconds, monotonic), 0: none; @limit: how long
+ *	it may take
+ * @execed: it is about to become another program
+ */
+struct slot {
+	uint32_t life;
+	_Atomic uint64_t token, since;
+	_Atomic uint32_t op, limit, execed;
+};
+
+/* How a life ends. */
+enum fate { FATE_KILL, FATE_STEP, FATE_STOP, FATE_STOP_STEP, FATE_FORK, FATE_EXEC, FATE_EXIT, FATES };
+extern const char *const fate_name[FATES];
+
+/* What it does; the first of each channel keeps it going. */
+enum role { ROLE_HUB, ROLE_SEND, ROLE_LOCK, ROLE_OBJECT, ROLE_ALL, ROLES };
+extern const char *const role_name[ROLES];
+
+/**
+ * struct plan - a life, as it is decided before it begins
+ * @channel: for hubs
+ * @after: occurrences of @step to let pass
+ * @delay_us: until it is killed or stopped; @stop_ms: until it goes on
+ * @ops: so many operations at most
+ */
+struct plan {
+	uint32_t life;
+	enum role role;
+	enum fate fate;
+	uint32_t channel;
+	int step, after;
+	int64_t delay_us;
+	int stop_ms;
+	int ops;
+};
+
+struct rng { uint64_t s; };
+uint64_t rnd(struct rng *r);
+uint64_t below(struct rng *r, uint64_t n);
+
+void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms);
+void say_plan(const struct plan *p, char *buf, size_t size);
+
+/* Steps of the workers' own, beside the library's. */
+enum own_step {
+	OWN_NOTED = STEPS,	/* a message was noted, and is not released */
+	OWN_RESERVED,		/* a message is half there, and not committed */
+	OWN_HALF,		/* under a lock, half of the change is made */
+	OWN_FILLED,		/* an object is half full */
+	OWN_STEPS
+};
+
+void at_step(int step);
+
+/* What a process has open. */
+struct world {
+	const char *uri;
+	struct vmp *p;
+	uint64_t token;
+	struct vmp_named *book, *locks;
+	struct ledger *ledger;
+	struct guarded *guarded;
+	struct slot *slot;
+	struct plan plan;
+	struct rng rng;
+	const char *mutant;
+};
+
+static inline int64_t ms_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+}
+
+/* Of ten thousand. */
+static inline bool mutant(struct world *w, const char *name, unsigned int chance)
+{
+	return w->mutant && !strcmp(w->mutant, name) && below(&w->rng, 10000) < chance;
+}
+
+/* An operation that may take @limit_ms begins; it has ended. */
+void begin(struct world *w, enum op op, int limit_ms);
+void finish(struct world *w);
+
+/* Something is wrong: noted with this life's plan, once for all machines. */
+void finding(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Open the portal and what all share; @make: and make that. */
+int open_world(struct world *w, const char *uri, bool make);
+void close_world(struct world *w);
+
+int work(struct world *w);
+int idle(void);
+void do_send(struct world *w);
+void do_hub(struct world *w);
+void do_lock(struct world *w);
+void do_object(struct world *w);
+
+/* Read one message of a hub, judge it, note it. As vmp_hub_peek(). */
+ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int timeout_ms);
+
+/**
+ * struct drive - how to
+ * @kills: until so many, or @seconds are over
+ * @base: lives are numbered from here on; @workers at a time
+ * @stop_ms: how long somebody is stopped, at least
+ */
+struct drive {
+	uint32_t kills, base, workers;
+	int seconds, stop_ms;
+	bool quiet;
+};
+
+int drive(struct world *w, const struct drive *d);
+
+/* All is over: what was committed was consumed, and the directory is in order. */
+void judge_end(struct world *w);
+void judge_tables(struct world *w);
+int tell_findings(struct world *w);
+
+#endif /* TESTS_CRASH_H */

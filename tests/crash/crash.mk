@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: MIT
+#
+# The crash tests' program: workers, their driver and their judge. tests/crash/crash.t runs
+# it on the host, machines.py in guests that are killed.
+
+crash_src := $(patsubst %,$(top)/tests/crash/%.c,crash drive judge lock object plan send work)
+
+$(O)/tests/crash: $(crash_src) $(top)/tests/crash/crash.h $(O)/lib/libvmportal.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 $(WARN) $(WERROR) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(crash_src) \
+		$(O)/lib/libvmportal.a -pthread
+.PHONY: crash
+crash: $(O)/tests/crash

@@ -1,0 +1,95 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""crash.t [KILLS [SECONDS]] - processes of a host killed and stopped, and judged: crash.h.
+
+First that the judge sees what is wrong when something is: workers that lose a message, send
+one twice, and so on. Then KILLS kills (1500; at most SECONDS, 100). TAP on stdout; a failure
+says the seed, CRASH_SEED repeats its choices.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+OUT = os.environ.get('VMPORTAL_UNIT_OUT', os.path.join(TOP, 'build/user'))
+KILLS = int(sys.argv[1]) if len(sys.argv) > 1 else 1500
+SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 100
+SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
+
+# What workers do wrong, and the judge's word for it.
+MUTANTS = [
+    ('lose', 'others are lost'), ('twice', 'comes again'), ('torn', 'a torn message'),
+    ('early', 'lane'), ('unlocked', 'under the lock'), ('zombie', 'has bytes of'),
+]
+
+
+class Portald:
+    def __enter__(self):
+        self.dir = tempfile.mkdtemp(prefix='vmportal-crash-')
+        self.log = open(os.path.join(self.dir, 'log'), 'w+')
+        self.process = subprocess.Popen(
+            [OUT + '/bin/portald', '--name=t', '--size=64M', '--vectors=2', '--managed',
+             '--host-peers=100', '--sessions=100', '--heartbeat=100', '--connect-rate=0',
+             '--socket-dir=' + self.dir], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        path = self.dir + '/t.sock'
+        for _ in range(500 * SCALE):
+            if os.path.exists(path) or self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        self.uri = 'unix:' + path
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def crash(kills, seconds, mutant=None, show=False):
+    """(exit status, output)"""
+    env = dict(os.environ, CRASH_MUTANT=mutant) if mutant else os.environ
+    seed = os.environ.get('CRASH_SEED')
+    with Portald() as server:
+        argv = [OUT + '/tests/crash', '-k', str(kills), '-t', str(seconds * SCALE)]
+        p = subprocess.Popen(argv + (['-s', seed] if seed and not mutant else []) + [server.uri], env=env, text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = []
+        for line in p.stdout:
+            said.append(line)
+            if show:
+                sys.stdout.write(line if line.startswith('#') else '# ' + line)
+                sys.stdout.flush()
+        return p.wait(), ''.join(said)
+
+
+def main():
+    r = subprocess.run(['make', '-s', '-C', TOP + '/userspace', 'O=' + OUT, 'all', 'crash'],
+                       stdout=sys.stderr)
+    print('1..%d' % (len(MUTANTS) + 2))
+    if r.returncode:
+        print('not ok 1 - it builds')
+        return 1
+    bad = n = 0
+    for n, (mutant, word) in enumerate(MUTANTS, 1):
+        status, said = crash(100000, 20, mutant)
+        good = status == 1 and word in said
+        bad += not good
+        print('%s %d - the judge sees workers with the fault "%s"' % ('ok' if good else 'not ok', n, mutant))
+        if not good:
+            print(''.join('# %s\n' % line for line in said.splitlines()[-10:]))
+        sys.stdout.flush()
+    status, said = crash(KILLS, SECONDS, show=True)
+    done = [int(line.split()[1]) for line in said.splitlines() if ' kills: ' in line]
+    print('%s %d - nothing is lost, torn, doubled, or waited for too long' % ('not ok' if status else 'ok', n + 1))
+    enough = done and done[0] >= KILLS
+    print('%s %d - %d processes were killed' % ('ok' if enough else 'not ok', n + 2, KILLS))
+    if not enough:
+        print('# %s in %d s' % (done, SECONDS * SCALE))
+    return 1 if bad or status or not enough else 0
+
+
+sys.exit(main())

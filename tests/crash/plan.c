@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+/* Who does what, and how he ends: by the seed and his number alone. */
+#include "crash.h"
+
+const char *const op_name[OPS] = { "open", "send", "hub", "lock", "object" };
+const char *const fate_name[FATES] = {
+	"killed", "killed at a step", "stopped", "stopped at a step", "killed after a fork",
+	"became another program", "ended"
+};
+const char *const role_name[ROLES] = { "hub", "sender", "locker", "object's user", "all" };
+
+/* What those who end at a step were just doing. */
+static const char *const step_name[OWN_STEPS] = {
+	[STEP_LOCK_PLACED] = "waiting for a lock", [STEP_LOCK_TAKEN] = "has a lock",
+	[STEP_LOCK_INHERITED] = "has a dead one's lock", [STEP_LOCK_FREED] = "has freed a lock",
+	[STEP_CHANGE_FILLED] = "change: filled", [STEP_CHANGE_RECORDED] = "change: recorded",
+	[STEP_CHANGE_COMMITTED] = "change: committed", [STEP_CHANGE_BEGUN] = "change: begun",
+	[STEP_CHANGE_STORE] = "change: a store", [STEP_CHANGE_DONE] = "change: done",
+	[STEP_CHANGE_CLEARED] = "change: cleared", [STEP_OBJECT_PLACED] = "object: placed",
+	[STEP_OBJECT_ZEROED] = "object: zeroed", [STEP_OBJECT_OPEN] = "object: open",
+	[STEP_HUB_TAKEN] = "hub: taken", [STEP_HUB_CLOSED] = "hub: closed",
+	[STEP_LANE_TAKEN] = "lane: taken", [STEP_LANE_OPEN] = "lane: open",
+	[STEP_LANE_CLOSED] = "lane: closed", [STEP_LANE_LEFT] = "lane: left",
+	[STEP_LANE_INHERITED] = "lane: inherited", [STEP_LANE_SHOWN] = "lane: shown",
+	[STEP_LANE_CONSUMED] = "lane: consumed", [STEP_LANE_EMPTY] = "lane: empty",
+	[STEP_LANE_RESET] = "lane: reset", [STEP_LANE_CLEARED] = "lane: cleared",
+	[OWN_NOTED] = "message noted", [OWN_RESERVED] = "message half written",
+	[OWN_HALF] = "half of a change under a lock", [OWN_FILLED] = "object half full",
+};
+
+uint64_t rnd(struct rng *r)
+{
+	r->s ^= r->s >> 12;
+	r->s ^= r->s << 25;
+	r->s ^= r->s >> 27;
+	return r->s * UINT64_C(2685821657736338717);
+}
+
+uint64_t below(struct rng *r, uint64_t n)
+{
+	return rnd(r) % n;
+}
+
+/* Weights, of a hundred. */
+static enum fate a_fate(struct rng *r)
+{
+	static const unsigned char weight[FATES] = { 42, 38, 3, 3, 5, 4, 5 };
+	unsigned int n = (unsigned int)below(r, 100), i;
+
+	for (i = 0; n >= weight[i]; i++)
+		n -= weight[i];
+	return (enum fate)i;
+}
+
+static int a_step(struct rng *r, enum role role)
+{
+	static const int own[] = { [ROLE_HUB] = OWN_NOTED, OWN_RESERVED, OWN_HALF, OWN_FILLED };
+
+	if (role < ROLE_ALL && !below(r, 6))
+		return own[role];
+	switch (role) {
+	case ROLE_HUB:
+		/* Its own: hubs', and lanes' from the inherited on. */
+		return below(r, 5) ? STEP_LANE_INHERITED + (int)below(r, STEP_LANE_CLEARED - STEP_LANE_INHERITED + 1) :
+			STEP_HUB_TAKEN + (int)below(r, 2);
+	case ROLE_SEND:
+		return STEP_LANE_TAKEN + (int)below(r, STEP_LANE_LEFT - STEP_LANE_TAKEN + 1);
+	case ROLE_LOCK:
+		return STEP_LOCK_PLACED + (int)below(r, STEP_LOCK_FREED - STEP_LOCK_PLACED + 1);
+	case ROLE_OBJECT:
+		return STEP_LOCK_PLACED + (int)below(r, STEP_OBJECT_OPEN - STEP_LOCK_PLACED + 1);
+	default:
+		return (int)below(r, OWN_STEPS);
+	}
+}
+
+void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms)
+{
+	struct rng r = { seed * UINT64_C(0x9e3779b97f4a7c15) + (life + 1) * UINT64_C(0xc2b2ae3d27d4eb4f) };
+	int i;
+
+	memset(p, 0, sizeof(*p));
+	for (i = 0; i < 4; i++)
+		rnd(&r);
+	p->life = life;
+	/* Somebody is always about to receive. */
+	p->channel = slot % CHANNELS;
+	p->role = slot < 2 * CHANNELS ? ROLE_HUB : ROLE_SEND + (enum role)below(&r, ROLES - ROLE_SEND);
+	p->fate = a_fate(&r);
+	p->step = a_step(&r, p->role);
+	p->after = (int)below(&r, below(&r, 4) ? 4 : 40);
+	p->delay_us = (int64_t)below(&r, below(&r, 4) ? 25000 : 150000);
+	p->stop_ms = stop_ms + (int)below(&r, (uint64_t)stop_ms);
+	p->ops = 5 + (int)below(&r, 60);
+}
+
+void say_plan(const struct plan *p, char *buf, size_t size)
+{
+	const char *step = step_name[p->step] ? step_name[p->step] : "?";
+
+	if (p->fate == FATE_STEP || p->fate == FATE_STOP_STEP)
+		snprintf(buf, size, "life %u (%s, %s: '%s', %d times before)", p->life, role_name[p->role],
+			 fate_name[p->fate], step, p->after);
+	else
+		snprintf(buf, size, "life %u (%s, %s)", p->life, role_name[p->role], fate_name[p->fate]);
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+/* A worker's life. */
+#include <stdarg.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "crash.h"
+
+static struct world *self;
+
+/* The library's marked steps; see plan.c for who ends where. */
+void vmp_step(enum vmp_step s)
+{
+	at_step((int)s);
+}
+
+void at_step(int s)
+{
+	struct plan *p = self ? &self->plan : NULL;
+
+	if (!p || s != p->step || (p->fate != FATE_STEP && p->fate != FATE_STOP_STEP))
+		return;
+	if (p->after--)
+		return;
+	if (p->fate == FATE_STEP)
+		kill(getpid(), SIGKILL);
+	p->fate = FATE_EXIT;
+	raise(SIGSTOP);
+}
+
+void begin(struct world *w, enum op op, int limit_ms)
+{
+	if (!w->slot)
+		return;
+	atomic_store(&w->slot->op, op);
+	atomic_store(&w->slot->limit, (uint32_t)limit_ms);
+	atomic_store(&w->slot->since, (uint64_t)ms_now());
+}
+
+void finish(struct world *w)
+{
+	if (!w->slot)
+		return;
+	atomic_store(&w->slot->since, 0);
+	atomic_fetch_add(&w->ledger->ops[atomic_load(&w->slot->op)], 1);
+}
+
+void finding(struct world *w, const char *fmt, ...)
+{
+	char text[300], plan[160];
+	uint32_t i = atomic_fetch_add(&w->ledger->nfindings, 1);
+	va_list ap;
+
+	if (i >= FINDINGS)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	say_plan(&w->plan, plan, sizeof(plan));
+	snprintf(w->ledger->finding[i], sizeof(w->ledger->finding[i]), "%s: %s", w->slot ? plan : "the judge", text);
+}
+
+/* ---- What all share -------------------------------------------------------------- */
+
+static int open_one(struct world *w, struct vmp_named **n, const char *name, bool make, size_t size)
+{
+	return vmp_named_open(n, w->p, name, make ? VMP_CREATE | VMP_EXCL : 0, size, 0600);
+}
+
+int open_world(struct world *w, const char *uri, bool make)
+{
+	int r;
+
+	w->uri = uri;
+	r = vmp_open(&w->p, uri, 0);
+	if (!r)
+		r = vmp_join(w->p, &w->token);
+	if (!r && w->slot)
+		atomic_store(&w->slot->token, w->token);
+	if (!r)
+		r = open_one(w, &w->book, "ledger", make, sizeof(*w->ledger));
+	if (!r)
+		r = open_one(w, &w->locks, "locks", make, LOCKS * sizeof(*w->guarded));
+	if (r)
+		return r;
+	w->ledger = vmp_named_data(w->book, NULL);
+	w->guarded = vmp_named_data(w->locks, NULL);
+	return 0;
+}
+
+void close_world(struct world *w)
+{
+	vmp_named_close(w->locks);
+	vmp_named_close(w->book);
+	vmp_close(w->p);
+}
+
+/* ---- A life ------------------------------------------------------------------------ */
+
+int idle(void)
+{
+	usleep(300000);
+	return 0;
+}
+
+/* A child with all descriptors, that lives longer than we do. */
+static void leave_a_child(void)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return;
+	prctl(PR_SET_PDEATHSIG, 0);
+	usleep(400000);
+	_exit(0);
+}
+
+static void become_another(struct world *w)
+{
+	atomic_store(&w->slot->execed, 1);
+	execl("/proc/self/exe", "crash", "idle", (char *)NULL);
+	_exit(9);
+}
+
+static void one_op(struct world *w)
+{
+	enum role role = w->plan.role;
+
+	if (role == ROLE_ALL)
+		role = ROLE_HUB + (enum role)below(&w->rng, ROLE_ALL);
+	switch (role) {
+	case ROLE_HUB:
+		do_hub(w);
+		break;
+	case ROLE_SEND:
+		do_send(w);
+		break;
+	case ROLE_LOCK:
+		do_lock(w);
+		break;
+	default:
+		do_object(w);
+	}
+}
+
+int work(struct world *w)
+{
+	int i, r;
+
+	self = w;
+	begin(w, OP_OPEN, 2 * DIRECTORY_MS);
+	r = open_world(w, w->uri, false);
+	if (r) {
+		fprintf(stderr, "crash: life %u: %d %s\n", w->plan.life, r, vmp_errmsg());
+		return 1;
+	}
+	finish(w);
+	if (w->plan.fate == FATE_FORK)
+		leave_a_child();
+	for (i = 0; i < w->plan.ops && !atomic_load(&w->ledger->stop); i++) {
+		one_op(w);
+		if (w->plan.fate == FATE_EXEC && i >= w->plan.after)
+			become_another(w);
+	}
+	begin(w, OP_OPEN, 2 * DIRECTORY_MS);
+	if (w->plan.fate == FATE_EXIT)
+		close_world(w);
+	else
+		/* It did not come to what was planned. */
+		kill(getpid(), SIGKILL);
+	return 0;
+}
