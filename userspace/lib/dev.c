@@ -16,6 +16,7 @@
 
 #include "efd.h"
 #include "internal.h"
+#include "layout.h"
 #include "vmportal_packet.h"
 
 #define MODES_SINCE	3	/* portal_info.api_version of the first kernel that has modes */
@@ -191,6 +192,18 @@ static int obey(struct vmp *p, const struct portal_info *i)
  * The region must not be mapped writable meanwhile, not even by us. Then it is mapped
  * again at the same place, whatever came of it.
  */
+/*
+ * ivshmem tells a guest nothing of others' ends; a managed portal's tables do. Machines of
+ * which there is no row (processes of the host, say) are gone from the beginning, and stay so.
+ * One that joins has no channel yet: a kernel joins before anybody can map its device.
+ */
+static uint32_t dev_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
+{
+	if (!p->super || p->super_err || peer == VMP_PEER_NONE)
+		return 0;
+	return !layout_lives(p->base, p->super, peer);
+}
+
 static int dev_set_mode(struct vmp *p, bool managed)
 {
 	struct dev *d = p->priv;
@@ -323,6 +336,7 @@ static const struct vmp_ops dev_ops = {
 	.packets = dev_packets,
 	.window = dev_window,
 	.set_mode = dev_set_mode,
+	.gone = dev_gone,
 	.session = dev_session,
 	.watch = dev_watch,
 	.watched = dev_watched,
@@ -458,8 +472,8 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 	snprintf(p->info.identity, sizeof(p->info.identity), "%.*s",
 		 (int)sizeof(i.identity), i.identity);
 	p->state_fd = d->fd;
-	/* Only that it is gone: POLLIN would be doorbells that nobody bound. */
-	p->state_events = 0;
+	/* That it is gone, or its tables changed: POLLIN would be doorbells that nobody bound. */
+	p->state_events = i.mode == PORTAL_MODE_MANAGED ? EPOLLPRI : 0;
 	return 0;
 }
 

@@ -232,6 +232,23 @@ void layout_read(void *to, const void *from, size_t n, size_t life_at)
 	}
 }
 
+bool layout_lives(void *base, const struct portal_super *s, uint32_t address)
+{
+	const struct portal_peer *p;
+	uint64_t claim;
+	uint32_t i;
+
+	for (i = 0; i < s->peers; i++) {
+		p = layout_row(base, s, PORTAL_AREA_PEERS, i);
+		claim = __atomic_load_n(&p->claim, __ATOMIC_ACQUIRE);
+		/* Pairs with the verdict: who sees it sees what was stored before. */
+		if (claim && claim_address(claim) == address &&
+		    __atomic_load_n(&p->dead, __ATOMIC_ACQUIRE) != claim)
+			return true;
+	}
+	return false;
+}
+
 enum layout_token layout_token(void *base, const struct portal_super *s, uint64_t token)
 {
 	struct portal_session ss;

@@ -246,6 +246,9 @@ static inline void *layout_row(void *base, const struct portal_super *s, unsigne
  */
 void layout_read(void *to, const void *from, size_t n, size_t life_at);
 
+/* Is there a machine that lives, or sleeps, and has this doorbell address? */
+bool layout_lives(void *base, const struct portal_super *s, uint32_t address);
+
 /* How a token stands: */
 enum layout_token { TOKEN_ALIVE, TOKEN_DEAD, TOKEN_NEVER };
 enum layout_token layout_token(void *base, const struct portal_super *s, uint64_t token);
