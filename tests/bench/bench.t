@@ -59,6 +59,24 @@ def _(stack):
         check(c['instructions'] is None or 20 < c['instructions'] < 20000, c)
 
 
+@point('a managed portal: its tables stay as they are')
+def _(stack):
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Skip('one CPU only: two processes that spin need two')
+    uri, d = region(stack, '8M')
+    for args in (('format', uri), ('check', uri)):
+        equal(run(*args)[0], 0, args[0])
+    path = d + '/region'
+    with open(path, 'rb') as f:
+        before = f.read(65536)
+    o = Ctl(stack, 'bench', '--json', '--only', 'rtt,wake', *SHORT, uri).json()
+    for c in o['cases']:
+        sane(c)
+    with open(path, 'rb') as f:
+        check(f.read(65536) == before, 'the tables changed')
+    equal(run('check', uri)[0], 0, 'portalctl check')
+
+
 @point('counted instructions are the same twice')
 def _(stack):
     if os.environ.get('PORTALCTL'):

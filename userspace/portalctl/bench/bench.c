@@ -145,6 +145,23 @@ static uint64_t clock_cost(void)
 	return v[rank(n, 50)];
 }
 
+/* Of a managed portal the data, which offset 0 stands for; *@end: what lies behind the range. */
+static int find_data(struct bench *b, size_t *end)
+{
+	const unsigned int data = VMP_AREAS - 1;
+	struct vmp_layout l;
+	int err = vmp_get_layout(b->p, &l, sizeof(l));
+
+	if (err == -ENODATA)
+		return 0;
+	if (err)
+		return err;
+	if (!b->place.ch.offset)
+		b->place.ch.offset = l.area[data].offset;
+	*end = l.area[data].offset + l.area[data].length;
+	return 0;
+}
+
 /* Maps, divides the range, opens the control channel. */
 static int prepare(struct bench *b)
 {
@@ -152,6 +169,8 @@ static int prepare(struct bench *b)
 	void *base;
 	int err = vmp_map(b->p, &base, &size);
 
+	if (!err)
+		err = find_data(b, &size);
 	if (err)
 		return err;
 	if (b->place.ch.offset >= size)
