@@ -15,6 +15,13 @@
  *	packets VECTOR		open the vector's packet rings as a channel
  *	send LEN		a packet of LEN zeroes: "ok", or an error after 3 s
  *	recv MS			"ok LEN", or an error
+ *	join			this process's session: "ok TOKEN"
+ *	state TOKEN		vmp_token_state(): "ok N"
+ *	name NAME BYTES		open the object, or make it: "ok OFFSET BYTES"
+ *	leave			close it
+ *	lock MS | unlock | repaired	the lock at its start
+ *	watch MS		wait until a table has changed; what came before is told at once
+ *	fence SLOT		vmp_fence()
  *	close | exit
  *
  * Answers: "ok ...", "err ENODEV", "sigbus", "timeout", "wrong OFFSET".
@@ -25,6 +32,7 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +42,7 @@
 
 static struct vmp *portal;
 static struct vmp_channel *channel;
+static struct vmp_named *object;
 static volatile uint64_t *words;
 static size_t size;
 static sigjmp_buf bus;
@@ -201,8 +210,73 @@ static void do_recv(int ms)
 		printf("ok %zd\n", n);
 }
 
+static void do_join(void)
+{
+	uint64_t token;
+	int r = vmp_join(portal, &token);
+
+	if (r)
+		result(r);
+	else
+		printf("ok %" PRIu64 "\n", token);
+}
+
+static void do_state(uint64_t token)
+{
+	int r = vmp_token_state(portal, token);
+
+	if (r < 0)
+		result(r);
+	else
+		printf("ok %d\n", r);
+}
+
+static void do_name(const char *name, uint64_t bytes)
+{
+	size_t n;
+	int r = vmp_named_open(&object, portal, name, VMP_CREATE, bytes, 0600);
+
+	if (r)
+		result(r);
+	else
+		printf("ok %td %zu\n", (char *)vmp_named_data(object, &n) - (char *)(uintptr_t)words, n);
+}
+
+static void do_leave(void)
+{
+	result(vmp_named_close(object));
+	object = NULL;
+}
+
+static void do_lock(const char *what, int ms)
+{
+	void *lock = object ? vmp_named_data(object, NULL) : NULL;
+
+	if (!strcmp(what, "lock"))
+		result(vmp_lock(portal, lock, ms));
+	else if (!strcmp(what, "unlock"))
+		result(vmp_unlock(portal, lock));
+	else
+		result(vmp_lock_repaired(portal, lock));
+}
+
+static void do_watch(int ms)
+{
+	struct pollfd p = { .fd = vmp_watch_fd(portal), .events = POLLIN };
+
+	if (p.fd < 0)
+		result(p.fd);
+	else if (poll(&p, 1, ms) == 1)
+		result(vmp_watch_clear(portal));
+	else
+		puts("timeout");
+}
+
 static void do_close(void)
 {
+	if (object)
+		vmp_named_close(object);
+	object = NULL;
 	vmp_channel_close(channel);
 	vmp_close(portal);
 	channel = NULL;
@@ -210,12 +284,34 @@ static void do_close(void)
 	puts("ok");
 }
 
+/* Of managed portals. Whether it was such an order. */
+static bool obey_managed(const char *what, const char *text, const uint64_t n[4], uint64_t bytes)
+{
+	if (!strcmp(what, "join"))
+		do_join();
+	else if (!strcmp(what, "state"))
+		do_state(n[0]);
+	else if (!strcmp(what, "name"))
+		do_name(text, bytes);
+	else if (!strcmp(what, "leave") && object)
+		do_leave();
+	else if (!strcmp(what, "lock") || !strcmp(what, "unlock") || !strcmp(what, "repaired"))
+		do_lock(what, (int)n[0]);
+	else if (!strcmp(what, "watch"))
+		do_watch((int)n[0]);
+	else if (!strcmp(what, "fence"))
+		result(vmp_fence(portal, (uint32_t)n[0]));
+	else
+		return false;
+	return true;
+}
+
 static void obey(char *line)
 {
 	char what[32] = "", text[256] = "";
-	uint64_t n[4] = { 0 };
+	uint64_t n[4] = { 0 }, bytes = 0;
 
-	sscanf(line, "%31s %255s", what, text);
+	sscanf(line, "%31s %255s %" SCNu64, what, text, &bytes);
 	sscanf(line, "%*s %" SCNi64 " %" SCNi64 " %" SCNi64 " %" SCNi64, &n[0], &n[1], &n[2],
 	       &n[3]);
 	if (!strcmp(what, "open"))
@@ -243,7 +339,7 @@ static void obey(char *line)
 		do_send(n[0]);
 	else if (!strcmp(what, "recv") && channel)
 		do_recv((int)n[0]);
-	else
+	else if (!obey_managed(what, text, n, bytes))
 		puts("err EINVAL");
 }
 
