@@ -333,6 +333,12 @@ static void a_zombie(void **state)
 	/* And it gets nothing any more. */
 	ends_with(vmp_lock(zombie, lz, 0), -ESTALE, "is over");
 	assert_int_equal(l->owner, 0);
+	/* Nor does it free what a dead one left locked: the next is to be told. */
+	assert_int_equal(house_reap(house_spawn(locks_repairs_unlocks, NULL, STEP_LOCK_TAKEN, 0)), -SIGKILL);
+	ends_with(vmp_lock(zombie, lz, 0), -ESTALE, "is over");
+	ends_with(vmp_lock(p, l, 0), -EOWNERDEAD, NULL);
+	assert_int_equal(vmp_lock_repaired(p, l), 0);
+	assert_int_equal(vmp_unlock(p, l), 0);
 	vmp_close(zombie);
 	vmp_close(p);
 }
