@@ -157,6 +157,35 @@ def check_no_channel(t, g, device):
     t.ok(bind(g, device), 'and the next session works', said(g, at))
 
 
+def check_subchannels(t, g, device):
+    """The host takes a subchannel while it is waited for, and while it is in use."""
+    channels = '/sys/bus/vmbus/devices/%s/channels' % device
+    bind(g, device, 'unbind')
+    g.vsp('lie channels-missing')
+    job = g.start('echo %s > %s/bind' % (device, DRIVER))
+    vmbuspair.wait_status(g, state='greeted')
+    g.vsp('rescind-sub 1')
+    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 2' % channels)
+    t.ok(job.wait(30), 'a subchannel goes while another is waited for: no session')
+    g.vsp('truth')
+    g.vsp('offer-sub 1')
+    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 3' % channels)
+    t.ok(bind(g, device) and fact(g, 'vectors') == '3', 'it comes again, and all is well',
+         g.dmesg()[-2000:])
+    h = hand.Hand(g, '/dev/portal0')
+    h.must('map 0 rw')
+    h.must('put 8192 3')
+    g.vsp('rescind-sub 2')
+    t.equal(h.say('get 8192'), 'ok 3', 'one that is in use goes: the region is as it was')
+    h.end()
+    t.ok(bind(g, device, 'unbind'), 'and the device can be unbound')
+    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 2' % channels)
+    g.vsp('offer-sub 2')
+    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 3' % channels)
+    t.ok(bind(g, device) and fact(g, 'vectors') == '3', 'and bound when it is there again',
+         g.dmesg()[-2000:])
+
+
 def check_quarantine(t, g, device):
     for lie in ('silence@bye-ack', 'magic@bye-ack', 'reserved@bye-ack'):
         g.vsp('lie ' + lie)
@@ -254,9 +283,12 @@ def main():
             with vmbus.VmbusGuest(l1, 'a', channels=3, more='-device hv-balloon,id=b') as g:
                 device = check_load(t, g)
                 check_config(t, g, device)
+                check_subchannels(t, g, device)
                 check_quarantine(t, g, device)
                 check_lies(t, g, device)
                 check_foreign(t, g)
+                # RELID_RELEASED, which QEMU's bus does not know
+                g.allow = 'unknown message type 0xd'
                 g.finish(t)
             say('one channel')
             with vmbus.VmbusGuest(l1, 'a') as g:

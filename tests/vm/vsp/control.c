@@ -8,6 +8,7 @@
  *	source V N MIN MAX SEED [comp]	send N packets of MIN..MAX bytes on channel V
  *	signal V [N]			ring the guest
  *	rescind [now], offer		take the device away, give it again
+ *	rescind-sub V, offer-sub V	the same with a subchannel alone
  *	mute, speak			answer nothing on the bus, go on
  *	lie NAME[@MESSAGE]		the next handshake will not be right
  *	lie V NAME			something is wrong in channel V, now
@@ -159,6 +160,20 @@ static int do_offer(struct command *k)
 	return offer_again(k->p, k->err);
 }
 
+static int do_rescind_sub(struct command *k)
+{
+	struct channel *c = channel(k);
+
+	return c && c->index ? offer_rescind_one(k->p, c->index, k->err) : -EINVAL;
+}
+
+static int do_offer_sub(struct command *k)
+{
+	struct channel *c = channel(k);
+
+	return c && c->index ? offer_one(k->p, c->index, k->err) : -EINVAL;
+}
+
 static int do_mute(struct command *k)
 {
 	return mute_begin(k->p, k->err);
@@ -204,6 +219,7 @@ static const struct {
 } commands[] = {
 	{ "status", do_status }, { "service", do_service }, { "source", do_source },
 	{ "signal", do_signal }, { "rescind", do_rescind }, { "offer", do_offer },
+	{ "rescind-sub", do_rescind_sub }, { "offer-sub", do_offer_sub },
 	{ "mute", do_mute }, { "speak", do_speak }, { "lie", do_lie }, { "truth", do_truth },
 	{ "reset", do_reset },
 };

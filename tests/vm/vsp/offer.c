@@ -98,21 +98,27 @@ int offer_post(struct vsp *p, const void *payload, uint32_t size, char *err)
 	return 0;
 }
 
-/* Subchannels first: the primary one takes the device with it. */
-static int rescind(struct vsp *p, char *err)
+/* One channel; of a subchannel the guest's device is none the worse. */
+int offer_rescind_one(struct vsp *p, uint32_t index, char *err)
 {
 	vmbus_message_rescind_channel_offer m = {
 		.header.message_type = VMBUS_MSG_RESCIND_CHANNELOFFER,
+		.child_relid = private_relid(p->ch[index].vc),
 	};
+
+	return offer_post(p, &m, sizeof(m), err);
+}
+
+/* Subchannels first: the primary one takes the device with it. */
+static int rescind(struct vsp *p, char *err)
+{
 	int r = 0;
 	uint32_t i;
 
 	p->rescind_waits = false;
 	p->offered = false;
-	for (i = p->nch; i-- && !r;) {
-		m.child_relid = private_relid(p->ch[i].vc);
-		r = offer_post(p, &m, sizeof(m), err);
-	}
+	for (i = p->nch; i-- && !r;)
+		r = offer_rescind_one(p, i, err);
 	vsp_log(p, "rescinded");
 	return r;
 }
@@ -138,31 +144,35 @@ void offer_left(struct vsp *p)
 		vsp_log(p, "rescind: %s", err);
 }
 
-int offer_again(struct vsp *p, char *err)
+int offer_one(struct vsp *p, uint32_t index, char *err)
 {
 	VMBusDeviceClass *k = VMBUS_DEVICE_GET_CLASS(p);
 	/* Little-endian GUIDs on the bus. */
 	QemuUUID class = qemu_uuid_bswap(k->classid);
 	QemuUUID instance = qemu_uuid_bswap(p->parent.instanceid);
+	vmbus_message_offer_channel m = {
+		.header.message_type = VMBUS_MSG_OFFERCHANNEL,
+		.child_relid = private_relid(p->ch[index].vc),
+		.connection_id = CONNECTION_ID(private_relid(p->ch[index].vc)),
+		.channel_flags = k->channel_flags,
+		.sub_channel_index = index,
+		.interrupt_flags = VMBUS_OFFER_INTERRUPT_DEDICATED,
+	};
+
+	memcpy(m.type_uuid, &class, sizeof(class));
+	memcpy(m.instance_uuid, &instance, sizeof(instance));
+	return offer_post(p, &m, sizeof(m), err);
+}
+
+int offer_again(struct vsp *p, char *err)
+{
 	int r = 0;
 	uint32_t i;
 
 	if (p->offered)
 		return vsp_fail(err, -EALREADY, "it is offered already");
-	for (i = 0; i < p->nch && !r; i++) {
-		vmbus_message_offer_channel m = {
-			.header.message_type = VMBUS_MSG_OFFERCHANNEL,
-			.child_relid = private_relid(p->ch[i].vc),
-			.connection_id = CONNECTION_ID(private_relid(p->ch[i].vc)),
-			.channel_flags = k->channel_flags,
-			.sub_channel_index = i,
-			.interrupt_flags = VMBUS_OFFER_INTERRUPT_DEDICATED,
-		};
-
-		memcpy(m.type_uuid, &class, sizeof(class));
-		memcpy(m.instance_uuid, &instance, sizeof(instance));
-		r = offer_post(p, &m, sizeof(m), err);
-	}
+	for (i = 0; i < p->nch && !r; i++)
+		r = offer_one(p, i, err);
 	p->offered = !r;
 	return r;
 }

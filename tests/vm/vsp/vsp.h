@@ -238,6 +238,8 @@ void mute_if(struct vsp *p, const char *lie);
 /* offer.c: -errno and a reason in @err */
 int offer_rescind(struct vsp *p, bool now, char *err);
 int offer_again(struct vsp *p, char *err);
+int offer_rescind_one(struct vsp *p, uint32_t index, char *err);
+int offer_one(struct vsp *p, uint32_t index, char *err);
 /* A message of our own to the guest's bus. */
 int offer_post(struct vsp *p, const void *payload, uint32_t size, char *err);
 /* The last client has left. */
