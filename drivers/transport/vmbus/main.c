@@ -283,8 +283,8 @@ static void vbp_shutdown(struct hv_device *dev)
 	struct vbp *vbp = hv_get_drvdata(dev);
 
 	vbp_revoke(vbp);
-	if (vbp->line)
-		vbp_session_pause(vbp);
+	if (vbp->line && !vbp_session_pause(vbp))
+		vbp_session_end(vbp);
 }
 
 /*
@@ -304,6 +304,7 @@ static int vbp_suspend(struct hv_device *dev)
 	if (vbp->line && !vbp_session_pause(vbp)) {
 		dev_err(&dev->device, "the portal does not outlive this: bind the device anew\n");
 		vbp_revoke(vbp);
+		vbp_session_end(vbp);
 	}
 	return 0;
 }

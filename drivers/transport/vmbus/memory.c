@@ -189,7 +189,7 @@ void vbl_memory_forget(struct vbl_memory *m)
 	for (i = 0; i < m->nr; i++) {
 		struct vbl_piece *piece = &m->pieces[i];
 
-		if (piece->established &&
+		if (piece->established && portal_vmbus_decrypted(&piece->gpadl, true) &&
 		    portal_vmbus_encrypt(page_address(piece->page), vbl_piece_size(piece)))
 			piece->lost = true;
 		piece->established = false;

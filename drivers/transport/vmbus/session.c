@@ -352,25 +352,22 @@ static void vbp_session_close(struct vbp *vbp)
 
 /*
  * For hibernation and reboot: the memory stays, for portal and processes have it. False
- * if it could not, because the host owes an answer about it: then it is the line's, and
- * the portal must be removed.
+ * if it cannot, because the host owes an answer about it: then the portal must be removed
+ * and the session ended.
  */
 bool vbp_session_pause(struct vbp *vbp)
 {
-	bool silent;
-
 	vbp_session_close(vbp);
 	if (!vbp->exposed)
 		vbl_unshare(vbp->line, vbp->memory);
-	silent = vbl_silent(vbp->line);
+	if (vbl_silent(vbp->line))
+		return false;
 	/* The bus will end what the host did not: its connection goes, with all GPADLs. */
-	if (!silent && vbp->memory)
+	if (vbp->memory)
 		vbl_memory_forget(vbp->memory);
-	vbl_end(vbp->line, silent ? vbp->memory : NULL, vbp->exposed, NULL);
+	vbl_end(vbp->line, NULL, false, NULL);
 	vbp->line = NULL;
-	if (silent)
-		vbp->memory = NULL;
-	return !silent;
+	return true;
 }
 
 /* For ever, at any stage; no signal arrives any more. */
