@@ -149,12 +149,12 @@ static void do_find(uint64_t value)
 {
 	size_t i;
 
-	for (i = 0; i < size / 8; i++)
-		if (words[i] == value) {
-			printf("ok %zu\n", 8 * i);
+	for (i = 0; i < size; i += 4096)
+		if (words[i / 8] == value) {
+			printf("ok %zu\n", i);
 			return;
 		}
-	puts("wrong 0");
+	puts("err ENOENT");
 }
 
 static void do_ring(uint32_t peer, uint32_t vector, uint64_t n)
