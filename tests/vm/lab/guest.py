@@ -34,7 +34,7 @@ HARMLESS = re.compile(
     r'kasan: KernelAddressSanitizer initialized|Lock dependency validator|'
     r'lockdep debugging|lockdep checking is enabled|kmemleak: Kernel memory leak detector|'
     r'MAX_LOCKDEP|lockdep: fixing up|clocksource|tsc: |MP-BIOS bug|'
-    r'loading out-of-tree module|module verification failed|PM: hibernation: debug:|'
+    r'loading out-of-tree module|module verification failed|PM: (hibernation: |suspend )debug:|'
     r'kmemleak: Automatic memory scanning|Command line:|command line:|'
     r'stall warnings timeout|LSM: |ubsan: enabled', re.I)
 
