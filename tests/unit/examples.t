@@ -31,7 +31,7 @@ pair() { # RECEIVER SENDER ARGUMENTS...
 	wait $! || echo "# $rx: $?"
 }
 
-echo "1..8"
+echo "1..9"
 pair recv send hello 'from the other side' ''
 check "send, recv" "hello
 from the other side"
@@ -63,6 +63,19 @@ for text in one two; do
 	[ "$(cat "$dir/answer")" = "done" ] || sed 's/^/# named: /' "$dir/answer"
 done
 wait $!
+mv "$dir/got" "$dir/hub"
+counting=
+for i in 1 2 3 4; do
+	timeout 20 "$bin/count" "unix:$dir/t.sock" > "$dir/count$i" 2>&1 &
+	counting="$counting $!"
+done
+wait $counting
+sort -n "$dir"/count? > "$dir/got"
+check "a number that four count up, under a lock" "1
+2
+3
+4"
+mv "$dir/hub" "$dir/got"
 kill $server
 check "a hub and two senders, by name" "one
 two"

@@ -302,8 +302,10 @@ int vmp_unlock(struct vmp *p, void *lock);
  * The directory of a managed portal: pieces of its data with a name, like shm_open(3)'s.
  * They outlive who made them. An object that is unlinked lives on until its last user
  * has closed it, or has died. Calls that change the directory wait 10 seconds at most for
- * who changes it at the moment (-ETIMEDOUT; a dead one's change is finished for it), and
- * for no one else.
+ * who changes it at the moment, or makes what is to be opened (-ETIMEDOUT; a dead one's
+ * change is finished for it), and for no one else.
+ *
+ * Any thread may use an open object. Close it before the portal.
  */
 struct vmp_named;
 
