@@ -11,6 +11,7 @@
 
 #include "portal_config.h"
 
+#include <linux/atomic.h>
 #include <linux/eventfd.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
@@ -139,6 +140,38 @@ static inline bool portal_compat_phys_valid(u64 addr)
 		return false;
 #endif
 	return addr <= iomem_resource.end;
+}
+
+/*
+ * Compare and swap between machines: a full barrier, and true if the word was @old. x86
+ * leaves the lock prefix out where this machine has one processor; others have more.
+ */
+static inline bool portal_compat_cas64(__le64 *at, __le64 old, __le64 new)
+{
+	u64 was = (__force u64)old;
+
+#ifdef CONFIG_X86_64
+	return sync_cmpxchg((__force u64 *)at, was, (__force u64)new) == was;
+#else
+	return cmpxchg64((__force u64 *)at, was, (__force u64)new) == was;
+#endif
+}
+
+static inline bool portal_compat_cas32(__le32 *at, __le32 old, __le32 new)
+{
+	u32 was = (__force u32)old;
+
+#ifdef CONFIG_X86
+	return sync_cmpxchg((__force u32 *)at, was, (__force u32)new) == was;
+#else
+	return cmpxchg((__force u32 *)at, was, (__force u32)new) == was;
+#endif
+}
+
+/* Whether the end of an mm can be heard: mmend.h. */
+static inline bool portal_compat_mm_ends(void)
+{
+	return IS_ENABLED(CONFIG_MMU_NOTIFIER);
 }
 
 #endif /* _PORTAL_COMPAT_H */

@@ -15,8 +15,10 @@
 #include <linux/spinlock.h>
 #include <linux/uidgid.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include <linux/portal.h>
+#include <linux/portal_layout.h>
 
 #include "../portal.h"
 
@@ -25,6 +27,9 @@ struct eventfd_ctx;
 struct file;
 struct inode;
 struct poll_table_struct;
+struct portal_process;
+struct portal_row;
+struct portal_seen;
 struct seq_file;
 
 /*
@@ -38,6 +43,12 @@ struct seq_file;
 
 /* And those of one user are fewer: no single one keeps the others out. */
 #define PORTAL_MAX_USER_BINDINGS	256
+
+/* Doorbell addresses (peer ids) that machines can have: QEMU's, and no transport has more. */
+#define PORTAL_MAX_ADDRESSES	65536
+
+/* Rows of sessions that one heartbeat compares with the truth. */
+#define PORTAL_ROWS_A_BEAT	4096
 
 /* Minor numbers, thus portals at one time. */
 #define PORTAL_MAX_NUMBERS	256
@@ -94,6 +105,79 @@ struct portal_vector_rings {
 	struct portal_handle *owner;
 };
 
+/**
+ * struct portal_layout - where a managed portal's tables are, by its superblock
+ * @incarnation: what tokens are relative to
+ * @protected_size: bytes that hold the tables, and that no mapping may write
+ * @peers_at: byte offset of the table of peers
+ * @sessions_at: and of that of sessions
+ * @peers: rows of the table of peers
+ * @sessions: rows of each peer's block of sessions
+ * @uuid: with the rest, tells whether a superblock is still the same
+ */
+struct portal_layout {
+	u64 incarnation;
+	u64 protected_size;
+	u64 peers_at;
+	u64 sessions_at;
+	u32 peers;
+	u32 sessions;
+	u8 uuid[16];
+};
+
+/**
+ * struct portal_self - this machine's part in a managed portal (peers.c, sessions.c, watch.c)
+ * @lock: everything here, and every store to the tables
+ * @reach: the region may be touched, and callbacks be called
+ * @error: why there are no tables: -ENODATA (raw), -EUCLEAN, -EOPNOTSUPP ...; 0: there are
+ * @layout: where the tables are, if @error is 0
+ * @joined: this machine has a row
+ * @full: there was no free one, and that was said
+ * @ring: something changed that other machines have not been rung for
+ * @slot: which row
+ * @last_slot: which it had last, whose sequences are known; 0: none
+ * @address: this machine's peer id, as the claim has it
+ * @claim: the word that makes the row its own
+ * @row: what the row must say from life on
+ * @rows: what each row of its block of sessions must say (sessions.c)
+ * @next_row: the first to be compared at the next heartbeat
+ * @processes: sessions, by portal_process.node
+ * @nr_processes: how many
+ * @nr_windows: those begun by windows
+ * @seen: other machines' rows, as they were at the last look (watch.c)
+ * @rung: addresses that were rung in this round
+ * @notice: the vector that says that tables have changed, or PORTAL_VECTOR_NONE; read
+ *	in interrupts
+ * @next_look: jiffies; not sooner; read in interrupts
+ * @beat: at each heartbeat
+ * @look: when there is something to be seen or told
+ */
+struct portal_self {
+	struct mutex lock;	/* see above */
+	bool reach;
+	int error;
+	struct portal_layout layout;
+	bool joined;
+	bool full;
+	bool ring;
+	u32 slot;
+	u32 last_slot;
+	u32 address;
+	u64 claim;
+	struct portal_peer row;
+	struct portal_row *rows;
+	u32 next_row;
+	struct list_head processes;
+	u32 nr_processes;
+	u32 nr_windows;
+	struct portal_seen *seen;
+	unsigned long *rung;
+	u32 notice;
+	unsigned long next_look;
+	struct delayed_work beat;
+	struct delayed_work look;
+};
+
 struct portal {
 	struct device dev;
 	const struct portal_ops *ops;	/* the transport's, as is priv: */
@@ -109,6 +193,10 @@ struct portal {
 	u32 cache;			/* PORTAL_CACHE_* */
 	u32 max_peers;
 	atomic_t generation;
+
+	struct portal_self self;
+	unsigned long changes;		/* of the tables, as watchers count them */
+	u64 epoch;			/* files of another one reach nothing any more */
 
 	spinlock_t mode_lock;		/* the next three; taken under mmap_lock */
 	u32 mode;			/* PORTAL_MODE_* */
@@ -159,6 +247,15 @@ struct portal_handle_vector {
  * @length: bytes that it reaches from there; all of it lies within the region
  * @bells: @nr_bells rules: what it may ring; behind @vectors in the same memory
  * @owner: who opened or made it
+ * @epoch: portal.epoch when it was made, or 0: it reaches nothing any more, as if the
+ *	portal were gone
+ * @writer: whose @nr_writable mappings are; portal.mode_lock, as for the next three
+ * @nr_writable: mappings of the region through this file that are or could become so
+ * @nr_others: and those of processes other than @writer
+ * @mm: the one process that may have such mappings, or NULL
+ * @process: the session that it holds, or NULL; portal.self.lock
+ * @session_node: in portal_process.files while it holds one
+ * @changes: portal.changes when this file last looked; written under @lock
  * @lock: @mapped, @zero_page
  * @mapped: a mapping was made through this file at some time
  * @zero_page: what its mappings show after revocation, or NULL for SIGBUS.
@@ -168,7 +265,8 @@ struct portal_handle_vector {
  * @nr_vectors: the highest, plus 1
  * @vectors: so many; under the vector's lock
  *
- * What it reaches and may ring and read or write (file->f_mode) never changes.
+ * What it reaches and may ring and read or write (file->f_mode) never changes, but that it
+ * may come to nothing. Each mm here is compared only.
  */
 struct portal_handle {
 	struct portal *portal;
@@ -178,6 +276,14 @@ struct portal_handle {
 	struct portal_bell *bells;
 	u32 nr_bells;
 	kuid_t owner;
+	u64 epoch;
+	const struct mm_struct *writer;
+	unsigned int nr_writable;
+	unsigned int nr_others;
+	const struct mm_struct *mm;
+	struct portal_process *process;
+	struct list_head session_node;
+	unsigned long changes;
 	spinlock_t lock;	/* see above */
 	bool mapped;
 	struct page *zero_page;
@@ -197,12 +303,24 @@ static inline bool portal_is_dead(const struct portal *p)
 	return READ_ONCE(p->state) == PORTAL_DEAD;
 }
 
+/* It is of before this machine was fenced, or woke up somewhere else. */
+static inline bool portal_handle_stale(const struct portal_handle *h)
+{
+	return READ_ONCE(h->epoch) != READ_ONCE(h->portal->epoch);
+}
+
+/* Whom log messages are about. */
+static inline struct device *portal_where(struct portal *p)
+{
+	return p->dev.parent ?: &p->dev;
+}
+
 static inline u64 portal_doorbell_offset(const struct portal *p)
 {
 	return p->size;
 }
 
-u32 portal_peer_id(struct portal *p);	/* inside portal_enter() */
+u32 portal_peer_id(struct portal *p);
 
 /* number.c */
 int portal_number_take(struct portal *p);
@@ -223,11 +341,68 @@ void portal_handle_attach(struct portal_handle *h, struct file *file);
 
 /* managed.c */
 void portal_mode_probe(struct portal *p);
-int portal_mode_map(struct portal *p, u64 start, bool now, bool *may);
-void portal_mode_map_again(struct portal *p);
-void portal_mode_unmap(struct portal *p);
+void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout);
+#define PORTAL_MAP_WRITE	0x1U
+#define PORTAL_MAP_OWN		0x2U
+unsigned int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start,
+			     bool could);
+void portal_mode_map_again(struct portal_handle *h, const struct mm_struct *mm);
+void portal_mode_unmap(struct portal_handle *h, const struct mm_struct *mm);
+bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm);
+bool portal_mode_disown(struct portal_handle *h, bool idle);
 u32 portal_mode_get(struct portal *p, u64 *protected);
 int portal_mode_set(struct portal *p, u32 mode);
+
+/* layout.c */
+int portal_layout_read(struct portal *p, struct portal_layout *l);
+bool portal_layout_mapped(const struct portal *p, const struct portal_layout *l);
+struct portal_peer *portal_peer_at(const struct portal *p, u32 slot);
+struct portal_session *portal_session_at(const struct portal *p, u32 row);
+unsigned int portal_words_put(void *to, const void *from, size_t len);
+
+/* peers.c; under self.lock but for the last three blocks */
+extern struct workqueue_struct *portal_wq;
+bool portal_claim_valid(const struct portal *p, u64 claim);
+void portal_text_put(char *to, const char *from, size_t room);
+bool portal_row_mine(struct portal *p);
+void portal_row_changed(struct portal *p);
+void portal_self_start(struct portal *p, const struct portal_layout *layout);
+void portal_self_leave(struct portal *p);
+
+int portal_self_lock(struct portal *p);
+void portal_self_unlock(struct portal *p);
+
+void portal_self_init(struct portal *p);
+void portal_self_remove(struct portal *p);
+void portal_self_pause(struct portal *p);
+void portal_self_resume(struct portal *p);
+void portal_self_exit(struct portal *p);
+
+int portal_self_module_init(void);
+void portal_self_module_exit(void);
+
+/* watch.c; under self.lock but for portal_look_soon() */
+int portal_watch_alloc(struct portal *p);
+void portal_watch_free(struct portal *p);
+void portal_watch_reset(struct portal *p);
+void portal_look_soon(struct portal *p);
+void portal_look(struct portal *p, bool beat);
+void portal_changed(struct portal *p, unsigned int n);
+unsigned int portal_ring_all(struct portal *p);
+int portal_fence(struct portal *p, const struct portal_fence *f);
+
+/* sessions.c; under self.lock but for the last block */
+int portal_sessions_alloc(struct portal *p);
+void portal_sessions_free(struct portal *p);
+void portal_sessions_adopt(struct portal *p, bool again);
+unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n);
+void portal_sessions_end(struct portal *p);
+void portal_sessions_stale(struct portal *p);
+
+int portal_session(struct portal_handle *h, struct portal_session_begin *a);
+void portal_session_release(struct portal_handle *h);
+void portal_session_show(struct seq_file *m, struct portal_handle *h);
+void portal_sessions_module_exit(void);
 
 /* window.c */
 int portal_window_open(struct file *file, const struct portal_window *w, const u32 *vectors,
@@ -252,6 +427,7 @@ void portal_handle_vectors_init(struct portal_handle *h);
 void portal_handle_vectors_exit(struct portal_handle *h);
 int portal_bind(struct portal_handle *h, u32 vector, struct eventfd_ctx *ctx);
 bool portal_readable(struct portal_handle *h);
+bool portal_has_changed(struct portal_handle *h);
 int portal_wait_readable(struct portal_handle *h);
 void portal_wake_all(struct portal *p);
 int portal_collect(struct portal_handle *h, struct portal_event *ev, int max);

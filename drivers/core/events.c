@@ -77,6 +77,8 @@ void portal_event(struct portal *p, u32 vector)
 	if (!portal_vector_fire(vec, false))
 		return;
 	trace_portal_interrupt(p->number, vector, READ_ONCE(vec->count));
+	if (vector == READ_ONCE(p->self.notice))
+		portal_look_soon(p);
 
 	/*
 	 * The barrier in wq_has_sleeper() orders the count before the look at either
@@ -220,6 +222,31 @@ bool portal_readable(struct portal_handle *h)
 	return false;
 }
 
+/* Tables changed, which the file has not seen; without the lock as above. */
+bool portal_has_changed(struct portal_handle *h)
+{
+	return READ_ONCE(h->changes) != READ_ONCE(h->portal->changes);
+}
+
+static unsigned long portal_take_changes(struct portal_handle *h)
+{
+	unsigned long n;
+
+	spin_lock(&h->lock);
+	n = READ_ONCE(h->portal->changes) - h->changes;
+	WRITE_ONCE(h->changes, h->changes + n);
+	spin_unlock(&h->lock);
+	return n;
+}
+
+static void portal_give_back_changes(struct portal_handle *h, unsigned long n)
+{
+	spin_lock(&h->lock);
+	WRITE_ONCE(h->changes, h->changes - n);
+	spin_unlock(&h->lock);
+	wake_up_interruptible_poll(h->window ? &h->portal->windows : &h->portal->wait, EPOLLPRI);
+}
+
 /* Takes the events of one vector; 0: there is none. */
 static unsigned long portal_take(struct portal_handle *h, u32 vector)
 {
@@ -239,7 +266,7 @@ static unsigned long portal_take(struct portal_handle *h, u32 vector)
 	return n;
 }
 
-/* Takes up to @max events that the file has not seen, one record per vector. */
+/* Takes up to @max events that the file has not seen, changes first, one record per vector. */
 int portal_collect(struct portal_handle *h, struct portal_event *ev, int max)
 {
 	u32 nr = h->nr_vectors;
@@ -247,6 +274,13 @@ int portal_collect(struct portal_handle *h, struct portal_event *ev, int max)
 	int n = 0;
 	u32 i;
 
+	if (max && portal_has_changed(h)) {
+		ev[n] = (struct portal_event) {
+			.type = PORTAL_EVENT_CHANGE,
+			.count = portal_take_changes(h),
+		};
+		n += !!ev[n].count;
+	}
 	for (i = 0; i < nr && n < max; i++) {
 		u32 vector = (start + i) % nr;
 		unsigned long count = portal_take(h, vector);
@@ -276,6 +310,10 @@ void portal_give_back(struct portal_handle *h, const struct portal_event *ev, in
 		struct portal_handle_vector *fv = &h->vectors[ev->vector];
 		unsigned long flags;
 
+		if (ev->type == PORTAL_EVENT_CHANGE) {
+			portal_give_back_changes(h, ev->count);
+			continue;
+		}
 		spin_lock_irqsave(&vec->lock, flags);
 		if (!fv->ctx)
 			WRITE_ONCE(fv->seen, fv->seen - (unsigned long)ev->count);
@@ -313,7 +351,7 @@ static int portal_window_wait(struct portal_handle *h)
 
 	for (;;) {
 		set_current_state(TASK_INTERRUPTIBLE);
-		if (portal_is_dead(p) || portal_readable(h))
+		if (portal_is_dead(p) || portal_readable(h) || portal_has_changed(h))
 			break;
 		if (signal_pending(current)) {
 			ret = -ERESTARTSYS;
@@ -339,7 +377,8 @@ int portal_wait_readable(struct portal_handle *h)
 
 	if (h->window)
 		return portal_window_wait(h);
-	return wait_event_interruptible(p->wait, portal_is_dead(p) || portal_readable(h));
+	return wait_event_interruptible(p->wait, portal_is_dead(p) || portal_readable(h) ||
+						 portal_has_changed(h));
 }
 
 static void portal_poll_queues(struct file *file, struct poll_table_struct *wait)
@@ -363,6 +402,7 @@ __poll_t portal_poll(struct file *file, struct poll_table_struct *wait)
 {
 	struct portal_handle *h = file->private_data;
 	struct portal *p = h->portal;
+	__poll_t events = 0;
 
 	portal_poll_queues(file, wait);
 	/*
@@ -372,7 +412,12 @@ __poll_t portal_poll(struct file *file, struct poll_table_struct *wait)
 	smp_mb();
 	if (portal_is_dead(p))
 		return EPOLLHUP | EPOLLERR;
-	if ((file->f_mode & FMODE_READ) && portal_readable(h))
-		return EPOLLIN | EPOLLRDNORM;
-	return 0;
+	if (!(file->f_mode & FMODE_READ))
+		return 0;
+	if (portal_readable(h))
+		events |= EPOLLIN | EPOLLRDNORM;
+	/* Not EPOLLIN: who waits for doorbells does not read what he did not ask for. */
+	if (portal_has_changed(h))
+		events |= EPOLLPRI;
+	return events;
 }

@@ -28,6 +28,8 @@ struct portal_handle *portal_handle_new(struct portal *p, u32 nr_vectors, u32 nr
 	h->nr_bells = nr_bells;
 	h->bells = (void *)&h->vectors[nr_vectors];
 	spin_lock_init(&h->lock);
+	h->epoch = READ_ONCE(p->epoch);
+	h->changes = READ_ONCE(p->changes);
 	portal_handle_vectors_init(h);
 	return h;
 }
@@ -36,6 +38,7 @@ void portal_handle_free(struct portal_handle *h)
 {
 	struct portal *p = h->portal;
 
+	portal_session_release(h);
 	portal_rings_release(h);
 	portal_handle_vectors_exit(h);
 	if (h->zero_page)

@@ -252,8 +252,6 @@ static int portal_ioctl_set_mode(struct file *file, union portal_args *args)
 {
 	const fmode_t both = FMODE_READ | FMODE_WRITE;
 	struct portal_handle *h = file->private_data;
-	struct portal *p = h->portal;
-	int ret;
 
 	if (args->set_mode.flags)
 		return -EOPNOTSUPP;
@@ -264,22 +262,51 @@ static int portal_ioctl_set_mode(struct file *file, union portal_args *args)
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
 
-	ret = portal_enter(p);
-	if (ret)
-		return ret;
-	ret = portal_mode_set(p, args->set_mode.mode);
-	portal_leave(p);
-	return ret;
+	return portal_mode_set(h->portal, args->set_mode.mode);
 }
 
 static int portal_ioctl_session(struct file *file, union portal_args *args)
 {
-	return -EOPNOTSUPP;
+	const fmode_t both = FMODE_READ | FMODE_WRITE;
+	struct portal_handle *h = file->private_data;
+	struct portal_session_begin *a = &args->session;
+
+	if (a->flags & ~PORTAL_SESSION_END)
+		return -EOPNOTSUPP;
+	if ((file->f_mode & both) != both)
+		return -EACCES;
+	if (!(a->flags & PORTAL_SESSION_END) && a->vector != PORTAL_SESSION_SILENT) {
+		if (a->vector >= h->nr_vectors)
+			return -EINVAL;
+		a->vector = array_index_nospec(a->vector, h->nr_vectors);
+		if (!h->vectors[a->vector].mine)
+			return -EACCES;
+	}
+	return portal_session(h, a);
 }
 
 static int portal_ioctl_fence(struct file *file, union portal_args *args)
 {
-	return -EOPNOTSUPP;
+	const fmode_t both = FMODE_READ | FMODE_WRITE;
+	struct portal_handle *h = file->private_data;
+	struct portal *p = h->portal;
+	int ret;
+
+	if (args->fence.flags & ~PORTAL_FENCE_SUSPECT)
+		return -EOPNOTSUPP;
+	if (args->fence.reserved)
+		return -EINVAL;
+	if ((file->f_mode & both) != both || h->window)
+		return -EACCES;
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+
+	ret = portal_self_lock(p);
+	if (ret)
+		return ret;
+	ret = p->self.error ?: portal_fence(p, &args->fence);
+	portal_self_unlock(p);
+	return ret;
 }
 
 /**
@@ -362,7 +389,7 @@ static int portal_read_wait(struct file *file)
 {
 	struct portal_handle *h = file->private_data;
 
-	if ((file->f_flags & O_NONBLOCK) && !portal_readable(h))
+	if ((file->f_flags & O_NONBLOCK) && !portal_readable(h) && !portal_has_changed(h))
 		return -EAGAIN;
 	return portal_wait_readable(h);
 }
@@ -375,11 +402,15 @@ ssize_t portal_read(struct file *file, char __user *buf, size_t len, loff_t *pos
 {
 	struct portal_handle *h = file->private_data;
 	struct portal_event ev[PORTAL_READ_BATCH];
-	/* One record per vector: no more, or rings as fast as we read would keep us here. */
-	size_t room = min_t(size_t, len / sizeof(ev[0]), h->nr_vectors);
+	/*
+	 * One record per vector, and one of changes: no more, or rings as fast as we read
+	 * would keep us here.
+	 */
+	size_t room = min_t(size_t, len / sizeof(ev[0]), h->nr_vectors + 1);
 	size_t done = 0;
+	u64 protected;
 
-	if (!h->nr_vectors)
+	if (!h->nr_vectors && portal_mode_get(h->portal, &protected) == PORTAL_MODE_RAW)
 		return portal_is_dead(h->portal) ? -ENODEV : -EOPNOTSUPP;
 	if (!room)
 		return -EINVAL;

@@ -61,6 +61,7 @@
 #include <linux/kdev_t.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
+#include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -86,6 +87,7 @@ static void portal_dev_release(struct device *dev)
 {
 	struct portal *p = to_portal(dev);
 
+	portal_self_exit(p);
 	if (p->inode)
 		portal_inode_free(p->inode);
 	kvfree(p->vectors);
@@ -146,7 +148,7 @@ void portal_leave(struct portal *p)
 	up_read(&p->lock);
 }
 
-/* Inside portal_enter(). */
+/* Inside portal_enter(), or under self.lock with the transport in reach. */
 u32 portal_peer_id(struct portal *p)
 {
 	return p->ops->peer_id ? p->ops->peer_id(p->priv) : PORTAL_PEER_NONE;
@@ -220,6 +222,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	p->dev.release = portal_dev_release;
 
 	init_rwsem(&p->lock);
+	portal_self_init(p);
 	spin_lock_init(&p->mode_lock);
 	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);
@@ -299,6 +302,7 @@ err_revoke:
 	portal_revoke(p);
 	portal_number_leave(p);
 err_unreserve:
+	portal_self_remove(p);
 	portal_region_unreserve(p);
 	return ret;
 }
@@ -311,6 +315,7 @@ void portal_remove(struct portal *p)
 	p->added = false;
 
 	portal_revoke(p);
+	portal_self_remove(p);
 	/* Waits for readers of sysfs attributes, which wait for nobody now. */
 	device_del(&p->dev);
 	portal_number_leave(p);
@@ -326,6 +331,7 @@ EXPORT_SYMBOL_GPL(portal_put);
 
 void portal_pause(struct portal *p)
 {
+	portal_self_pause(p);
 	portal_set_state(p, PORTAL_PAUSED);
 	portal_zap(p);
 }
@@ -334,6 +340,7 @@ EXPORT_SYMBOL_GPL(portal_pause);
 void portal_resume(struct portal *p)
 {
 	atomic_inc(&p->generation);
+	portal_self_resume(p);
 	portal_set_state(p, PORTAL_LIVE);
 	portal_vectors_signal(p, false);
 	portal_wake_all(p);
@@ -346,13 +353,44 @@ int portal_number(const struct portal *p)
 }
 EXPORT_SYMBOL_GPL(portal_number);
 
+/*
+ * The machine goes down, or another kernel starts in it (kexec): managed portals are
+ * left, so that others need not wait for what will not come. Processes may still run.
+ */
+static int portal_reboot(struct notifier_block *nb, unsigned long action, void *data)
+{
+	struct portal *p;
+	u64 protected;
+	unsigned int n;
+
+	for (n = 0; n < PORTAL_MAX_NUMBERS; n++) {
+		p = portal_number_get(n);
+		if (!p)
+			continue;
+		if (portal_mode_get(p, &protected) == PORTAL_MODE_MANAGED) {
+			portal_revoke(p);
+			portal_self_remove(p);
+		}
+		put_device(&p->dev);
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block portal_reboot_notifier = {
+	.notifier_call = portal_reboot,
+};
+
 static int __init portal_init(void)
 {
 	int ret;
 
-	ret = class_register(&portal_class);
+	ret = portal_self_module_init();
 	if (ret)
 		return ret;
+
+	ret = class_register(&portal_class);
+	if (ret)
+		goto err_self;
 
 	ret = alloc_chrdev_region(&portal_devt, 0, PORTAL_MAX_NUMBERS, "portal");
 	if (ret)
@@ -368,22 +406,27 @@ static int __init portal_init(void)
 	ret = cdev_add(&portal_cdev, portal_devt, PORTAL_MAX_NUMBERS);
 	if (ret)
 		goto err_region;
+	register_reboot_notifier(&portal_reboot_notifier);
 	return 0;
 
 err_region:
 	unregister_chrdev_region(portal_devt, PORTAL_MAX_NUMBERS);
 err_class:
 	class_unregister(&portal_class);
+err_self:
+	portal_self_module_exit();
 	return ret;
 }
 module_init(portal_init);
 
 static void __exit portal_exit(void)
 {
+	unregister_reboot_notifier(&portal_reboot_notifier);
 	cdev_del(&portal_cdev);
 	unregister_chrdev_region(portal_devt, PORTAL_MAX_NUMBERS);
 	class_unregister(&portal_class);
 	portal_number_exit();
+	portal_self_module_exit();
 }
 module_exit(portal_exit);
 

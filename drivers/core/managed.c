@@ -4,7 +4,8 @@
  *
  * The superblock says so, once: when the portal is added, or when an administrator asks
  * (PORTAL_SET_MODE). Bytes that change later change nothing: the mode and the size of the
- * protected part are this kernel's from then on.
+ * protected part are this kernel's from then on. (But a machine that wakes up from
+ * hibernation may find another region, which is judged anew: portal_self_resume().)
  *
  * Of a managed portal no mapping that is or could become writable reaches the
  * protected part. mode_lock makes that true across a change of the mode: mmap.c looks
@@ -13,165 +14,130 @@
  * it is one but cannot be relied on protects all of the region: it can be looked at, and
  * nothing is lost.
  *
- * Only bytes of portal_layout.h are read, through the core's own mapping; none is written.
+ * And a mapping of a managed portal belongs to one process: fork() does not copy it, for
+ * good (VM_DONTCOPY, and VM_IO, for which madvise() refuses MADV_DOFORK). So what a
+ * process could write through a file is counted with the file, by process; a session
+ * (sessions.c) begins only where no other process can, and keeps it so.
  */
 #include <linux/dev_printk.h>
-#include <linux/io.h>
 #include <linux/kernel.h>
-#include <linux/slab.h>
-#include <linux/string.h>
-
-#include <linux/portal_layout.h>
 
 #include "core.h"
 
-/*
- * CRC-32C, by halves of a byte: once in a portal's life. The kernel's own is a module
- * with a driver behind it in many configurations.
- */
-static u32 portal_crc32c(u32 crc, const void *data, size_t len)
-{
-	const u8 *c = data;
-	unsigned int i;
-
-	crc = ~crc;
-	while (len--) {
-		crc ^= *c++;
-		for (i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
-	}
-	return ~crc;
-}
-
-static u32 portal_super_checksum(const struct portal_super *s)
-{
-	const size_t at = offsetof(struct portal_super, checksum);
-	const size_t behind = at + sizeof(s->checksum);
-	static const u8 zero[sizeof(s->checksum)];
-	u32 crc;
-
-	crc = portal_crc32c(0, s, at);
-	crc = portal_crc32c(crc, zero, sizeof(zero));
-	return portal_crc32c(crc, (const u8 *)s + behind, sizeof(*s) - behind);
-}
-
-/* Copied once, word by word: others may write meanwhile, and only the copy is judged. */
-static void portal_super_copy(struct portal_super *s, const void *from)
-{
-	const u64 *word = from;
-	u64 *to = (u64 *)s;
-	size_t i;
-
-	for (i = 0; i < sizeof(*s) / sizeof(*to); i++)
-		to[i] = READ_ONCE(word[i]);
-}
-
-/*
- * The protected part must end on a page here, too. 0, -ENODATA, -EUCLEAN, or
- * -EPROTONOSUPPORT, as PORTAL_SET_MODE has them.
- */
-static int portal_super_judge(const struct portal *p, const struct portal_super *s)
-{
-	u64 size = le64_to_cpu(s->size), protected = le64_to_cpu(s->protected_size);
-
-	if (le64_to_cpu(s->magic) == PORTAL_MAGIC_FORMATTING)
-		return -EUCLEAN;
-	if (le64_to_cpu(s->magic) != PORTAL_MAGIC)
-		return -ENODATA;
-	if (le32_to_cpu(s->checksum) != portal_super_checksum(s))
-		return -EUCLEAN;
-	if (le32_to_cpu(s->version) != PORTAL_LAYOUT_VERSION)
-		return -EPROTONOSUPPORT;
-	if (le64_to_cpu(s->incompat) & ~PORTAL_INCOMPAT_KNOWN)
-		return -EPROTONOSUPPORT;
-	if (size > p->size || !IS_ALIGNED(size, PORTAL_UNIT))
-		return -EUCLEAN;
-	if (!protected || protected >= size || !IS_ALIGNED(protected, PORTAL_UNIT))
-		return -EUCLEAN;
-	return IS_ALIGNED(protected, PAGE_SIZE) ? 0 : -EPROTONOSUPPORT;
-}
-
-/* The caller is before portal_add()'s end, or inside portal_enter(). */
-static int portal_super_read(const struct portal *p, u64 *protected)
-{
-	struct portal_super *s;
-	void *at;
-	int ret;
-
-	BUILD_BUG_ON(sizeof(*s) != PORTAL_SUPER_SIZE);
-	/* A piece is whole pages, so the superblock is in the first. */
-	if (p->size < PORTAL_LAYOUT_MIN)
-		return -ENODATA;
-	s = kmalloc(sizeof(*s), GFP_KERNEL);
-	at = portal_region_look(p);
-	if (!s || !at) {
-		portal_region_unlook(p, at);
-		kfree(s);
-		return -ENOMEM;
-	}
-	portal_super_copy(s, at);
-	portal_region_unlook(p, at);
-	ret = portal_super_judge(p, s);
-	*protected = ret ? 0 : le64_to_cpu(s->protected_size);
-	if (ret == -EPROTONOSUPPORT)
-		dev_warn(p->dev.parent ?: &p->dev,
-			 "layout of version %u with features %#llx, of which this module knows version %u and %#llx\n",
-			 le32_to_cpu(s->version), le64_to_cpu(s->incompat),
-			 PORTAL_LAYOUT_VERSION, PORTAL_INCOMPAT_KNOWN);
-	kfree(s);
-	return ret;
-}
-
-/* Nobody has the portal yet. */
+/* Nobody has the portal yet. The region may be touched from here on. */
 void portal_mode_probe(struct portal *p)
 {
-	int ret = portal_super_read(p, &p->protected_size);
+	struct portal_layout layout = { };
+	int ret;
 
-	if (ret == -ENODATA)
-		return;
-	p->mode = PORTAL_MODE_MANAGED;
-	if (ret) {
-		p->protected_size = p->size;
-		dev_warn(p->dev.parent ?: &p->dev,
-			 "managed, but its superblock is damaged, or newer (%d): all of it is read-only; 'portalctl check' says how\n",
-			 ret);
-	}
+	mutex_lock(&p->self.lock);
+	p->self.reach = true;
+	ret = portal_layout_read(p, &layout);
+	portal_mode_found(p, ret, &layout);
+	mutex_unlock(&p->self.lock);
 }
 
 /*
- * Makes room for a mapping of @len bytes at @start of the region that is writable, or
- * could be made so (@now: it is already). *@may: whether it may ever be; if so it is
- * counted, until portal_mode_unmap(). -EACCES: it is, and must not be.
+ * What a look at the superblock gave becomes the mode; @ret and @layout are
+ * portal_layout_read()'s. Under self.lock. No mapping can write, or it is stale.
  */
-int portal_mode_map(struct portal *p, u64 start, bool now, bool *may)
+void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout)
 {
-	int ret = 0;
+	spin_lock(&p->mode_lock);
+	p->mode = ret == -ENODATA ? PORTAL_MODE_RAW : PORTAL_MODE_MANAGED;
+	p->protected_size = layout->protected_size;
+	if (ret)
+		p->protected_size = ret == -ENODATA ? 0 : p->size;
+	spin_unlock(&p->mode_lock);
+
+	p->self.error = ret;
+	if (!ret)
+		portal_self_start(p, layout);
+	else if (ret != -ENODATA)
+		dev_warn(portal_where(p),
+			 "managed, but its superblock is damaged, or newer (%d): all of it is read-only; 'portalctl check' says how\n",
+			 ret);
+}
+
+/* Under mode_lock. */
+static void portal_mode_count(struct portal_handle *h, const struct mm_struct *mm)
+{
+	h->portal->nr_writable++;
+	if (!h->nr_writable && !h->nr_others)
+		h->writer = mm;
+	if (h->writer == mm)
+		h->nr_writable++;
+	else
+		h->nr_others++;
+}
+
+/*
+ * Makes room for a mapping by @mm, through @h, that begins at @start of the region; @could: by
+ * the file's rights it is writable, or could be made so. Returns PORTAL_MAP_*: with
+ * PORTAL_MAP_WRITE it may, and is counted until portal_mode_unmap(); with PORTAL_MAP_OWN
+ * it is @mm's alone.
+ */
+unsigned int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start,
+			     bool could)
+{
+	struct portal *p = h->portal;
+	unsigned int ret = 0;
 
 	spin_lock(&p->mode_lock);
-	if (start >= p->protected_size) {
-		p->nr_writable++;
-		*may = true;
-	} else {
-		*may = false;
-		ret = now ? -EACCES : 0;
+	if (p->mode == PORTAL_MODE_MANAGED)
+		ret |= PORTAL_MAP_OWN;
+	if (could && start >= p->protected_size && (!h->mm || h->mm == mm)) {
+		portal_mode_count(h, mm);
+		ret |= PORTAL_MAP_WRITE;
 	}
 	spin_unlock(&p->mode_lock);
 	return ret;
 }
 
 /* Another mapping like one that was counted: a part of it, or a child's. */
-void portal_mode_map_again(struct portal *p)
+void portal_mode_map_again(struct portal_handle *h, const struct mm_struct *mm)
 {
-	spin_lock(&p->mode_lock);
-	p->nr_writable++;
-	spin_unlock(&p->mode_lock);
+	spin_lock(&h->portal->mode_lock);
+	portal_mode_count(h, mm);
+	spin_unlock(&h->portal->mode_lock);
 }
 
-void portal_mode_unmap(struct portal *p)
+void portal_mode_unmap(struct portal_handle *h, const struct mm_struct *mm)
 {
-	spin_lock(&p->mode_lock);
-	p->nr_writable--;
-	spin_unlock(&p->mode_lock);
+	spin_lock(&h->portal->mode_lock);
+	h->portal->nr_writable--;
+	/* Of its mappings one at least is left, so no other mm has its address. */
+	if (h->nr_writable && h->writer == mm)
+		h->nr_writable--;
+	else
+		h->nr_others--;
+	spin_unlock(&h->portal->mode_lock);
+}
+
+/* Whether @h is @mm's alone from now on, to write through it: until portal_mode_disown(). */
+bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm)
+{
+	bool alone;
+
+	spin_lock(&h->portal->mode_lock);
+	alone = !h->nr_others && (!h->nr_writable || h->writer == mm);
+	if (alone)
+		h->mm = mm;
+	spin_unlock(&h->portal->mode_lock);
+	return alone;
+}
+
+/* With @idle: only if nothing is mapped through it that could write; else false. */
+bool portal_mode_disown(struct portal_handle *h, bool idle)
+{
+	bool may;
+
+	spin_lock(&h->portal->mode_lock);
+	may = !idle || (!h->nr_writable && !h->nr_others);
+	if (may)
+		h->mm = NULL;
+	spin_unlock(&h->portal->mode_lock);
+	return may;
 }
 
 /* What the mode is now; *@protected: and from where on mappings may be writable. */
@@ -186,24 +152,39 @@ u32 portal_mode_get(struct portal *p, u64 *protected)
 	return mode;
 }
 
-/* Inside portal_enter(). */
-int portal_mode_set(struct portal *p, u32 mode)
+/* Under self.lock, where the region may be touched. */
+static int portal_mode_change(struct portal *p, u32 mode)
 {
-	u64 protected = 0;
-	int ret = 0;
+	struct portal_layout layout = { };
+	int ret = -ENODATA;
 
-	if (mode == PORTAL_MODE_MANAGED)
-		ret = portal_super_read(p, &protected);
-	if (ret)
-		return ret;
-
+	if (mode == PORTAL_MODE_MANAGED) {
+		ret = portal_layout_read(p, &layout);
+		if (ret)
+			return ret;
+	}
+	/* From here on nobody can map it writable; what others find meanwhile is true. */
 	spin_lock(&p->mode_lock);
 	if (p->nr_writable) {
-		ret = -EBUSY;
-	} else {
-		p->mode = mode;
-		p->protected_size = protected;
+		spin_unlock(&p->mode_lock);
+		return -EBUSY;
 	}
+	p->protected_size = p->size;
 	spin_unlock(&p->mode_lock);
+
+	portal_self_leave(p);
+	portal_mode_found(p, ret, &layout);
+	return 0;
+}
+
+int portal_mode_set(struct portal *p, u32 mode)
+{
+	int ret;
+
+	ret = portal_self_lock(p);
+	if (ret)
+		return ret;
+	ret = portal_mode_change(p, mode);
+	portal_self_unlock(p);
 	return ret;
 }

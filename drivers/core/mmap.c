@@ -121,6 +121,11 @@ static vm_fault_t portal_fault(struct vm_fault *vmf)
 
 	switch (portal_enter_killable(p)) {
 	case 0:
+		if (portal_handle_stale(vma_to_handle(vma))) {
+			portal_leave(p);
+			ret = portal_fault_dead(vmf);
+			break;
+		}
 		ret = vmf_insert_pfn(vma, addr, portal_pfn(p, offset));
 		if (ret == VM_FAULT_NOPAGE)
 			pages = 1 + portal_fault_around(vmf, p);
@@ -165,7 +170,9 @@ static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigne
 
 	if (portal_enter_killable(p))
 		return VM_FAULT_FALLBACK;
-	ret = portal_compat_insert_pmd(vmf, PHYS_PFN(piece->start + inside));
+	ret = VM_FAULT_FALLBACK;
+	if (!portal_handle_stale(vma_to_handle(vma)))
+		ret = portal_compat_insert_pmd(vmf, PHYS_PFN(piece->start + inside));
 	portal_leave(p);
 
 	if (ret != VM_FAULT_FALLBACK)
@@ -199,7 +206,7 @@ static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *b
 	if (ret)
 		return -EIO;
 	ret = -EIO;
-	if (piece->kva) {
+	if (piece->kva && !portal_handle_stale(vma_to_handle(vma))) {
 		at = piece->kva + (offset - piece->offset);
 		if (write)
 			memcpy(at, buf, len);
@@ -215,13 +222,13 @@ static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *b
 static void portal_vma_open(struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & VM_MAYWRITE)
-		portal_mode_map_again(vma_to_handle(vma)->portal);
+		portal_mode_map_again(vma_to_handle(vma), vma->vm_mm);
 }
 
 static void portal_vma_close(struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & VM_MAYWRITE)
-		portal_mode_unmap(vma_to_handle(vma)->portal);
+		portal_mode_unmap(vma_to_handle(vma), vma->vm_mm);
 }
 
 /* Of the region. VM_MAYWRITE is what says that it was counted; nothing changes it later. */
@@ -273,21 +280,24 @@ static int portal_mmap_rings(struct file *file, struct vm_area_struct *vma)
 }
 
 /*
- * A mapping that reaches protected bytes is read-only, for ever; any other that is or could
- * become writable is counted. Last in portal_mmap_region(): what is counted is mapped.
+ * A mapping that reaches protected bytes is read-only, for ever, and so is one through a file
+ * by which another process has a session; any other that is or could become writable is
+ * counted. Of a managed portal no mapping is inherited. Last in portal_mmap_region(): what is
+ * counted is mapped.
  */
 static int portal_mmap_protect(struct file *file, struct vm_area_struct *vma)
 {
 	struct portal_handle *h = file->private_data;
-	bool may = false;
-	int ret = 0;
+	bool could = file->f_mode & FMODE_WRITE;
+	unsigned int how;
 
-	if (file->f_mode & FMODE_WRITE)
-		ret = portal_mode_map(h->portal, portal_vma_offset(vma, vma->vm_start),
-				      vma->vm_flags & VM_WRITE, &may);
-	if (!may)
-		portal_vm_flags_clear(vma, VM_MAYWRITE);
-	return ret;
+	how = portal_mode_map(h, vma->vm_mm, portal_vma_offset(vma, vma->vm_start), could);
+	if (how & PORTAL_MAP_OWN)
+		portal_vm_flags_set(vma, VM_DONTCOPY | VM_IO);
+	if (how & PORTAL_MAP_WRITE)
+		return 0;
+	portal_vm_flags_clear(vma, VM_MAYWRITE);
+	return could && (vma->vm_flags & VM_WRITE) ? -EACCES : 0;
 }
 
 static int portal_mmap_region(struct file *file, struct vm_area_struct *vma)
@@ -319,6 +329,8 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (portal_is_dead(p))
 		return -ENODEV;
+	if (portal_handle_stale(h))
+		return -ESTALE;
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	/* portal_vma_offset() asks for it from here on. */

@@ -120,7 +120,7 @@ EXPORT_SYMBOL_GPL(portal_is_write_back);
  */
 void portal_region_reserve(struct portal *p)
 {
-	struct device *where = p->dev.parent ?: &p->dev;
+	struct device *where = portal_where(p);
 	unsigned int i;
 
 	p->cache = PORTAL_CACHE_WRITE_BACK;

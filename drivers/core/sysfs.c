@@ -98,6 +98,40 @@ static ssize_t peer_id_show(struct device *dev, struct device_attribute *attr, c
 }
 static DEVICE_ATTR_RO(peer_id);
 
+/* Of a managed portal: this machine's row in its table of peers. "none": it has none. */
+static ssize_t slot_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct portal *p = to_portal(dev);
+	int ret;
+
+	mutex_lock(&p->self.lock);
+	ret = p->self.joined ? sysfs_emit(buf, "%u\n", p->self.slot) : sysfs_emit(buf, "none\n");
+	mutex_unlock(&p->self.lock);
+	return ret;
+}
+static DEVICE_ATTR_RO(slot);
+
+/* Of a managed portal: what tokens are relative to. "none": raw, or damaged. */
+static ssize_t incarnation_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct portal *p = to_portal(dev);
+	int ret;
+
+	mutex_lock(&p->self.lock);
+	ret = p->self.error ? sysfs_emit(buf, "none\n") :
+			      sysfs_emit(buf, "%#llx\n", p->self.layout.incarnation);
+	mutex_unlock(&p->self.lock);
+	return ret;
+}
+static DEVICE_ATTR_RO(incarnation);
+
+/* Processes of this machine that have a session. */
+static ssize_t sessions_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", READ_ONCE(to_portal(dev)->self.nr_processes));
+}
+static DEVICE_ATTR_RO(sessions);
+
 static struct attribute *portal_attrs[] = {
 	&dev_attr_transport.attr,
 	&dev_attr_identity.attr,
@@ -108,6 +142,9 @@ static struct attribute *portal_attrs[] = {
 	&dev_attr_rawio.attr,
 	&dev_attr_generation.attr,
 	&dev_attr_peer_id.attr,
+	&dev_attr_slot.attr,
+	&dev_attr_incarnation.attr,
+	&dev_attr_sessions.attr,
 	NULL
 };
 

@@ -82,6 +82,60 @@ TRACE_EVENT(portal_revoke,
 	TP_printk("portal=%d", __entry->portal)
 );
 
+/* A process's session began, or ended: no store by it is possible any more. */
+TRACE_EVENT(portal_session,
+	TP_PROTO(int portal, u64 token, bool begun),
+	TP_ARGS(portal, token, begun),
+	TP_STRUCT__entry(
+		__field(int, portal)
+		__field(u64, token)
+		__field(bool, begun)
+	),
+	TP_fast_assign(
+		__entry->portal = portal;
+		__entry->token = token;
+		__entry->begun = begun;
+	),
+	TP_printk("portal=%d token=%#llx begun=%d",
+		  __entry->portal, __entry->token, __entry->begun)
+);
+
+/* This machine was declared dead, or another has its row. */
+TRACE_EVENT(portal_lost,
+	TP_PROTO(int portal, u32 slot, u64 claim),
+	TP_ARGS(portal, slot, claim),
+	TP_STRUCT__entry(
+		__field(int, portal)
+		__field(u32, slot)
+		__field(u64, claim)
+	),
+	TP_fast_assign(
+		__entry->portal = portal;
+		__entry->slot = slot;
+		__entry->claim = claim;
+	),
+	TP_printk("portal=%d slot=%u claim=%#llx",
+		  __entry->portal, __entry->slot, __entry->claim)
+);
+
+/* Words of this machine's rows were overwritten by another, and put right. */
+TRACE_EVENT(portal_repair,
+	TP_PROTO(int portal, u32 slot, u32 words),
+	TP_ARGS(portal, slot, words),
+	TP_STRUCT__entry(
+		__field(int, portal)
+		__field(u32, slot)
+		__field(u32, words)
+	),
+	TP_fast_assign(
+		__entry->portal = portal;
+		__entry->slot = slot;
+		__entry->words = words;
+	),
+	TP_printk("portal=%d slot=%u words=%u",
+		  __entry->portal, __entry->slot, __entry->words)
+);
+
 #endif /* _PORTAL_TRACE_H */
 
 #undef TRACE_INCLUDE_PATH

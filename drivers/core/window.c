@@ -110,6 +110,8 @@ static struct portal_handle *portal_window_handle(const struct portal_handle *pa
 	if (!h)
 		return NULL;
 	h->window = true;
+	/* As stale as its parent, if that happens now. */
+	h->epoch = READ_ONCE(parent->epoch);
 	h->offset = parent->offset + w->offset;
 	h->length = w->length;
 	h->first_vector = first;
@@ -135,6 +137,8 @@ int portal_window_open(struct file *file, const struct portal_window *w, const u
 
 	if ((file->f_mode & needed) != needed)
 		return -EACCES;
+	if (portal_handle_stale(parent))
+		return -ESTALE;
 	ret = portal_window_check_part(parent, w);
 	if (!ret)
 		ret = portal_window_check_bells(file, w, vectors, bells);
@@ -216,4 +220,5 @@ void portal_show_fdinfo(struct seq_file *m, struct file *file)
 	if (file->f_mode & FMODE_WRITE)
 		portal_show_bells(m, h);
 	seq_putc(m, '\n');
+	portal_session_show(m, file->private_data);
 }

@@ -7,13 +7,11 @@
  * OTHER shows the same memory, and is raw. The second is for a device that was formatted
  * before it was probed; it changes nothing.
  */
-#include "guest.h"
+#include "super.h"
 
 #include <sys/wait.h>
 
-#include <linux/portal_layout.h>
-
-#define PROTECTED	65536u
+#define PROTECTED	SUPER_PROTECTED
 
 static int fd;
 static uint64_t size;
@@ -21,28 +19,9 @@ static long page;
 
 /* ---- A superblock of our own ---------------------------------------------------- */
 
-static uint32_t crc32c(const void *data, size_t len)
-{
-	const unsigned char *c = data;
-	uint32_t crc = ~0u;
-	int i;
-
-	while (len--) {
-		crc ^= *c++;
-		for (i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
-	}
-	return ~crc;
-}
-
 static struct portal_super good(void)
 {
-	struct portal_super s = {
-		.magic = PORTAL_MAGIC, .version = 1, .size = size / PORTAL_UNIT * PORTAL_UNIT,
-		.protected_size = PROTECTED, .incarnation = 1, .uuid = { 1 },
-	};
-
-	return s;
+	return super_good(size);
 }
 
 static void *map(int file, uint64_t offset, uint64_t len, int prot)
@@ -65,19 +44,10 @@ static void put(struct portal_super *s, bool seal)
 
 	if (m == MAP_FAILED)
 		die("mmap of the superblock");
-	if (seal) {
-		s->checksum = 0;
-		s->checksum = crc32c(s, sizeof(*s));
-	}
+	if (seal)
+		super_seal(s);
 	memcpy(m, s, sizeof(*s));
 	munmap(m, PORTAL_SUPER_SIZE);
-}
-
-static int set_mode(int file, uint32_t mode)
-{
-	struct portal_set_mode m = { .size = sizeof(m), .mode = mode };
-
-	return ioctl(file, PORTAL_SET_MODE, &m);
 }
 
 /* ---- Who may, and when ------------------------------------------------------------ */
@@ -105,6 +75,43 @@ static void test_arguments(const char *device)
 	}
 	waitpid(pid, &status, 0);
 	ok(status == 0, "without CAP_SYS_ADMIN: EPERM");
+}
+
+/* Tables that kernels write lie in the protected part, whatever a superblock says. */
+static void test_places(void)
+{
+	static const struct {
+		const char *name;
+		unsigned int area;
+		struct portal_area to;
+	} bad[] = {
+		{ "peers over the superblock", PORTAL_AREA_PEERS, { 0, 4096, 512, 8 } },
+		{ "peers at an odd place", PORTAL_AREA_PEERS, { 4096 + 512, 4096, 512, 8 } },
+		{ "peers of another size", PORTAL_AREA_PEERS, { 4096, 2048, 256, 8 } },
+		{ "fewer peers than rows", PORTAL_AREA_PEERS, { 4096, 3584, 512, 7 } },
+		{ "peers whose length is not theirs", PORTAL_AREA_PEERS, { 4096, 8192, 512, 8 } },
+		{ "peers behind the protected part", PORTAL_AREA_PEERS, { PROTECTED, 4096, 512, 8 } },
+		{ "sessions over the peers", PORTAL_AREA_SESSIONS, { 4096, 16384, 128, 128 } },
+		{ "sessions across the end of the protected part", PORTAL_AREA_SESSIONS,
+		  { PROTECTED - 4096, 16384, 128, 128 } },
+		{ "sessions behind the region", PORTAL_AREA_SESSIONS, { 1ULL << 40, 16384, 128, 128 } },
+		{ "sessions at 2^64", PORTAL_AREA_SESSIONS, { -4096ULL, 16384, 128, 128 } },
+		{ "sessions whose rows are another size", PORTAL_AREA_SESSIONS, { 8192, 16384, 256, 64 } },
+	};
+	struct portal_super s;
+	size_t i;
+
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		s = good(), s.area[bad[i].area] = bad[i].to;
+		put(&s, true);
+		fails(set_mode(fd, PORTAL_MODE_MANAGED), EUCLEAN, bad[i].name);
+	}
+	s = good(), s.peers = 0;
+	put(&s, true);
+	fails(set_mode(fd, PORTAL_MODE_MANAGED), EUCLEAN, "no peers");
+	s = good(), s.sessions = 0x20000000;
+	put(&s, true);
+	fails(set_mode(fd, PORTAL_MODE_MANAGED), EUCLEAN, "more sessions than 32 bits count");
 }
 
 static void test_superblocks(void)
@@ -139,6 +146,10 @@ static void test_superblocks(void)
 	s = good(), s.protected_size = PROTECTED + 4096;
 	put(&s, true);
 	fails(set_mode(fd, PORTAL_MODE_MANAGED), EUCLEAN, "no whole unit protected");
+	s = good(), s.incarnation = 0;
+	put(&s, true);
+	fails(set_mode(fd, PORTAL_MODE_MANAGED), EUCLEAN, "no incarnation");
+	test_places();
 	ok(get_info(fd).mode == PORTAL_MODE_RAW && !get_info(fd).protected_size, "still raw");
 	s = good();
 	put(&s, true);

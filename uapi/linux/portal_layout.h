@@ -262,7 +262,7 @@ struct portal_peer {
 #define PORTAL_REASON_CUT	2	/* connection lost, or cut (suspect) */
 #define PORTAL_REASON_RESCINDED	3	/* the bus said so */
 #define PORTAL_REASON_FENCED	4	/* an administrator said so */
-#define PORTAL_REASON_SILENT	5	/* suspect: its heart stands still; who sees it beat takes it back */
+#define PORTAL_REASON_SILENT	5	/* its heart stands still: who sees it beat takes it back */
 
 /*
  * One process's use of a portal. It is dead when life says so, or carries a higher

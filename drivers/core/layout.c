@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The bytes of a managed portal: is there a superblock, and where are the tables?
+ *
+ * A superblock is copied once and judged whole; places are taken from that copy only, and
+ * are this kernel's own from then on (struct portal_layout). So no byte that changes later
+ * moves a table, and every row lies within the protected part. A row never crosses a
+ * page, thus never a piece of the region.
+ *
+ * Stores go through the core's own mapping, 64 bits at a time.
+ */
+#include <linux/dev_printk.h>
+#include <linux/io.h>
+#include <linux/kernel.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+/*
+ * CRC-32C, by halves of a byte: once in a portal's life. The kernel's own is a module
+ * with a driver behind it in many configurations.
+ */
+static u32 portal_crc32c(u32 crc, const void *data, size_t len)
+{
+	const u8 *c = data;
+	unsigned int i;
+
+	crc = ~crc;
+	while (len--) {
+		crc ^= *c++;
+		for (i = 0; i < 8; i++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	}
+	return ~crc;
+}
+
+static u32 portal_super_checksum(const struct portal_super *s)
+{
+	const size_t at = offsetof(struct portal_super, checksum);
+	const size_t behind = at + sizeof(s->checksum);
+	static const u8 zero[sizeof(s->checksum)];
+	u32 crc;
+
+	crc = portal_crc32c(0, s, at);
+	crc = portal_crc32c(crc, zero, sizeof(zero));
+	return portal_crc32c(crc, (const u8 *)s + behind, sizeof(*s) - behind);
+}
+
+/* Copied once, word by word: others may write meanwhile, and only the copy is judged. */
+static void portal_super_copy(struct portal_super *s, const void *from)
+{
+	const u64 *word = from;
+	u64 *to = (u64 *)s;
+	size_t i;
+
+	for (i = 0; i < sizeof(*s) / sizeof(*to); i++)
+		to[i] = READ_ONCE(word[i]);
+}
+
+/* A table of @count rows behind @start, within the protected part. */
+static bool portal_area_valid(const struct portal_area *a, u64 start, u64 protected, u32 stride,
+			      u32 count)
+{
+	u64 offset = le64_to_cpu(a->offset), length = (u64)stride * count;
+
+	return le32_to_cpu(a->stride) == stride && le32_to_cpu(a->count) == count &&
+	       le64_to_cpu(a->length) == length && IS_ALIGNED(offset, PORTAL_AREA_ALIGN) &&
+	       offset >= start && length <= protected && offset <= protected - length;
+}
+
+/* Places of the two tables that kernels write; the rest is for user space to judge. */
+static bool portal_places_valid(const struct portal_super *s)
+{
+	const struct portal_area *peers = &s->area[PORTAL_AREA_PEERS];
+	const struct portal_area *sessions = &s->area[PORTAL_AREA_SESSIONS];
+	u32 rows = le32_to_cpu(s->peers), block = le32_to_cpu(s->sessions);
+	u64 protected = le64_to_cpu(s->protected_size);
+
+	if (!rows || rows > PORTAL_MAX_PEERS || !block || block > PORTAL_MAX_SESSIONS / rows)
+		return false;
+	return portal_area_valid(peers, PORTAL_SUPER_SIZE, protected,
+				 sizeof(struct portal_peer), rows) &&
+	       portal_area_valid(sessions, le64_to_cpu(peers->offset) + le64_to_cpu(peers->length),
+				 protected, sizeof(struct portal_session), rows * block);
+}
+
+/*
+ * The protected part must end on a page here, too. 0, -ENODATA, -EUCLEAN, or
+ * -EPROTONOSUPPORT, as PORTAL_SET_MODE has them.
+ */
+static int portal_super_judge(const struct portal *p, const struct portal_super *s)
+{
+	u64 size = le64_to_cpu(s->size), protected = le64_to_cpu(s->protected_size);
+
+	if (le64_to_cpu(s->magic) == PORTAL_MAGIC_FORMATTING)
+		return -EUCLEAN;
+	if (le64_to_cpu(s->magic) != PORTAL_MAGIC)
+		return -ENODATA;
+	if (le32_to_cpu(s->checksum) != portal_super_checksum(s))
+		return -EUCLEAN;
+	if (le32_to_cpu(s->version) != PORTAL_LAYOUT_VERSION)
+		return -EPROTONOSUPPORT;
+	if (le64_to_cpu(s->incompat) & ~PORTAL_INCOMPAT_KNOWN)
+		return -EPROTONOSUPPORT;
+	if (size > p->size || !IS_ALIGNED(size, PORTAL_UNIT))
+		return -EUCLEAN;
+	if (!protected || protected >= size || !IS_ALIGNED(protected, PORTAL_UNIT))
+		return -EUCLEAN;
+	if (!s->incarnation || !portal_places_valid(s))
+		return -EUCLEAN;
+	return IS_ALIGNED(protected, PAGE_SIZE) ? 0 : -EPROTONOSUPPORT;
+}
+
+static void portal_layout_take(struct portal_layout *l, const struct portal_super *s)
+{
+	memset(l, 0, sizeof(*l));
+	l->incarnation = le64_to_cpu(s->incarnation);
+	l->protected_size = le64_to_cpu(s->protected_size);
+	l->peers_at = le64_to_cpu(s->area[PORTAL_AREA_PEERS].offset);
+	l->sessions_at = le64_to_cpu(s->area[PORTAL_AREA_SESSIONS].offset);
+	l->peers = le32_to_cpu(s->peers);
+	l->sessions = le32_to_cpu(s->sessions);
+	memcpy(l->uuid, s->uuid, sizeof(l->uuid));
+}
+
+/*
+ * Reads the superblock. 0 and *@l, or -ENODATA, -EUCLEAN, -EPROTONOSUPPORT, -ENOMEM. The
+ * caller sees to it that the region may be touched.
+ */
+int portal_layout_read(struct portal *p, struct portal_layout *l)
+{
+	struct portal_super *s;
+	void *at;
+	int ret;
+
+	BUILD_BUG_ON(sizeof(*s) != PORTAL_SUPER_SIZE);
+	/* A piece is whole pages, so the superblock is in the first. */
+	if (p->size < PORTAL_LAYOUT_MIN)
+		return -ENODATA;
+	s = kmalloc(sizeof(*s), GFP_KERNEL);
+	at = portal_region_look(p);
+	if (!s || !at) {
+		portal_region_unlook(p, at);
+		kfree(s);
+		return -ENOMEM;
+	}
+	portal_super_copy(s, at);
+	portal_region_unlook(p, at);
+	ret = portal_super_judge(p, s);
+	if (!ret)
+		portal_layout_take(l, s);
+	if (ret == -EPROTONOSUPPORT)
+		dev_warn(portal_where(p),
+			 "layout of version %u with features %#llx, of which this module knows version %u and %#llx\n",
+			 le32_to_cpu(s->version), le64_to_cpu(s->incompat),
+			 PORTAL_LAYOUT_VERSION, PORTAL_INCOMPAT_KNOWN);
+	kfree(s);
+	return ret;
+}
+
+/* Whether the core has all of the tables mapped, for as long as the portal is there. */
+bool portal_layout_mapped(const struct portal *p, const struct portal_layout *l)
+{
+	unsigned int i;
+
+	for (i = 0; i < p->nr_pieces && p->pieces[i].offset < l->protected_size; i++) {
+		if (!p->pieces[i].kva)
+			return false;
+	}
+	return true;
+}
+
+static void *portal_table_at(const struct portal *p, u64 offset)
+{
+	const struct portal_piece *piece = portal_piece_at(p, offset);
+
+	return piece->kva + (offset - piece->offset);
+}
+
+/* Row @slot of the table of peers; below layout.peers. */
+struct portal_peer *portal_peer_at(const struct portal *p, u32 slot)
+{
+	const struct portal_layout *l = &p->self.layout;
+
+	return portal_table_at(p, l->peers_at + (u64)slot * sizeof(struct portal_peer));
+}
+
+/* Row @row of this machine's own block of sessions; below layout.sessions. */
+struct portal_session *portal_session_at(const struct portal *p, u32 row)
+{
+	const struct portal_layout *l = &p->self.layout;
+	u64 n = (u64)p->self.slot * l->sessions + row;
+
+	return portal_table_at(p, l->sessions_at + n * sizeof(struct portal_session));
+}
+
+/*
+ * Makes @len bytes at @to, which is shared, what @from says, a word at a time. Returns how
+ * many words were not.
+ */
+unsigned int portal_words_put(void *to, const void *from, size_t len)
+{
+	const u64 *word = from;
+	unsigned int n = 0;
+	u64 *at = to;
+
+	for (; len; len -= sizeof(*at), at++, word++) {
+		if (READ_ONCE(*at) == *word)
+			continue;
+		WRITE_ONCE(*at, *word);
+		n++;
+	}
+	return n;
+}

@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Sessions: one process's use of a managed portal, and its end.
+ *
+ * A process is an address space (mm). Its session is over when no store by it is
+ * possible any more, and then the row says so. What makes a store impossible:
+ *
+ *  - The mm has no user left: no thread, CLONE_VM and vfork() children included, no kernel
+ *    thread that acts for it, no debugger in the middle of an access. exit_mmap() tells
+ *    MMU notifiers then, before anything is unmapped. So do exec, kill, and the end of a
+ *    core dump, but not one thread's exit. Copies of the descriptor do not matter, and
+ *    copies of the mappings there are none (managed.c).
+ *  - The last file that asked is released: no mapping through it is left, for each holds
+ *    the file.
+ *  - The process says that it is done, and has nothing mapped through the file.
+ *  - The portal is revoked, or this machine was declared dead: mappings were zapped, and
+ *    the files cannot fault them in again.
+ *
+ * References. struct portal_process is freed by the MMU notifiers' own grace period
+ * (portal_process_free()) after whoever ended it, exactly one, has put the notifier. It is in
+ * self.processes until then, as is each file that holds it in its list; and a file holds
+ * the portal. So a process that is not over has a portal. An end that comes by the mm races
+ * with all others, and with the portal's last reference: it asks for the portal under
+ * portal_process_lock, and gets none when it is over.
+ *
+ * Locks. self.lock is never held where mmap_lock is taken: a fault may hold that during a
+ * pause, whose end needs self.lock. So a notifier is registered before the lock is taken,
+ * for a process that may turn out to have a session already.
+ *
+ * Lives of the rows of this machine's block are counted here, in private memory
+ * (struct portal_row), so that a token is never given twice, whatever the row says.
+ */
+#include <linux/atomic.h>
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/nospec.h>
+#include <linux/pid.h>
+#include <linux/sched.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "../compat/mmend.h"
+#include "core.h"
+#include "trace.h"
+
+/**
+ * struct portal_process - a session
+ * @mn: of its mm, which it holds a reference to
+ * @portal: NULL: not begun, or over. Under portal_process_lock
+ * @node: in portal_self.processes
+ * @files: that hold it, by portal_handle.session_node
+ * @row: in this machine's block
+ * @window: begun by a window, and no file of open() has asked since
+ * @bytes: what the row must say; life is in portal_self.rows
+ *
+ * All but @mn and @portal under self.lock.
+ */
+struct portal_process {
+	struct mmu_notifier mn;
+	struct portal *portal;
+	struct list_head node;
+	struct list_head files;
+	u32 row;
+	bool window;
+	struct portal_session bytes;
+};
+
+/**
+ * struct portal_row - a row of this machine's block, as it really is
+ * @life: its word
+ * @process: who has it, or NULL
+ */
+struct portal_row {
+	u64 life;
+	struct portal_process *process;
+};
+
+static DEFINE_SPINLOCK(portal_process_lock);
+
+/* ---- Rows -------------------------------------------------------------------------- */
+
+int portal_sessions_alloc(struct portal *p)
+{
+	p->self.rows = kvcalloc(p->self.layout.sessions, sizeof(*p->self.rows), GFP_KERNEL);
+	p->self.next_row = 0;
+	return p->self.rows ? 0 : -ENOMEM;
+}
+
+/* No process has one. */
+void portal_sessions_free(struct portal *p)
+{
+	kvfree(p->self.rows);
+	p->self.rows = NULL;
+}
+
+/*
+ * The block of a slot that was just claimed: sequences go on where they were, and whoever
+ * lives there is of before, and dead. @again: it was this machine's before, which knows
+ * better.
+ */
+void portal_sessions_adopt(struct portal *p, bool again)
+{
+	u32 i;
+
+	for (i = 0; i < p->self.layout.sessions; i++) {
+		u64 life = le64_to_cpu(READ_ONCE(portal_session_at(p, i)->life));
+		u64 known = again ? p->self.rows[i].life : 0;
+
+		life = max(life, known) & ~(u64)0xffff;
+		p->self.rows[i].life = life ? life | PORTAL_LIFE_DEAD : 0;
+		cond_resched();
+	}
+}
+
+/* What a row must say but for its life; from claim to name there is no reserved byte. */
+static unsigned int portal_session_put(struct portal *p, u32 i)
+{
+	const size_t from = offsetof(struct portal_session, claim);
+	const size_t to = offsetofend(struct portal_session, name);
+
+	return portal_words_put((u8 *)portal_session_at(p, i) + from,
+				(u8 *)&p->self.rows[i].process->bytes + from, to - from);
+}
+
+/* Makes @n rows from @first on what they must be. Returns how many words were not. */
+unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n)
+{
+	struct portal_self *self = &p->self;
+	unsigned int wrong = 0;
+	u32 i, end = min(self->layout.sessions, first + n);
+
+	for (i = first; i < end; i++) {
+		__le64 life = cpu_to_le64(self->rows[i].life);
+
+		wrong += portal_words_put(&portal_session_at(p, i)->life, &life, sizeof(life));
+		if (self->rows[i].process)
+			wrong += portal_session_put(p, i);
+		cond_resched();
+	}
+	return wrong;
+}
+
+/* A row that is free, -EUSERS: there is none. Windows leave half of them to others. */
+static int portal_row_find(struct portal *p, bool window)
+{
+	struct portal_self *self = &p->self;
+	u32 i;
+
+	if (window && self->nr_windows >= self->layout.sessions / 2)
+		return -EUSERS;
+	for (i = 0; i < self->layout.sessions; i++) {
+		if (!self->rows[i].process &&
+		    self->rows[i].life >> PORTAL_SLOT_BITS < PORTAL_SEQUENCE_MAX)
+			return i;
+	}
+	return -EUSERS;
+}
+
+static u64 portal_token(struct portal *p, u32 row)
+{
+	return (p->self.rows[row].life & ~(u64)0xffff) |
+	       ((u64)p->self.slot * p->self.layout.sessions + row);
+}
+
+static void portal_session_fill(struct portal *p, struct portal_session *s, u32 vector)
+{
+	char comm[TASK_COMM_LEN];
+
+	memset(s, 0, sizeof(*s));
+	s->claim = cpu_to_le64(p->self.claim);
+	s->address = cpu_to_le32(p->self.address);
+	s->vector = cpu_to_le32(vector);
+	s->pid = cpu_to_le32(task_tgid_nr(current));
+	s->uid = cpu_to_le32(from_kuid(&init_user_ns, current_uid()));
+	s->started = cpu_to_le64(ktime_get_real_ns());
+	get_task_comm(comm, current);
+	portal_text_put(s->name, comm, sizeof(s->name));
+}
+
+/* ---- End ---------------------------------------------------------------------------- */
+
+/* After a grace period, in a context that must not sleep. */
+static void portal_process_free(struct mmu_notifier *mn)
+{
+	kfree(container_of(mn, struct portal_process, mn));
+}
+
+static void portal_file_drop(struct portal_handle *h)
+{
+	portal_mode_disown(h, false);
+	h->process = NULL;
+	list_del(&h->session_node);
+}
+
+/* Once for each; no store is possible any more. Afterwards @s may be gone. */
+static void portal_process_end(struct portal *p, struct portal_process *s)
+{
+	struct portal_self *self = &p->self;
+	struct portal_row *row = &self->rows[s->row];
+	struct portal_handle *h, *next;
+
+	list_for_each_entry_safe(h, next, &s->files, session_node)
+		portal_file_drop(h);
+	trace_portal_session(p->number, portal_token(p, s->row), false);
+	row->life = (row->life & ~(u64)0xffff) | PORTAL_LIFE_DEAD;
+	row->process = NULL;
+	if (portal_row_mine(p)) {
+		/* Whoever sees it sees all that the process stored. Pairs with readers' acquire. */
+		virt_mb();
+		WRITE_ONCE(portal_session_at(p, s->row)->life, cpu_to_le64(row->life));
+	}
+	portal_row_changed(p);
+	list_del(&s->node);
+	self->nr_processes--;
+	self->nr_windows -= s->window;
+
+	spin_lock(&portal_process_lock);
+	s->portal = NULL;
+	spin_unlock(&portal_process_lock);
+	mmu_notifier_put(&s->mn);
+}
+
+/* The mm has no user any more. By whoever dropped the last, maybe a worker. */
+static void portal_process_release(struct mmu_notifier *mn, struct mm_struct *mm)
+{
+	struct portal_process *s = container_of(mn, struct portal_process, mn);
+	struct portal *p;
+
+	spin_lock(&portal_process_lock);
+	p = s->portal;
+	if (p)
+		get_device(&p->dev);
+	spin_unlock(&portal_process_lock);
+	if (!p)
+		return;
+	mutex_lock(&p->self.lock);
+	/* Only under both locks it changes to NULL. */
+	if (s->portal)
+		portal_process_end(p, s);
+	mutex_unlock(&p->self.lock);
+	put_device(&p->dev);
+}
+
+static const struct mmu_notifier_ops portal_process_ops = {
+	.release = portal_process_release,
+	.free_notifier = portal_process_free,
+};
+
+/* All of them. */
+void portal_sessions_end(struct portal *p)
+{
+	struct portal_process *s, *next;
+
+	list_for_each_entry_safe(s, next, &p->self.processes, node)
+		portal_process_end(p, s);
+}
+
+/* Files that hold a session reach nothing any more, and never will. */
+void portal_sessions_stale(struct portal *p)
+{
+	struct portal_process *s;
+	struct portal_handle *h;
+
+	list_for_each_entry(s, &p->self.processes, node) {
+		list_for_each_entry(h, &s->files, session_node)
+			WRITE_ONCE(h->epoch, 0);
+	}
+}
+
+/* The file is released; nothing is mapped through it. */
+void portal_session_release(struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+	struct portal_process *s;
+
+	mutex_lock(&p->self.lock);
+	s = h->process;
+	if (s) {
+		portal_file_drop(h);
+		if (list_empty(&s->files))
+			portal_process_end(p, s);
+	}
+	mutex_unlock(&p->self.lock);
+}
+
+/* PORTAL_SESSION_END: this file needs it no more. */
+static int portal_session_done(struct portal_handle *h)
+{
+	struct portal_process *s = h->process;
+
+	if (!s)
+		return -ENOENT;
+	if (s->mn.mm != current->mm || !portal_mode_disown(h, true))
+		return -EBUSY;
+	portal_file_drop(h);
+	if (list_empty(&s->files))
+		portal_process_end(h->portal, s);
+	return 0;
+}
+
+/* ---- Begin -------------------------------------------------------------------------- */
+
+static struct portal_process *portal_process_find(struct portal *p, const struct mm_struct *mm)
+{
+	struct portal_process *s;
+
+	list_for_each_entry(s, &p->self.processes, node) {
+		if (s->mn.mm == mm)
+			return s;
+	}
+	return NULL;
+}
+
+/* A session in the making, which nobody knows; but its mm's end would be heard. */
+static struct portal_process *portal_process_new(void)
+{
+	struct portal_process *s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
+	int ret;
+
+	if (!s)
+		return ERR_PTR(-ENOMEM);
+	INIT_LIST_HEAD(&s->files);
+	s->mn.ops = &portal_process_ops;
+	ret = mmu_notifier_register(&s->mn, current->mm);
+	if (ret) {
+		kfree(s);
+		return ERR_PTR(ret);
+	}
+	return s;
+}
+
+/* The row before the word that it is one: as in portal_row_begin(). */
+static int portal_process_begin(struct portal *p, struct portal_process *s, u32 vector,
+				bool window)
+{
+	struct portal_self *self = &p->self;
+	int i = portal_row_find(p, window);
+	u64 sequence;
+
+	if (i < 0)
+		return i;
+	sequence = (self->rows[i].life >> PORTAL_SLOT_BITS) + 1;
+	portal_session_fill(p, &s->bytes, vector);
+	s->row = i;
+	s->window = window;
+	self->rows[i].process = s;
+	self->rows[i].life = sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
+	if (portal_row_mine(p)) {
+		struct portal_session *at = portal_session_at(p, i);
+
+		WRITE_ONCE(at->life,
+			   cpu_to_le64(sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_JOINING));
+		/* A reader's second look at life tells that the rest is changing. */
+		virt_wmb();
+		portal_session_put(p, i);
+		/* Release: the rest is seen by whoever sees it alive. */
+		virt_store_release(&at->life, cpu_to_le64(self->rows[i].life));
+	}
+	list_add_tail(&s->node, &self->processes);
+	self->nr_processes++;
+	self->nr_windows += window;
+	spin_lock(&portal_process_lock);
+	s->portal = p;
+	spin_unlock(&portal_process_lock);
+	portal_row_changed(p);
+	trace_portal_session(p->number, portal_token(p, i), true);
+	return 0;
+}
+
+/* @h asks for @s, which is this process's. */
+static int portal_process_join(struct portal_handle *h, struct portal_process *s, u32 vector)
+{
+	struct portal *p = h->portal;
+
+	if (!h->process) {
+		if (!portal_mode_own(h, s->mn.mm))
+			return -EBUSY;
+		h->process = s;
+		list_add_tail(&h->session_node, &s->files);
+	}
+	if (s->window && !h->window) {
+		s->window = false;
+		p->self.nr_windows--;
+	}
+	if (vector != PORTAL_SESSION_SILENT && s->bytes.vector == cpu_to_le32(PORTAL_VECTOR_NONE)) {
+		s->bytes.vector = cpu_to_le32(vector);
+		if (portal_row_mine(p))
+			portal_session_put(p, s->row);
+		portal_row_changed(p);
+	}
+	return 0;
+}
+
+/* Under the lock. @s: one that may be used if there is none; it is NULLed then. */
+static int portal_session_ask(struct portal_handle *h, struct portal_session_begin *a,
+			      struct portal_process **s)
+{
+	struct portal *p = h->portal;
+	struct portal_process *mine = portal_process_find(p, current->mm);
+	int ret;
+
+	if (portal_handle_stale(h))
+		return -ESTALE;
+	if (p->self.error)
+		return p->self.error;
+	if (a->flags & PORTAL_SESSION_END)
+		return portal_session_done(h);
+	if (h->process && h->process != mine)
+		return -EBUSY;
+	if (!p->self.joined)
+		return -EUSERS;
+	if (!mine) {
+		if (!*s)
+			return -EAGAIN;
+		if (!portal_mode_own(h, current->mm))
+			return -EBUSY;
+		ret = portal_process_begin(p, *s, a->vector, h->window);
+		if (ret) {
+			portal_mode_disown(h, false);
+			return ret;
+		}
+		mine = *s;
+		*s = NULL;
+	}
+	ret = portal_process_join(h, mine, a->vector);
+	if (ret)
+		return ret;
+	a->peer = p->self.slot;
+	a->token = portal_token(p, mine->row);
+	a->incarnation = p->self.layout.incarnation;
+	return 0;
+}
+
+static int portal_session_try(struct portal_handle *h, struct portal_session_begin *a,
+			      struct portal_process **s)
+{
+	int ret;
+
+	ret = portal_self_lock(h->portal);
+	if (ret)
+		return ret;
+	ret = portal_session_ask(h, a, s);
+	portal_self_unlock(h->portal);
+	return ret;
+}
+
+/* PORTAL_SESSION; the vector is one of @h's, or none. */
+int portal_session(struct portal_handle *h, struct portal_session_begin *a)
+{
+	struct portal_process *s = NULL;
+	int ret;
+
+	ret = portal_session_try(h, a, &s);
+	if (ret != -EAGAIN)
+		return ret;
+	s = portal_process_new();
+	if (IS_ERR(s))
+		return PTR_ERR(s);
+	ret = portal_session_try(h, a, &s);
+	/* Another thread was faster, or it was not to be. */
+	if (s)
+		mmu_notifier_put(&s->mn);
+	return ret;
+}
+
+/* For /proc/PID/fdinfo. */
+void portal_session_show(struct seq_file *m, struct portal_handle *h)
+{
+	struct portal *p = h->portal;
+
+	mutex_lock(&p->self.lock);
+	if (h->process)
+		seq_printf(m, "portal-session:\t%llu\n", portal_token(p, h->process->row));
+	mutex_unlock(&p->self.lock);
+}
+
+/* Sessions are over; frees that are under way have to end before the code goes. */
+void portal_sessions_module_exit(void)
+{
+	mmu_notifier_synchronize();
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Other machines' rows in a managed portal's tables: what changed, who is silent, who is to
+ * be told; and the verdicts that this machine passes.
+ *
+ * Nothing here believes a row, beyond what an administrator's word or a clock of our own
+ * says: rows are looked at, and whoever watches is woken when they differ from the last
+ * look. A look is one pass over the table, at each heartbeat, and when somebody rang the
+ * notice vector; then not before a while has passed (portal_self.next_look), so
+ * that neither rings nor rows that never stand still make more than so many looks, wake-ups
+ * and rings a second. In one round each address is rung once, whatever rows say.
+ *
+ * All under self.lock, with the region in reach.
+ */
+#include <linux/atomic.h>
+#include <linux/bitmap.h>
+#include <linux/jiffies.h>
+#include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/mm.h>
+#include <linux/poll.h>
+#include <linux/sched.h>
+#include <linux/string.h>
+#include <linux/workqueue.h>
+
+#include "core.h"
+
+/* Between two looks, at least; and a millisecond more for each so many rings. */
+#define PORTAL_LOOK_MS		20
+#define PORTAL_RINGS_A_MS	8
+
+/* A heart that stood so many of its beats, and as many of our looks, is silent. */
+#define PORTAL_SILENT_BEATS	3
+#define PORTAL_SILENT_LOOKS	2
+
+/* What heartbeat_ms may say; others have no heart. */
+#define PORTAL_HEART_MIN_MS	10
+#define PORTAL_HEART_MAX_MS	60000
+
+/**
+ * struct portal_seen - what the last look found in a row
+ * @claim: and the next five: words of the row
+ * @dead: who was proven dead
+ * @suspect: who is under suspicion
+ * @life: what it says of itself
+ * @changes: what it counts
+ * @heartbeat: and this
+ * @since: when the heart was seen to beat last, by our clock
+ * @looks: beats of our own since
+ */
+struct portal_seen {
+	u64 claim;
+	u64 dead;
+	u64 suspect;
+	u64 life;
+	u64 changes;
+	u64 heartbeat;
+	u64 since;
+	u32 looks;
+};
+
+int portal_watch_alloc(struct portal *p)
+{
+	struct portal_self *self = &p->self;
+
+	self->seen = kvcalloc(self->layout.peers, sizeof(*self->seen), GFP_KERNEL);
+	self->rung = kvcalloc(BITS_TO_LONGS(PORTAL_MAX_ADDRESSES), sizeof(long), GFP_KERNEL);
+	if (self->seen && self->rung)
+		return 0;
+	portal_watch_free(p);
+	return -ENOMEM;
+}
+
+void portal_watch_free(struct portal *p)
+{
+	kvfree(p->self.seen);
+	kvfree(p->self.rung);
+	p->self.seen = NULL;
+	p->self.rung = NULL;
+}
+
+/* Nobody's silence is counted from before: this machine was not there to hear. */
+void portal_watch_reset(struct portal *p)
+{
+	u64 now = ktime_get_ns();
+	u32 slot;
+
+	for (slot = 0; slot < p->self.layout.peers; slot++) {
+		p->self.seen[slot].since = now;
+		p->self.seen[slot].looks = 0;
+	}
+}
+
+/* Any context but NMI. */
+void portal_look_soon(struct portal *p)
+{
+	unsigned long now = jiffies, next = READ_ONCE(p->self.next_look);
+
+	queue_delayed_work(portal_wq, &p->self.look,
+			   time_before(now, next) ? next - now : 0);
+}
+
+/* Whoever watches has something to look at. */
+void portal_changed(struct portal *p, unsigned int n)
+{
+	WRITE_ONCE(p->changes, p->changes + n);
+	/* Pairs with the one in portal_poll(), and those of wait_event() and kin. */
+	if (wq_has_sleeper(&p->wait))
+		wake_up_interruptible_poll(&p->wait, EPOLLPRI);
+	/* By the same barrier. */
+	if (waitqueue_active(&p->windows))
+		wake_up_interruptible_poll(&p->windows, EPOLLPRI);
+}
+
+/* ---- Verdicts ------------------------------------------------------------------------ */
+
+/* Puts @claim into @word, whatever was there. False: somebody else was faster, or it is there. */
+static bool portal_verdict(__le64 *word, u64 claim)
+{
+	__le64 was = READ_ONCE(*word), new = cpu_to_le64(claim);
+
+	return was != new && portal_compat_cas64(word, was, new);
+}
+
+/* One that was passed because of silence is taken back by who hears the heart. */
+static void portal_heard(struct portal_peer *at, u64 claim)
+{
+	__le32 silent = cpu_to_le32(PORTAL_REASON_SILENT), reason = READ_ONCE(at->reason);
+
+	if (reason == silent)
+		portal_compat_cas32(&at->reason, silent, 0);
+	else if (reason)
+		return;
+	portal_compat_cas64(&at->suspect, cpu_to_le64(claim), 0);
+}
+
+static bool portal_silent(const struct portal_seen *s, u32 ms, u64 now)
+{
+	return ms >= PORTAL_HEART_MIN_MS && ms <= PORTAL_HEART_MAX_MS &&
+	       s->looks >= PORTAL_SILENT_LOOKS &&
+	       now - s->since >= (u64)PORTAL_SILENT_BEATS * ms * NSEC_PER_MSEC;
+}
+
+/*
+ * Listens to a heart. @s is what was seen last, @new now. True: it was declared suspect
+ * because it is silent.
+ */
+static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
+			  const struct portal_seen *new, bool beat)
+{
+	bool same = s->claim == new->claim && s->life == new->life;
+
+	if (!same || s->heartbeat != new->heartbeat) {
+		s->since = new->since;
+		s->looks = 0;
+		if (same && new->suspect == new->claim)
+			portal_heard(at, new->claim);
+		return false;
+	}
+	if (!beat)
+		return false;
+	s->looks++;
+	if ((new->life & 0xffff) != PORTAL_LIFE_ALIVE || new->suspect == new->claim ||
+	    new->dead == new->claim ||
+	    !portal_silent(s, le32_to_cpu(READ_ONCE(at->heartbeat_ms)), new->since) ||
+	    !portal_verdict(&at->suspect, new->claim))
+		return false;
+	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_SILENT));
+	return true;
+}
+
+/**
+ * portal_fence() - an administrator's verdict
+ * @p: the portal, with self.lock held
+ * @f: PORTAL_FENCE's; its flags are known ones
+ *
+ * A machine that claims the slot meanwhile has another claim, so is not meant. Returns 0,
+ * -ENXIO, -ESTALE.
+ */
+int portal_fence(struct portal *p, const struct portal_fence *f)
+{
+	struct portal_peer *at;
+
+	if (f->slot >= p->self.layout.peers)
+		return -ENXIO;
+	at = portal_peer_at(p, f->slot);
+	if (!f->claim || le64_to_cpu(READ_ONCE(at->claim)) != f->claim)
+		return -ESTALE;
+	if (f->flags & PORTAL_FENCE_SUSPECT)
+		portal_verdict(&at->suspect, f->claim);
+	else
+		portal_verdict(&at->dead, f->claim);
+	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
+	p->self.ring = true;
+	portal_look_soon(p);
+	return 0;
+}
+
+/* ---- Looking and telling ---------------------------------------------------------------- */
+
+/* Whether a row differs from what it was when it was looked at last. */
+static bool portal_look_at(struct portal *p, u32 slot, bool beat, u64 now)
+{
+	struct portal_seen *s = &p->self.seen[slot], new = { .since = now };
+	struct portal_peer *at = portal_peer_at(p, slot);
+	bool differs;
+
+	/* Acquire: the rest is not older than the claim. */
+	new.claim = le64_to_cpu(virt_load_acquire(&at->claim));
+	/* Nobody's, as before: most of a large table. */
+	if (!new.claim && !s->claim)
+		return false;
+	new.dead = le64_to_cpu(READ_ONCE(at->dead));
+	new.suspect = le64_to_cpu(READ_ONCE(at->suspect));
+	new.life = le64_to_cpu(READ_ONCE(at->life));
+	new.changes = le64_to_cpu(READ_ONCE(at->changes));
+	new.heartbeat = le64_to_cpu(READ_ONCE(at->heartbeat));
+	differs = s->claim != new.claim || s->dead != new.dead || s->suspect != new.suspect ||
+		  s->life != new.life || s->changes != new.changes;
+	if (new.claim && portal_listen(at, s, &new, beat)) {
+		/* Others are told; and the row will differ, once, at the next look. */
+		p->self.ring = true;
+		portal_look_soon(p);
+	}
+	new.since = s->since;
+	new.looks = s->looks;
+	*s = new;
+	return differs;
+}
+
+/**
+ * portal_look() - look at every row, wake who watches, ring who is to be told
+ * @p: the portal
+ * @beat: at a heartbeat, when silence is judged
+ */
+void portal_look(struct portal *p, bool beat)
+{
+	struct portal_self *self = &p->self;
+	unsigned int n = 0, rings = 0;
+	u64 now = ktime_get_ns();
+	u32 slot;
+
+	for (slot = 0; slot < self->layout.peers; slot++) {
+		n += portal_look_at(p, slot, beat, now);
+		cond_resched();
+	}
+	if (n)
+		portal_changed(p, n);
+	if (self->ring)
+		rings = portal_ring_all(p);
+	WRITE_ONCE(self->next_look,
+		   jiffies + msecs_to_jiffies(PORTAL_LOOK_MS + rings / PORTAL_RINGS_A_MS));
+}
+
+/* Where a row's machine wants to be rung; false: nowhere. */
+static bool portal_notice_of(struct portal *p, u32 slot, u32 *address, u32 *vector)
+{
+	const struct portal_peer *at = portal_peer_at(p, slot);
+	u64 claim = le64_to_cpu(READ_ONCE(at->claim));
+
+	if (!portal_claim_valid(p, claim) || !upper_32_bits(claim) ||
+	    claim == le64_to_cpu(READ_ONCE(at->dead)))
+		return false;
+	*address = upper_32_bits(claim) - 1;
+	*vector = le32_to_cpu(READ_ONCE(at->notice));
+	return *address < PORTAL_MAX_ADDRESSES && *vector < PORTAL_MAX_VECTORS;
+}
+
+/* Each machine that wants to know. Returns how many. What was stored before is seen by them. */
+unsigned int portal_ring_all(struct portal *p)
+{
+	struct portal_self *self = &p->self;
+	u32 slot, address, vector;
+	unsigned int n = 0;
+
+	self->ring = false;
+	if (!p->ops->ring || !self->rung)
+		return 0;
+	bitmap_zero(self->rung, PORTAL_MAX_ADDRESSES);
+	/* Not smp_mb(): they are other machines. */
+	virt_mb();
+	for (slot = 0; slot < self->layout.peers; slot++) {
+		if (!portal_notice_of(p, slot, &address, &vector) ||
+		    address == self->address || test_bit(address, self->rung))
+			continue;
+		__set_bit(address, self->rung);
+		p->ops->ring(p->priv, address, vector);
+		n++;
+		cond_resched();
+	}
+	return n;
+}
