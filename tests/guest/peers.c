@@ -1,0 +1,580 @@
+// SPDX-License-Identifier: MIT
+/*
+ * peers DEVICE OTHER: this machine's row in a managed portal, and what it makes of others'.
+ *
+ * OTHER shows the same memory, and is raw: through it this program is another machine,
+ * an honest one at first, then one that writes what it likes. It formats the region, and
+ * leaves DEVICE raw. heartbeat_ms (of portal.ko) is best 100. (Sessions: sessions.c.)
+ * TAP; exit status 0 if all went well, 1 otherwise.
+ */
+#include "super.h"
+
+#include <sched.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define DATA	(2 * PORTAL_UNIT)
+
+/* A row that this program plays, of an address that no transport has given out. */
+#define PLAYED	5u
+
+static const char *device;
+static int fd, other;
+static long page;
+static int beat_ms;
+static void *tables;
+static struct portal_info info;
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void read_text(const char *path, char *text, size_t room)
+{
+	int file = open(path, O_RDONLY);
+	ssize_t n = read(file, text, room - 1);
+
+	close(file);
+	text[n > 0 ? n - (text[n - 1] == '\n') : 0] = 0;
+}
+
+static void attribute(const char *name, char *text, size_t room)
+{
+	char path[200];
+
+	snprintf(path, sizeof(path), "/sys/class/portal/%s/%s", strrchr(device, '/') + 1, name);
+	read_text(path, text, room);
+}
+
+/* The slot, by what sysfs says; 0: none. */
+static unsigned int own_slot(void)
+{
+	char text[64];
+
+	attribute("slot", text, sizeof(text));
+	return strtoul(text, NULL, 10);
+}
+
+static volatile struct portal_peer *own(void)
+{
+	return peer_row(tables, own_slot());
+}
+
+/* Reads what there is: how many changes; doorbells too if rings is given. */
+static uint64_t take_changes(int file, uint64_t *rings)
+{
+	struct portal_event ev[64];
+	uint64_t n = 0;
+	ssize_t got;
+
+	if (rings)
+		*rings = 0;
+	fcntl(file, F_SETFL, O_NONBLOCK);
+	while ((got = read(file, ev, sizeof(ev))) > 0) {
+		for (ssize_t i = 0; i < got / (ssize_t)sizeof(ev[0]); i++) {
+			if (ev[i].type == PORTAL_EVENT_CHANGE)
+				n += ev[i].count;
+			else if (rings)
+				*rings += ev[i].count;
+		}
+	}
+	fcntl(file, F_SETFL, 0);
+	return n;
+}
+
+/* Until nothing has changed for a while. */
+static void settle(void)
+{
+	int i;
+
+	for (i = 0; i < 50; i++) {
+		usleep(2000 * beat_ms);
+		if (!take_changes(fd, NULL))
+			return;
+	}
+	ok(false, "the tables come to rest");
+}
+
+static int fence(int file, uint32_t flags, uint32_t slot, uint64_t claim)
+{
+	struct portal_fence f = { .size = sizeof(f), .flags = flags, .slot = slot, .claim = claim };
+
+	return ioctl(file, PORTAL_FENCE, &f);
+}
+
+/* ---- The row --------------------------------------------------------------------- */
+
+static void test_row(void)
+{
+	volatile struct portal_peer *row = own();
+	struct utsname name;
+	char text[64];
+
+	uname(&name);
+	ok(own_slot() > 0, "it has a slot, and not the host's (%u)", own_slot());
+	ok(row->claim >> 32 == (info.peer_id == PORTAL_PEER_NONE ? 0 : info.peer_id + 1) &&
+	   (uint32_t)row->claim, "the claim has its address (%#llx)", (unsigned long long)row->claim);
+	ok(state_of(row->life) == PORTAL_LIFE_ALIVE && row->life >> PORTAL_SLOT_BITS, "it lives");
+	ok(row->incarnation && row->kind == PORTAL_PEER_GUEST && row->joined && !row->features,
+	   "as a guest");
+	ok(row->vectors == info.vectors &&
+	   row->notice == (info.vectors ? info.vectors - 1 : PORTAL_VECTOR_NONE),
+	   "to be told by its last vector");
+	ok(!strncmp((char *)row->name, name.nodename, 63), "by its name (%s)", (char *)row->name);
+	attribute("incarnation", text, sizeof(text));
+	ok(strtoull(text, NULL, 16) == super_good(0).incarnation, "sysfs: the superblock's incarnation");
+	attribute("sessions", text, sizeof(text));
+	ok(!strcmp(text, "0"), "sysfs: no session");
+	ok(token_of(fd), "a session");
+	attribute("sessions", text, sizeof(text));
+	ok(!strcmp(text, "1"), "sysfs: one");
+	ok(!session(fd, PORTAL_SESSION_END, 0, NULL), "over");
+	beat_ms = row->heartbeat_ms;
+	read_text("/sys/module/portal/parameters/heartbeat_ms", text, sizeof(text));
+	ok(beat_ms == atoi(text), "heartbeat_ms is the module's (%d)", beat_ms);
+}
+
+static void test_heartbeat(void)
+{
+	volatile struct portal_peer *row = own();
+	uint64_t from = row->heartbeat, n;
+	double start_at = now(), beats;
+
+	usleep(20 * beat_ms * 1000);
+	n = row->heartbeat - from;
+	beats = (now() - start_at) * 1000 / beat_ms;
+	ok(n >= beats * 0.7 - 1 && n <= beats * 1.1 + 1, "%llu beats where %.1f are due",
+	   (unsigned long long)n, beats);
+}
+
+/* ---- Watching ----------------------------------------------------------------------- */
+
+static void test_watch(void)
+{
+	struct portal_event ev[8];
+	struct pollfd p = { .fd = fd, .events = POLLIN | POLLPRI };
+	int second = open_portal(device, O_RDONLY);
+	int w = plain_window(fd, 0, 0, PORTAL_UNIT);
+	ssize_t n;
+	pid_t pid;
+
+	settle();
+	ok(poll(&p, 1, 0) == 0, "nothing to see");
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	n = read(fd, ev, sizeof(ev));
+	fails(n, EAGAIN, "nor to read");
+	fcntl(fd, F_SETFL, 0);
+
+	pid = fork();
+	if (!pid) {
+		token_of(open_portal(device, O_RDWR));
+		pause();
+		_exit(0);
+	}
+	ok(poll(&p, 1, 5000) == 1 && p.revents == POLLPRI, "a process comes: POLLPRI, not POLLIN");
+	n = read(fd, ev, sizeof(ev));
+	ok(n == sizeof(ev[0]) && ev[0].type == PORTAL_EVENT_CHANGE && ev[0].vector == 0 && ev[0].count,
+	   "which read() returns");
+	ok(wait_for(second, POLLPRI, 5000) == POLLPRI, "another file hears of it, too");
+	ok(wait_for(w, POLLPRI, 5000) == POLLPRI, "and a window");
+	settle();
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	ok(poll(&p, 1, 5000) == 1 && p.revents == POLLPRI, "it is killed: POLLPRI");
+	settle();
+
+	pid = fork();
+	if (!pid) {
+		usleep(200000);
+		token_of(open_portal(device, O_RDWR));
+		_exit(0);
+	}
+	n = read(fd, ev, sizeof(ev));
+	ok(n >= (ssize_t)sizeof(ev[0]) && ev[0].type == PORTAL_EVENT_CHANGE, "a read() that waits is woken");
+	waitpid(pid, NULL, 0);
+	close(second);
+	close(w);
+	settle();
+}
+
+/* Another machine's row, whose heart this program is. */
+static void play(uint64_t claim, uint32_t notice)
+{
+	volatile struct portal_peer *row = peer_row(tables, PLAYED);
+
+	row->claim = claim;
+	row->incarnation = 77;
+	row->kind = PORTAL_PEER_GUEST;
+	row->heartbeat_ms = beat_ms;
+	row->notice = notice;
+	row->vectors = info.vectors;
+	row->heartbeat++;
+	__atomic_store_n(&row->life, (row->life >> 16 << 16) + (1 << 16) + PORTAL_LIFE_ALIVE,
+			 __ATOMIC_RELEASE);
+}
+
+static void test_silence(void)
+{
+	const uint64_t claim = (uint64_t)(info.max_peers ? info.max_peers : 100) << 32 | 4711;
+	volatile struct portal_peer *row = peer_row(tables, PLAYED);
+	double last;
+	int i;
+
+	settle();
+	play(claim, PORTAL_VECTOR_NONE);
+	ok(wait_for(fd, POLLPRI, 5000) == POLLPRI, "a machine comes: POLLPRI");
+	for (i = 0; i < 20; i++) {
+		row->heartbeat++;
+		usleep(500 * beat_ms);
+	}
+	ok(!row->suspect, "it is not suspect while its heart beats");
+	take_changes(fd, NULL);
+	last = now();
+	ok(wait_for(fd, POLLPRI, 20 * beat_ms + 5000) == POLLPRI, "its heart stands still: POLLPRI");
+	last = (now() - last) * 1000 / beat_ms;
+	ok(row->suspect == claim && row->reason == PORTAL_REASON_SILENT, "it is suspect, because silent");
+	ok(last > 1.5 && last < 6, "after %.1f beats", last);
+	ok(row->claim == claim && !row->dead && state_of(row->life) == PORTAL_LIFE_ALIVE,
+	   "and no more than that");
+	row->heartbeat++;
+	ok(UNTIL(!row->suspect, 10 * beat_ms) && !row->reason, "it beats again: no suspicion");
+	row->suspect = 1234;
+	ok(UNTIL(row->suspect == claim, 20 * beat_ms), "an older life's suspicion does not protect it");
+	row->reason = PORTAL_REASON_CUT;
+	row->heartbeat++;
+	usleep(3000 * beat_ms);
+	ok(row->suspect == claim && row->reason == PORTAL_REASON_CUT,
+	   "a suspicion of another reason stays, though the heart beats");
+	row->suspect = 0;
+	row->reason = 0;
+	row->life += PORTAL_LIFE_ASLEEP - PORTAL_LIFE_ALIVE;
+	usleep(6000 * beat_ms);
+	ok(!row->suspect, "who sleeps is not declared silent");
+	row->life += PORTAL_LIFE_ALIVE - PORTAL_LIFE_ASLEEP;
+	row->heartbeat_ms = 0;
+	usleep(6000 * beat_ms);
+	ok(!row->suspect, "nor who has no heart");
+	settle();
+}
+
+/* Somebody who wants to be told: the other end of the loopback, by its last vector. */
+static void test_notice(void)
+{
+	const uint64_t claim = (uint64_t)(get_info(other).peer_id + 1) << 32 | 9;
+	uint64_t rings;
+	int i;
+
+	if (!info.vectors || get_info(other).peer_id == PORTAL_PEER_NONE) {
+		skip("who wants to be told is rung", "no doorbells");
+		return;
+	}
+	play(claim, 1);
+	/* And more rows that say the same: the address is rung once for all that. */
+	for (i = 6; i < (int)SUPER_PEERS; i++) {
+		peer_row(tables, i)->claim = claim + i;
+		peer_row(tables, i)->notice = 1;
+	}
+	settle();
+	take_changes(other, &rings);
+	ok(token_of(fd) && wait_for(other, POLLIN, 5000) == POLLIN, "a session: who wants to be told is rung");
+	usleep(200000);
+	take_changes(other, &rings);
+	ok(rings == 1, "once, though three rows say so (%llu)", (unsigned long long)rings);
+	ok(!session(fd, PORTAL_SESSION_END, 0, NULL) && wait_for(other, POLLIN, 5000) == POLLIN,
+	   "its end: likewise");
+	for (i = PLAYED; i < (int)SUPER_PEERS; i++)
+		memset((void *)peer_row(tables, i), 0, 512);
+	settle();
+	take_changes(other, &rings);
+	/* It tells us, by our own notice vector: a look at once, long before the next beat. */
+	peer_row(tables, PLAYED)->claim = claim;
+	ring(other, info.peer_id, info.vectors - 1);
+	ok(wait_for(fd, POLLPRI, 5000) & POLLPRI, "rung by another: a look, and POLLPRI");
+	memset((void *)peer_row(tables, PLAYED), 0, 512);
+	settle();
+}
+
+/* ---- Verdicts ---------------------------------------------------------------------------- */
+
+static void test_fence_arguments(void)
+{
+	int ro = open_portal(device, O_RDONLY), w = plain_window(fd, PORTAL_WINDOW_WRITE, DATA, PORTAL_UNIT);
+	struct portal_fence f = { .size = sizeof(f), .reserved = 1, .slot = PLAYED, .claim = 1 };
+	int status;
+	pid_t pid;
+
+	fails(fence(fd, 2, PLAYED, 1), EOPNOTSUPP, "fence: an undefined flag");
+	fails(ioctl(fd, PORTAL_FENCE, &f), EINVAL, "fence: a reserved member");
+	fails(fence(ro, 0, PLAYED, 1), EACCES, "fence: a read-only file");
+	fails(fence(w, 0, PLAYED, 1), EACCES, "fence: a window");
+	fails(fence(fd, 0, SUPER_PEERS, 1), ENXIO, "fence: no such row");
+	fails(fence(fd, 0, 0xffffffff, 1), ENXIO, "fence: row 2^32-1");
+	fails(fence(fd, 0, PLAYED, 0), ESTALE, "fence: no claim");
+	fails(fence(fd, 0, PLAYED, 1), ESTALE, "fence: a claim that does not stand");
+	pid = fork();
+	if (!pid)
+		_exit(setuid(65534) || fence(fd, 0, PLAYED, 1) != -1 || errno != EPERM);
+	waitpid(pid, &status, 0);
+	ok(!status, "fence: without CAP_SYS_ADMIN: EPERM");
+	close(ro);
+	close(w);
+}
+
+static void test_fence_other(void)
+{
+	volatile struct portal_peer *row = peer_row(tables, PLAYED);
+
+	play(4711, PORTAL_VECTOR_NONE);
+	settle();
+	ok(!fence(fd, PORTAL_FENCE_SUSPECT, PLAYED, 4711) && row->suspect == 4711 && !row->dead &&
+	   row->reason == PORTAL_REASON_FENCED, "another is declared suspect");
+	ok(wait_for(fd, POLLPRI, 5000) == POLLPRI, "POLLPRI");
+	ok(!fence(fd, 0, PLAYED, 4711) && row->dead == 4711 && row->reason == PORTAL_REASON_FENCED,
+	   "another is declared dead");
+	ok(row->claim == 4711, "its claim is left to who takes the row");
+	memset((void *)row, 0, 512);
+	settle();
+}
+
+static uint32_t got;
+
+/* A process with a session and a mapping, which are taken from it; says how, by bits. */
+static int fenced_process(void)
+{
+	int file = open_portal(device, O_RDWR), w, wrong = 0;
+	uint64_t token = token_of(file), claim = own()->claim;
+	char *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, DATA);
+	char *ro = mmap(NULL, page, PROT_READ, MAP_SHARED, open_portal(device, O_RDONLY), 0);
+	volatile struct portal_peer *row = own();
+
+	w = plain_window(file, PORTAL_WINDOW_WRITE, DATA, PORTAL_UNIT);
+	wrong |= !token || touch(m, 7, &got) || token_of(w) != token;
+	wrong |= (fence(fd, 0, own_slot(), claim) != 0) << 1;
+	wrong |= (!UNTIL(own_slot() && own()->claim != claim &&
+			 state_of(own()->life) == PORTAL_LIFE_ALIVE, 5000)) << 2;
+	wrong |= (touch(m, 8, &got) != SIGBUS) << 3;
+	wrong |= (mmap(NULL, page, PROT_READ, MAP_SHARED, file, DATA) != MAP_FAILED || errno != ESTALE) << 4;
+	wrong |= (session(file, 0, PORTAL_SESSION_SILENT, NULL) != -1 || errno != ESTALE) << 5;
+	wrong |= (plain_window(file, 0, 0, PORTAL_UNIT) != -1 || errno != ESTALE) << 6;
+	wrong |= (touch(ro, -1, &got) != 0) << 7;
+	/* By its claim, or its state: dead to who holds it. */
+	wrong |= (token_state(tables, token) == PORTAL_LIFE_ALIVE &&
+		  session_row(tables, token & 0xffff)->claim == row->claim) << 8;
+	wrong |= (token_of(open_portal(device, O_RDWR)) == 0) << 9;
+	wrong |= (session(w, 0, PORTAL_SESSION_SILENT, NULL) != -1 || errno != ESTALE) << 10;
+	printf("# fenced: %#x\n", wrong);
+	return wrong;
+}
+
+static void test_fenced(void)
+{
+	int status;
+	pid_t pid;
+
+	settle();
+	pid = fork();
+	if (!pid)
+		_exit(fenced_process() != 0);
+	waitpid(pid, &status, 0);
+	ok(!status, "declared dead itself: mappings SIGBUS, files ESTALE, tables and new files work; joined anew");
+	ok(take_changes(fd, NULL), "and a change is told");
+	settle();
+}
+
+/* ---- Hostile --------------------------------------------------------------------------------- */
+
+static void test_repair(void)
+{
+	volatile struct portal_peer *row = own();
+	const uint64_t claim = row->claim, life = row->life, beats = row->heartbeat;
+	uint64_t token = token_of(fd);
+	volatile struct portal_session *s = session_row(tables, token & 0xffff);
+	const uint32_t pid = s->pid;
+	const uint64_t its = s->life;
+
+	settle();
+	row->notice = 12345;
+	row->name[0] = 1;
+	row->heartbeat = beats + (1ULL << 50);
+	s->pid = 1;
+	ok(UNTIL(row->notice != 12345 && row->name[0] != 1 && s->pid == pid &&
+		 row->heartbeat - beats < 1000, 10 * beat_ms), "scribbled over: put right");
+	ok(wait_for(fd, POLLPRI, 5000) & POLLPRI, "POLLPRI");
+	settle();
+	s->life = its + (1 << 16);
+	row->life = life + 1;
+	ok(UNTIL(s->life == its && row->life == life, 10 * beat_ms), "lives: put right");
+	row->claim = 0;
+	ok(UNTIL(row->claim == claim, 10 * beat_ms), "the claim, emptied: put right");
+	row->claim = 0xfffffff000000001;
+	ok(UNTIL(row->claim == claim, 10 * beat_ms), "the claim, of no address that there is: put right");
+	ok(token_state(tables, token) == PORTAL_LIFE_ALIVE && token_of(fd) == token,
+	   "the session is the same");
+	memset(tables, 0xff, SUPER_PROTECTED);
+	usleep(3000 * beat_ms);
+	memset(tables, 0, SUPER_PROTECTED);
+	usleep(3000 * beat_ms);
+	ok(UNTIL(own_slot() && state_of(own()->life) == PORTAL_LIFE_ALIVE, 5000), "all ones, then all zeroes: it is there again");
+	session(fd, PORTAL_SESSION_END, 0, NULL);
+	close(fd);
+	fd = open_portal(device, O_RDWR);
+	settle();
+}
+
+/* Writes what it likes, where it likes, within the protected part; some of it cleverly. */
+static void scribble(unsigned int seed)
+{
+	uint64_t *words = tables;
+
+	for (;;) {
+		unsigned int i, slot = rand_r(&seed) % SUPER_PEERS;
+		volatile struct portal_peer *row = peer_row(tables, slot);
+
+		for (i = 0; i < 64; i++)
+			words[rand_r(&seed) % (SUPER_PROTECTED / 8)] =
+				(uint64_t)rand_r(&seed) << 33 ^ rand_r(&seed);
+		switch (rand_r(&seed) % 8) {
+		case 0:
+			row->dead = row->claim;
+			break;
+		case 1:
+			row->claim = (uint64_t)(rand_r(&seed) % 4) << 32 | rand_r(&seed) % 4;
+			break;
+		case 2:
+			row->notice = rand_r(&seed) % 4;
+			row->life = (uint64_t)rand_r(&seed) << 16 | PORTAL_LIFE_ALIVE;
+			break;
+		case 3:
+			row->heartbeat_ms = rand_r(&seed) % 200;
+			break;
+		case 4:
+			ring(other, rand_r(&seed) % 2, rand_r(&seed) % 4);
+			break;
+		case 5:
+			session_row(tables, rand_r(&seed) % 128)->life = rand_r(&seed);
+			break;
+		}
+		if (!(rand_r(&seed) % 64))
+			sched_yield();
+	}
+}
+
+/* Sessions come and go all the while, as well as they can. */
+static void come_and_go(void)
+{
+	for (;;) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			int file = open_portal(device, O_RDWR);
+			char *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, DATA);
+
+			session(file, 0, PORTAL_SESSION_SILENT, NULL);
+			if (m != MAP_FAILED)
+				touch(m, 1, &got);
+			_exit(0);
+		}
+		waitpid(pid, NULL, 0);
+	}
+}
+
+static void test_scribble(void)
+{
+	const double seconds = 6;
+	uint64_t wakes = 0;
+	pid_t pids[3];
+	double end;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		pids[i] = fork();
+		if (!pids[i]) {
+			if (i)
+				come_and_go();
+			scribble(4711);
+		}
+	}
+	for (end = now() + seconds; now() < end;) {
+		if (wait_for(fd, POLLPRI, 100) & POLLPRI)
+			wakes++;
+		take_changes(fd, NULL);
+	}
+	for (i = 0; i < 3; i++) {
+		kill(pids[i], SIGKILL);
+		waitpid(pids[i], NULL, 0);
+	}
+	ok(wakes && wakes <= seconds * 75, "scribbling for %.0f s: %llu wake-ups, no more than 75 a second",
+	   seconds, (unsigned long long)wakes);
+	memset(tables, 0, SUPER_PROTECTED);
+	ok(UNTIL(own_slot() && state_of(own()->life) == PORTAL_LIFE_ALIVE, 5000), "then it has a row as ever");
+	settle();
+	i = open_portal(device, O_RDWR);
+	ok(token_of(i) && token_state(tables, token_of(i)) == PORTAL_LIFE_ALIVE, "and gives sessions");
+	close(i);
+}
+
+/* ---- Leaving ------------------------------------------------------------------------------------- */
+
+static void test_full(void)
+{
+	unsigned int i;
+
+	ok(!set_mode(fd, PORTAL_MODE_RAW) && !own_slot(), "raw: no slot");
+	memset(tables, 0, SUPER_PROTECTED);
+	munmap(tables, SUPER_PROTECTED);
+	make_managed(fd);
+	ok(own_slot() == 1, "formatted anew: the first slot is free");
+	tables = mmap(NULL, SUPER_PROTECTED, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+	for (i = 2; i < SUPER_PEERS; i++)
+		peer_row(tables, i)->claim = 4711;
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 1, "managed anew: it finds its own");
+	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	ok(state_of(peer_row(tables, 1)->life) == PORTAL_LIFE_DEAD && !peer_row(tables, 1)->claim,
+	   "which it has left");
+	peer_row(tables, 1)->claim = 4711;
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && !own_slot(), "all slots are taken");
+	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), EUSERS, "no session");
+	peer_row(tables, 3)->dead = 4711;
+	ok(UNTIL(own_slot() == 3, 30 * beat_ms), "one is proven dead: it takes that");
+	ok(token_of(fd), "and gives sessions");
+	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	if (info.peer_id != PORTAL_PEER_NONE) {
+		peer_row(tables, 6)->claim = (info.peer_id + 1ULL) << 32 | 1;
+		peer_row(tables, 6)->life = 9 << 16 | PORTAL_LIFE_ALIVE;
+		ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 6 &&
+		   peer_row(tables, 6)->life >> 16 == 10, "a row of before a reset, by its address, is its own");
+		set_mode(fd, PORTAL_MODE_RAW);
+	}
+	memset(tables, 0, SUPER_PROTECTED);
+}
+
+int main(int argc, char **argv)
+{
+	page = sysconf(_SC_PAGESIZE);
+	device = argc > 1 ? argv[1] : "/dev/portal0";
+	start(180);
+	fd = open_portal(device, O_RDWR);
+	info = get_info(fd);
+	make_managed(fd);
+	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
+	tables = mmap(NULL, SUPER_PROTECTED, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+	if (tables == MAP_FAILED)
+		die("mmap of the other portal");
+	test_row();
+	test_heartbeat();
+	test_watch();
+	test_silence();
+	test_notice();
+	test_fence_arguments();
+	test_fence_other();
+	test_fenced();
+	test_repair();
+	test_scribble();
+	test_full();
+	return done();
+}
