@@ -19,6 +19,10 @@
  *				must be one event
  *	poll MS			poll() the file
  *	read			read() events
+ *	session VECTOR		PORTAL_SESSION; VECTOR -1: silent. Token and slot
+ *	over			its end
+ *	fence SLOT CLAIM	PORTAL_FENCE
+ *	change MS		wait for POLLPRI, read() all there is
  *	fork			a child that keeps the mapping
  *	child get OFFSET	what the child reads there
  *	unmap | close | exit
@@ -63,6 +67,7 @@ static const char *name_of(int err)
 		{ EAGAIN, "EAGAIN" }, { ENOENT, "ENOENT" }, { ENOTTY, "ENOTTY" },
 		{ EOPNOTSUPP, "EOPNOTSUPP" }, { EFAULT, "EFAULT" }, { EBADF, "EBADF" },
 		{ ENOMEM, "ENOMEM" }, { E2BIG, "E2BIG" }, { EIO, "EIO" },
+		{ ENODATA, "ENODATA" }, { EUSERS, "EUSERS" }, { ESTALE, "ESTALE" },
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -251,6 +256,42 @@ static void do_read(void)
 	printf("\n");
 }
 
+static void do_session(uint32_t flags, uint32_t vector)
+{
+	struct portal_session_begin b = { .size = sizeof(b), .flags = flags, .vector = vector };
+
+	if (ioctl(fd, PORTAL_SESSION, &b) < 0)
+		printf("err %s\n", name_of(errno));
+	else
+		printf("ok %llu %u\n", (unsigned long long)b.token, b.peer);
+}
+
+static void do_fence(uint32_t slot, uint64_t claim)
+{
+	struct portal_fence f = { .size = sizeof(f), .slot = slot, .claim = claim };
+
+	result(ioctl(fd, PORTAL_FENCE, &f));
+}
+
+/* How many changes; whatever else there is to read goes, too. */
+static void do_change(int ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+	struct portal_event ev[16];
+	uint64_t changes = 0;
+	ssize_t n;
+
+	if (poll(&p, 1, ms) <= 0) {
+		printf("timeout\n");
+		return;
+	}
+	while ((n = read(fd, ev, sizeof(ev))) > 0) {
+		for (size_t i = 0; i < n / sizeof(ev[0]); i++)
+			changes += ev[i].type == PORTAL_EVENT_CHANGE ? ev[i].count : 0;
+	}
+	printf("ok %llu\n", (unsigned long long)changes);
+}
+
 /* The child sends what it reads at the offsets it is asked for; ~0: SIGBUS. */
 static void child_main(int s)
 {
@@ -340,6 +381,14 @@ static void obey(char *line)
 		do_poll(n[0]);
 	} else if (!strcmp(what, "read")) {
 		do_read();
+	} else if (!strcmp(what, "session")) {
+		do_session(0, n[0]);
+	} else if (!strcmp(what, "over")) {
+		do_session(PORTAL_SESSION_END, 0);
+	} else if (!strcmp(what, "fence")) {
+		do_fence(n[0], n[1]);
+	} else if (!strcmp(what, "change")) {
+		do_change(n[0]);
 	} else if (!strcmp(what, "fork")) {
 		do_fork();
 	} else if (!strcmp(what, "child")) {

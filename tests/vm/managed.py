@@ -1,0 +1,274 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""managed.py [KERNEL]: machines of a managed portal, as the others and the host see them.
+
+Two guests on one region; what their kernels write of themselves when processes come and
+go, when a machine is stopped and continued, declared dead, suspended, when it unloads the
+driver, and when it reboots. (In one machine: sessions.c and peers.c of tests/guest.)
+"""
+import os
+import struct
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import qemu, suite  # noqa: E402
+from lab.cache import LabError  # noqa: E402
+from lab.hand import Hand  # noqa: E402
+from lab.portal import Portald  # noqa: E402
+from lab.tap import Tap  # noqa: E402
+
+SIZE = 4 << 20
+BEAT = 0.2
+JOINING, ALIVE, ASLEEP, DEAD = 1, 2, 3, 4
+SILENT, FENCED = 5, 4
+DATA = 1 << 20
+LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (BEAT * 1000)
+
+
+class Tables:
+    """The region, by portald's own descriptor; places by the superblock."""
+
+    def __init__(self, server):
+        base = '/proc/%d/fd' % server.process.pid
+        for fd in os.listdir(base):
+            path = os.path.join(base, fd)
+            if os.readlink(path).startswith('/memfd:') and os.stat(path).st_size == SIZE:
+                self.fd = os.open(path, os.O_RDWR)
+                break
+        else:
+            raise LabError('portald holds no memfd of %d bytes' % SIZE)
+        self.peers, self.block = struct.unpack('<2I', self.read(144, 8))
+        self.peers_at, = struct.unpack('<Q', self.read(192, 8))
+        self.sessions_at, = struct.unpack('<Q', self.read(192 + 24, 8))
+
+    def read(self, offset, length):
+        return os.pread(self.fd, length, offset)
+
+    def word(self, slot, offset):
+        return struct.unpack('<Q', self.read(self.peers_at + slot * 512 + offset, 8))[0]
+
+    def claim(self, slot):
+        return self.word(slot, 0)
+
+    def suspect(self, slot):
+        return self.word(slot, 16)
+
+    def reason(self, slot):
+        return self.word(slot, 24) & 0xffffffff
+
+    def state(self, slot):
+        return self.word(slot, 128) & 0xffff
+
+    def sequence(self, slot):
+        return self.word(slot, 128) >> 16
+
+    def incarnation(self, slot):
+        return self.word(slot, 136)
+
+    def heartbeat(self, slot):
+        return self.word(slot, 256)
+
+    def token(self, token):
+        """What the table says of a token."""
+        life, claim = struct.unpack('<2Q', self.read(
+            self.sessions_at + (token & 0xffff) * 128, 16))
+        if life >> 16 != token >> 16 or claim != self.claim((token & 0xffff) // self.block):
+            return DEAD
+        return life & 0xffff
+
+
+def until(condition, seconds):
+    """How long it took, or None."""
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > seconds:
+            return None
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+def slot_of(g):
+    return int(g.run('cat /sys/class/portal/portal0/slot'))
+
+
+def quiet(hand):
+    """Until nothing changes any more."""
+    for _ in range(50):
+        if hand.say('change %d' % (3000 * BEAT)) == 'timeout':
+            return
+    raise AssertionError('the tables never come to rest')
+
+
+def session(hand):
+    return int(hand.must('session 1').split()[0])
+
+
+def joined(t, tables, a, b):
+    slots = [slot_of(g) for g in (a, b)]
+    t.ok(len(set(slots)) == 2 and 0 not in slots, 'each machine has a slot of its own', str(slots))
+    for g, slot in zip((a, b), slots):
+        peer = int(g.run('cat /sys/class/portal/portal0/peer_id'))
+        t.ok(tables.claim(slot) >> 32 == peer + 1 and tables.state(slot) == ALIVE,
+             '%s: claimed by its address, and alive' % g.name)
+        n = tables.heartbeat(slot)
+        time.sleep(20 * BEAT)
+        n = tables.heartbeat(slot) - n
+        t.ok(10 <= n <= 22, '%s: its heart beats (%d, where 20 are due)' % (g.name, n))
+    return slots
+
+
+def processes(t, tables, a, b, slots):
+    """What a process does in one machine, the other hears of."""
+    watch = Hand(b, '/dev/portal0')
+    quiet(watch)
+    hand = Hand(a, '/dev/portal0')
+    token = session(hand)
+    t.ok(tables.token(token) == ALIVE, 'a session')
+    t.ok(watch.say('change 10000').startswith('ok'), 'the other machine is told')
+    hand.must('map 65536 rw %d' % DATA)
+    hand.must('put 0 4711')
+    quiet(watch)
+    pid = a.run("pidof hand").split()[0]
+    began = time.monotonic()
+    a.run('kill -9 %s' % pid)
+    t.ok(watch.say('change 10000').startswith('ok'), 'it is killed: the other machine is told')
+    t.ok(until(lambda: tables.token(token) == DEAD, 2) is not None,
+         'its token is dead (%.2f s)' % (time.monotonic() - began))
+    watch.end()
+
+
+def stopped(t, tables, a, b, slots):
+    """A machine that stands still is suspect, and is not when it goes on."""
+    watch, hand = Hand(b, '/dev/portal0'), Hand(a, '/dev/portal0')
+    token = session(hand)
+    quiet(watch)
+    a.qmp('stop')
+    began = time.monotonic()
+    heard = watch.say('change 20000')
+    took = time.monotonic() - began
+    claim = tables.claim(slots[0])
+    t.ok(heard.startswith('ok') and took < 8 * BEAT + 2, 'stopped: heard of (%.2f s)' % took)
+    t.ok(tables.suspect(slots[0]) == claim and tables.reason(slots[0]) == SILENT,
+         'it is suspect, because silent')
+    time.sleep(10 * BEAT)
+    t.ok(tables.token(token) == ALIVE and tables.state(slots[0]) == ALIVE, 'no more than that')
+    a.qmp('cont')
+    t.ok(until(lambda: not tables.suspect(slots[0]), 5) is not None and
+         not tables.reason(slots[0]), 'continued: no suspicion')
+    t.ok(tables.token(token) == ALIVE and int(hand.must('session 1').split()[0]) == token,
+         'the session goes on')
+    hand.end()
+    watch.end()
+
+
+def fenced(t, tables, a, b, slots):
+    """Declared dead while it stood still: it finds out, and begins anew."""
+    watch, hand = Hand(b, '/dev/portal0'), Hand(a, '/dev/portal0')
+    token, claim = session(hand), tables.claim(slots[0])
+    hand.must('map 65536 rw %d' % DATA)
+    hand.must('put 0 1')
+    a.qmp('stop')
+    watch.must('fence %d %d' % (slots[0], claim))
+    t.equal((tables.word(slots[0], 8), tables.reason(slots[0])), (claim, FENCED), 'fenced')
+    t.equal(watch.say('fence %d %d' % (slots[0], claim + 1)), 'err ESTALE', 'not another life')
+    time.sleep(5 * BEAT)
+    a.qmp('cont')
+
+    def again():
+        try:
+            slots[0] = slot_of(a)
+        except ValueError:
+            return False
+        return tables.claim(slots[0]) not in (0, claim) and tables.state(slots[0]) == ALIVE
+    t.ok(until(again, 10) is not None, 'continued: it joins anew')
+    t.equal(hand.say('put 0 2'), 'sigbus', 'what was mapped is taken away')
+    t.equal(hand.say('session 1'), 'err ESTALE', 'the file is of before')
+    t.equal(tables.token(token), DEAD, 'its token is dead')
+    new = Hand(a, '/dev/portal0')
+    t.ok(tables.token(session(new)) == ALIVE, 'who opens it again has a session')
+    for h in (new, hand, watch):
+        h.end()
+
+
+def suspended(t, tables, a, b, slots):
+    if 'mem' not in a.run('cat /sys/power/state') or \
+            '[deep]' not in a.run('cat /sys/power/mem_sleep 2>/dev/null || true'):
+        t.skip('suspend', 'this kernel has no suspend to RAM')
+        return
+    hand = Hand(a, '/dev/portal0')
+    token = session(hand)
+    claim, incarnation = tables.claim(slots[0]), tables.incarnation(slots[0])
+    sequence = tables.sequence(slots[0])
+    job = a.start('echo mem > /sys/power/state')
+    t.ok(until(lambda: a.qmp('query-status')['status'] == 'suspended', 30) is not None, 'suspended')
+    t.equal(tables.state(slots[0]), ASLEEP, 'it says that it sleeps')
+    time.sleep(10 * BEAT)
+    t.equal(tables.suspect(slots[0]), 0, 'for which nobody declares it silent')
+    a.qmp('system_wakeup')
+    t.ok(job.wait(60) == 0 and until(lambda: tables.state(slots[0]) == ALIVE, 10) is not None,
+         'woken up: alive')
+    t.ok(tables.claim(slots[0]) == claim and tables.incarnation(slots[0]) != incarnation and
+         tables.sequence(slots[0]) == sequence + 1, 'the same claim, another incarnation')
+    t.ok(tables.token(token) == ALIVE and int(hand.must('session 1').split()[0]) == token,
+         'the session goes on')
+    hand.end()
+
+
+def left(t, tables, a, b, slots):
+    hand = Hand(a, '/dev/portal0')
+    token = session(hand)
+    hand.must('map 65536 rw %d' % DATA)
+    sequence = tables.sequence(slots[0])
+    a.run('rmmod portal_ivshmem')
+    t.ok(tables.claim(slots[0]) == 0 and tables.state(slots[0]) == DEAD, 'unloaded: it has left')
+    t.equal(tables.token(token), DEAD, 'and its sessions are over')
+    t.equal(hand.say('put 0 1'), 'sigbus', 'their mappings gone')
+    hand.end()
+    a.run('modprobe portal_ivshmem')
+    t.ok(slot_of(a) == slots[0] and tables.sequence(slots[0]) > sequence, 'loaded again: a new life')
+    hand = Hand(a, '/dev/portal0')
+    again = session(hand)
+    t.ok(again != token and tables.token(again) == ALIVE, 'whose tokens are new (%#x, %#x)' % (
+        token, again))
+    hand.end()
+
+
+def rebooted(t, tables, k, rd, server):
+    """Processes run to the last; then the machine has left all the same."""
+    with suite.guest('c', k, rd, server.doorbell()) as c:
+        c.run(LOAD)
+        slot, hand = slot_of(c), Hand(c, '/dev/portal0')
+        token = session(hand)
+        t.ok(tables.token(token) == ALIVE, 'a third machine, with a session')
+        c.start('reboot -f')
+        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD, 20) is not None,
+             'reboots: it has left')
+        t.equal(tables.token(token), DEAD, 'and its session is over')
+        c.kill()
+
+
+def main(t):
+    k = suite.kernel()
+    rd = suite.initrd(k, user=['portalctl'])
+    server = Portald(size='4M', vectors=4, more=['--managed'])
+    tables = Tables(server)
+    with suite.guest('a', k, rd, server.doorbell()) as a, \
+            suite.guest('b', k, rd, server.doorbell()) as b:
+        for g in (a, b):
+            g.run(LOAD)
+        slots = joined(t, tables, a, b)
+        for part in (processes, stopped, fenced, suspended, left):
+            part(t, tables, a, b, slots)
+        status, text = b.call('portalctl check /dev/portal0')
+        t.ok(status == 0, 'portalctl check: clean', text)
+        rebooted(t, tables, k, rd, server)
+        a.finish(t)
+        b.finish(t)
+    t.ok(all(tables.state(s) == DEAD and not tables.claim(s) for s in slots), 'all have left')
+    server.stop()
+
+
+if __name__ == '__main__':
+    with Tap() as tap:
+        main(tap)
