@@ -35,8 +35,8 @@ struct portal;
 /**
  * struct portal_ops - what a transport does for the core
  * @ring: ring @vector of @peer. Called in process context with the portal's
- *	read lock held (remove waits for it), so it must not wait for another
- *	machine or for user space. May be called concurrently. The core has
+ *	read lock held or its own part's (remove and pause wait for both), so it must not
+ *	wait for another machine or for user space. May be called concurrently. The core has
  *	executed a full barrier after the caller's stores. Returns 0, -ENXIO for
  *	a peer or vector that certainly does not exist, or another -errno.
  *	NULL: no doorbells can be rung.
@@ -58,8 +58,6 @@ struct portal;
  *	-ERESTARTSYS after a fatal signal. Each failure of the device, whether anybody
  *	waits for it or not, is told by portal_flush_failed() too. NULL: the region is
  *	as volatile as memory.
- *
- * More callbacks (managed tables) come with the features that need them.
  */
 struct portal_ops {
 	int (*ring)(void *priv, u32 peer, u32 vector);
@@ -170,8 +168,9 @@ int portal_add(struct portal *p);
  * portal_remove() - take the portal away from user space, at once
  *
  * May sleep, but waits only for callbacks that are running, never for user
- * space. Afterwards: no callback, no mapping (SIGBUS or zero page), -ENODEV from
- * every call, every sleeper woken with POLLHUP.
+ * space. Of a managed portal it rings others that this machine has left, so the region
+ * and callbacks must still work, or at least do no harm. Afterwards: no callback, no
+ * mapping (SIGBUS or zero page), -ENODEV from every call, every sleeper woken with POLLHUP.
  */
 void portal_remove(struct portal *p);
 
@@ -198,7 +197,8 @@ void portal_flush_failed(struct portal *p);
 /**
  * portal_pause() - the device is about to be reset or suspended
  *
- * Process context; may sleep, but waits only for callbacks that are running.
+ * Process context; may sleep, but waits only for callbacks that are running. Before the
+ * device is touched: it rings others, as portal_remove() does.
  * Afterwards, until portal_resume() or portal_remove(): no callback, no mapping;
  * whoever rings or touches a mapping waits. Keep it short.
  */
@@ -207,8 +207,9 @@ void portal_pause(struct portal *p);
 /**
  * portal_resume() - the device came back from suspend or reset
  *
- * Process context. Counts a generation and gives each vector one spurious
- * event, because rings may have been lost meanwhile; then whoever waits goes on.
+ * Process context. The device works already, for callbacks are called. Counts a generation
+ * and gives each vector one spurious event, because rings may have been lost meanwhile;
+ * then whoever waits goes on.
  */
 void portal_resume(struct portal *p);
 

@@ -7,6 +7,9 @@
  * struct portal       a region and its doorbells, as one transport device has
  *                     them. Lives from portal_alloc() until the last reference
  *                     goes; is dead (revoked) from portal_remove() on.
+ * struct portal_self   this machine's part in a managed portal: its row, sessions, what it
+ *                     saw of others. A part of struct portal (peers.c, watch.c).
+ * struct portal_process  a session: one process's use of a managed portal (sessions.c).
  * struct portal_handle  an open file, of open() or of PORTAL_WINDOW (window.c), and what
  *                     of the portal it reaches. Belongs to the struct file.
  * portal_slot         the number N and the identity it is remembered by;
@@ -25,9 +28,18 @@
  * (symbols) and by each portal's inode (its file system's owner); its exit thus
  * finds no portal. A transport module is held by nobody.
  *
+ * A session (struct portal_process) is its portal's as long as it lasts, and holds its mm,
+ * not the portal: each file that holds the session does. Its end by the mm may come at any
+ * time, and asks for the portal (sessions.c). portal_exit() waits for the last to be freed.
+ *
  * Locks, outer to inner
  *
  * portal_slots_lock   the table of numbers (number.c). A leaf.
+ * self.lock           mutex: this machine's part in a managed portal (struct portal_self),
+ *                     and every store to its tables. Not where mmap_lock is taken: a fault
+ *                     holds that during a pause, whose end needs self.lock. portal.lock nests
+ *                     inside, and so do mode_lock, portal_process_lock, and the MMU
+ *                     notifiers' locks. Taken by an mm's end, without locks that matter.
  * portal.rings_lock   who owns which packet rings (rings.c); portal.lock nests inside.
  * mmap_lock           of whoever maps and faults, by the caller.
  * portal.lock         rwsem. Read: "the portal is live and stays so", held
@@ -35,8 +47,9 @@
  *                     page table entries. Write: to change the state, for a
  *                     moment, with nothing taken inside. User memory is never
  *                     touched under it: that could fault, thus take mmap_lock.
- * portal_handle.lock    mapped, zero_page. A leaf.
+ * portal_handle.lock    mapped, zero_page, changes. A leaf.
  * portal.mode_lock    the mode, and how many mappings could write (managed.c). A leaf.
+ * portal_process_lock spinlock: which portal a session is of (sessions.c). A leaf.
  * portal_vector.lock  spinlock, taken in hard interrupts; eventfds' own locks
  *                     nest inside. Not inside any of the above spinlocks.
  *
@@ -54,6 +67,12 @@
  * whoever sleeps is woken.
  *
  * A pause (reset, suspend) does the same with a state that ends.
+ *
+ * Of a managed portal the machine's row is told before a pause, and after a revocation, when
+ * no store is possible any more: portal_self_pause(), portal_self_remove(). From there
+ * on the region is not touched and no callback is called, by whatever work is left
+ * (self.reach, under self.lock). Files alone can be revoked, too: those that had a session when
+ * this machine was declared dead (portal_handle.epoch, peers.c).
  */
 #include <linux/cdev.h>
 #include <linux/err.h>

@@ -354,8 +354,7 @@ void portal_self_leave(struct portal *p)
 
 /*
  * The row is another's, or nobody's: sessions are over, unsaid, and the files that had
- * them reach nothing any more. Not for a machine that has just been paused, where nothing
- * is mapped: it calls portal_self_forget() alone.
+ * them reach nothing any more. Lets go of the lock for a while.
  */
 static void portal_lost(struct portal *p)
 {
@@ -375,10 +374,12 @@ static void portal_lost(struct portal *p)
 	portal_zap(p);
 	mutex_lock(&self->lock);
 
-	/* Nothing says that they are still wanted, or that the portal is there. */
-	portal_self_forget(p);
-	if (self->reach && !self->error)
-		portal_join(p);
+	/* Meanwhile it may have joined anew (a pause, a change of the mode), or ended. */
+	if (!self->joined) {
+		portal_self_forget(p);
+		if (self->reach && !self->error)
+			portal_join(p);
+	}
 	portal_changed(p, 1);
 }
 
@@ -475,6 +476,8 @@ void portal_self_init(struct portal *p)
 	INIT_DELAYED_WORK(&self->look, portal_look_work);
 	self->error = -ENODATA;
 	self->notice = PORTAL_VECTOR_NONE;
+	/* Not 0, which may lie ahead: jiffies begin below it. */
+	self->next_look = jiffies;
 	/* Files begin with it; one that has another is from before. */
 	p->epoch = 1;
 }
