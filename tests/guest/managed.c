@@ -310,6 +310,21 @@ static int all(const char *device, const char *other)
 	return done();
 }
 
+/* A session, and a change that is told, with or without vectors. */
+static void test_session(const char *device)
+{
+	int watch = open_portal(device, O_RDONLY);
+	struct portal_session_begin b;
+	struct portal_event ev = { 0 };
+
+	ok(!session(fd, 0, PORTAL_SESSION_SILENT, &b) && b.token && b.peer, "a session");
+	ok(wait_for(watch, POLLPRI, 5000) & POLLPRI, "of which others hear");
+	ok(read(watch, &ev, sizeof(ev)) == sizeof(ev) && ev.type == PORTAL_EVENT_CHANGE && ev.count,
+	   "by read()");
+	ok(!session(fd, PORTAL_SESSION_END, 0, NULL), "over");
+	close(watch);
+}
+
 static int is(const char *mode, const char *device)
 {
 	struct portal_info i;
@@ -320,12 +335,15 @@ static int is(const char *mode, const char *device)
 	if (!strcmp(mode, "raw")) {
 		ok(i.mode == PORTAL_MODE_RAW && !i.protected_size, "raw");
 		ok(!maps(fd, 0, page, PROT_READ | PROT_WRITE), "writable from the first page on");
+		fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), ENODATA, "no sessions");
 	} else if (!strcmp(mode, "managed")) {
 		ok(i.mode == PORTAL_MODE_MANAGED && i.protected_size && i.protected_size < size, "managed");
 		test_mappings(fd, "as probed", i.protected_size);
+		test_session(device);
 	} else {
 		ok(i.mode == PORTAL_MODE_MANAGED && i.protected_size == size, "managed, and damaged");
 		ok(!maps(fd, 0, size, PROT_READ), "it can be looked at");
+		fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), EUCLEAN, "no sessions");
 		fails(maps(fd, 0, page, PROT_READ | PROT_WRITE), EACCES, "not written at its beginning");
 		fails(maps(fd, size - page, page, PROT_READ | PROT_WRITE), EACCES, "nor at its end");
 		fails(plain_window(fd, PORTAL_WINDOW_WRITE, size - 65536, 65536), EACCES, "nor by a window");
