@@ -45,12 +45,15 @@ def tracepoints(t, g):
         t.skip('tracepoints', 'this kernel has no tracefs')
         return
     g.run('echo 1 > %s/events/portal/enable' % TRACING)
-    g.run('mapping /dev/portal0 - > /dev/null; ioctls > /dev/null; ' + UNLOAD)
+    g.run('mapping /dev/portal0 - > /dev/null; ioctls > /dev/null; '
+          'managed > /dev/null; ' + UNLOAD)
     trace = g.run('cat %s/trace' % TRACING)
     for name, pattern in (
             ('doorbell', r'portal=0 peer=0 vector=0 result=0'),
             ('interrupt', r'portal=0 vector=0 count=1\b'),
             ('fault', r'portal=0 offset=0x0 pages=\d+ result=0x100'),
+            ('session', r'portal=0 token=0x\w+ begun=1'),
+            ('session', r'portal=0 token=0x\w+ begun=0'),
             ('revoke', r'portal=0')):
         t.ok(re.search('portal_%s: %s' % (name, pattern), trace),
              'tracepoint portal_' + name, trace[:1500])

@@ -287,6 +287,21 @@ static void test_back(void)
 	put(&none, false);
 }
 
+/* A session, and a change that is told, with or without vectors. */
+static void test_session(const char *device)
+{
+	int watch = open_portal(device, O_RDONLY);
+	struct portal_session_begin b;
+	struct portal_event ev = { 0 };
+
+	ok(!session(fd, 0, PORTAL_SESSION_SILENT, &b) && b.token && b.peer, "a session");
+	ok(wait_for(watch, POLLPRI, 5000) & POLLPRI, "of which others hear");
+	ok(read(watch, &ev, sizeof(ev)) == sizeof(ev) && ev.type == PORTAL_EVENT_CHANGE && ev.count,
+	   "by read()");
+	ok(!session(fd, PORTAL_SESSION_END, 0, NULL), "over");
+	close(watch);
+}
+
 static int all(const char *device, const char *other)
 {
 	int w;
@@ -301,6 +316,7 @@ static int all(const char *device, const char *other)
 	ok(get_info(fd).mode == PORTAL_MODE_MANAGED && get_info(fd).protected_size == PROTECTED, "managed");
 	test_mappings(fd, "managed", PROTECTED);
 	test_debugger();
+	test_session(device);
 	test_windows();
 	test_old_window(w);
 	close(w);
@@ -308,21 +324,6 @@ static int all(const char *device, const char *other)
 		test_later_bytes(other);
 	test_back();
 	return done();
-}
-
-/* A session, and a change that is told, with or without vectors. */
-static void test_session(const char *device)
-{
-	int watch = open_portal(device, O_RDONLY);
-	struct portal_session_begin b;
-	struct portal_event ev = { 0 };
-
-	ok(!session(fd, 0, PORTAL_SESSION_SILENT, &b) && b.token && b.peer, "a session");
-	ok(wait_for(watch, POLLPRI, 5000) & POLLPRI, "of which others hear");
-	ok(read(watch, &ev, sizeof(ev)) == sizeof(ev) && ev.type == PORTAL_EVENT_CHANGE && ev.count,
-	   "by read()");
-	ok(!session(fd, PORTAL_SESSION_END, 0, NULL), "over");
-	close(watch);
 }
 
 static int is(const char *mode, const char *device)
