@@ -5,10 +5,13 @@
 
 crash_src := $(patsubst %,$(top)/tests/crash/%.c,crash drive judge lock object plan send work)
 
-$(O)/tests/crash: $(crash_src) $(top)/tests/crash/crash.h $(O)/lib/libvmportal.a
+# For guests without any library, too.
+$(O)/tests/crash.static: crash_ld := -static
+$(O)/tests/crash $(O)/tests/crash.static: $(crash_src) $(top)/tests/crash/crash.h $(O)/lib/libvmportal.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 $(WARN) $(WERROR) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(crash_src) \
-		$(O)/lib/libvmportal.a -pthread
-.PHONY: crash
+		$(O)/lib/libvmportal.a $(crash_ld) -pthread
+.PHONY: crash crash-static
 crash: $(O)/tests/crash
+crash-static: $(O)/tests/crash.static

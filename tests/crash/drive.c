@@ -287,6 +287,13 @@ static void sum_up(struct driver *v)
 	fflush(stdout);
 }
 
+static volatile sig_atomic_t enough;
+
+static void stop_soon(int sig)
+{
+	enough = sig;
+}
+
 int drive(struct world *w, const struct drive *d)
 {
 	static struct driver v;
@@ -304,7 +311,9 @@ int drive(struct world *w, const struct drive *d)
 		return -errno;
 	for (i = 0; i < d->workers; i++)
 		v.worker[i].slot = &v.slots[i];
-	while (v.kills < d->kills && ms_now() - began < d->seconds * INT64_C(1000) &&
+	signal(SIGTERM, stop_soon);
+	signal(SIGINT, stop_soon);
+	while (!enough && v.kills < d->kills && ms_now() - began < d->seconds * INT64_C(1000) &&
 	       !atomic_load(&w->ledger->stop) && !atomic_load(&w->ledger->nfindings)) {
 		turn(&v, true);
 		if (ms_now() - told >= TELL_EVERY_MS) {
