@@ -12,7 +12,8 @@
 #   make check            all tests; check-unit: in seconds; check-debug: guest
 #                         tests on a kernel with KASAN, lockdep, kmemleak, UBSAN
 #   make check-mutants    is each of many small mistakes in user space found?
-#   make check-crash      10,000 processes killed on a managed portal, and machines
+#   make check-crash      10,000 processes and 200 machines are killed on a
+#                         managed portal: was anything lost?
 #   make clean
 #
 # V=1 shows the commands.
@@ -123,7 +124,7 @@ check-mutants:
 	$(Q)tests/run mutants
 
 check-crash:
-	$(Q)tests/run -v crash/long
+	$(Q)tests/run -v crash/long crash/machines-long
 
 clean:
 	$(Q)[ ! -e $(KDIR)/Makefile ] || $(kbuild) clean

@@ -56,6 +56,8 @@ static int run(struct drive *d, const char *uri, uint64_t seed, bool join)
 		fprintf(stderr, "crash: %s: %d %s\n", uri, r, vmp_errmsg());
 		return 2;
 	}
+	printf("# peer %u\n", life_low(w.token) / w.p->super->sessions);
+	fflush(stdout);
 	if (!join)
 		w.ledger->seed = seed;
 	r = drive(&w, d);

@@ -51,6 +51,7 @@ class Machines:
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.plans, self.killed, self.stopped, self.trouble = 0, 0, 0, []
+        self.longest = {}
         self.when = {'booting': 0, 'at work': 0}
 
     def plan(self):
@@ -63,41 +64,66 @@ class Machines:
             stop = self.random.random() < 0.2 and not early
             return n, early, after, self.random.uniform(3, 5) * HEARTBEAT * 3 / 1000 if stop else 0
 
+    def row(self, slot):
+        out = subprocess.run([portal.portalctl_static(), 'peers', '-a', '--json', self.server.uri], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
+        return [p for p in json.loads(out)['peers'] if p['slot'] == slot][0]
+
+    def becomes(self, n, was, states, seconds):
+        """Until the machine of row was is known to be so, or the next one has its row."""
+        began = time.monotonic()
+        while True:
+            now = self.row(was['slot'])
+            took = time.monotonic() - began
+            if now['sequence'] != was['sequence']:
+                now['state'] = 'dead'
+            if now['state'] in states:
+                with self.lock:
+                    self.longest[states[0]] = max(took, self.longest.get(states[0], 0))
+                return
+            if took > seconds * SCALE:
+                self.wrong(n, 'it is "%s" after %.1f s, not "%s"' % (now['state'], took, states[0]))
+                return
+            time.sleep(0.05)
+
     def wrong(self, n, what):
         with self.lock:
             self.trouble.append('guest %d: %s' % (n, what))
 
     def one(self):
         n, early, after, stop = self.plan()
-        began, job, g = time.monotonic(), None, Victim.__new__(Victim)
+        began, row, g = time.monotonic(), None, Victim.__new__(Victim)
         g.until = began + after if early else began + 1e6
         try:
             g.__init__('g%d' % n, self.kernel, self.rd, devices=self.server.doorbell(), memory='192M',
                        slow=SCALE)
             if not early:
                 job = g.start(WORK % (HEARTBEAT, 5 * SCALE, (n + 1) << 18))
-                job.expect('^# seed', 60)
+                row = self.row(int(job.expect(r'^# peer (\d+)', 60).group(1)))
                 g.until = time.monotonic() + after
                 g._pump(lambda: job.status is not None, 60, 'work', job)
                 if job.status is not None:
                     self.wrong(n, 'its workers ended: %s' % job.text()[-600:])
             if stop:
-                self.pause(g, stop)
-            self.end(n, g, early)
+                self.pause(n, g, stop, row)
+            self.end(n, g, early, row)
         except LabError as e:
             self.wrong(n, str(e)[-1500:])
             if hasattr(g, 'process'):
                 g.kill()
 
-    def pause(self, g, stop):
+    def pause(self, n, g, stop, row):
+        began = time.monotonic()
         g.process.send_signal(signal.SIGSTOP)
-        time.sleep(stop)
+        self.becomes(n, row, ['suspect'], 3 * HEARTBEAT / 1000 + 1)
+        time.sleep(max(0, began + stop - time.monotonic()))
         g.process.send_signal(signal.SIGCONT)
+        self.becomes(n, row, ['alive'], 3 * HEARTBEAT / 1000 + 1)
         with self.lock:
             self.stopped += 1
         time.sleep(0.5)
 
-    def end(self, n, g, early):
+    def end(self, n, g, early, row):
         if g.process.poll() is not None:
             self.wrong(n, 'its QEMU had ended (%s) before it was killed:\n%s' % (g.process.returncode, g.log()[-1500:]))
             return
@@ -106,6 +132,8 @@ class Machines:
             self.wrong(n, 'its kernel complains: ' + '; '.join(bad[:3]))
         g.process.kill()
         g.process.wait()
+        if row:
+            self.becomes(n, row, ['dead'], PROOF)
         with self.lock:
             self.killed += 1
             self.when['booting' if early else 'at work'] += 1
@@ -168,6 +196,7 @@ def main():
         host.send_signal(signal.SIGTERM)
         reader.join(120 * SCALE)
         status = host.wait(10)
+        print('# the longest, in s: ' + ', '.join('%s %.2f' % (w, s) for w, s in m.longest.items()))
         for line in said[-12:]:
             print('# host: ' + line.rstrip('\n').lstrip('# '))
         t.ok(not m.trouble, 'guests live until they are killed', '\n'.join(m.trouble))
