@@ -262,13 +262,39 @@ static int run_transfer(struct stream *s)
 	}
 }
 
+static error_t recv_parse(int key, char *arg, struct argp_state *st)
+{
+	struct stream *s = st->input;
+
+	switch (key) {
+	case 'c':
+		if (!parse_u32(arg, &s->count) || !s->count)
+			argp_error(st, "--count wants a number of lines, not \"%s\"", arg);
+		return 0;
+	case 'w':
+		s->who = true;
+		return 0;
+	case ARGP_KEY_END:
+		if (!s->by_name && (s->count || s->who))
+			argp_error(st, "--count and --who go with --name");
+		if (s->by_name && s->file && strcmp(s->file, "-"))
+			argp_error(st, "--name prints to standard output: redirect it to \"%s\"", s->file);
+	}
+	return stream_parse(key, arg, st);
+}
+
 static int run_recv(int argc, char **argv)
 {
 	static const struct argp_child children[] = {
 		{ &stream_argp, 0, NULL, 0 }, { &place_argp, 0, NULL, 0 }, { 0 }
 	};
+	static const struct argp_option options[] = {
+		{ "count", 'c', "N", 0, "With --name: so many lines, then end", 0 },
+		{ "who", 'w', NULL, 0, "With --name: the sender's session before each line", 0 },
+		{ 0 }
+	};
 	static const struct argp argp = {
-		NULL, stream_parse, "[URI] [FILE|-]", "Receive what \"portalctl send\" sends, into FILE "
+		options, recv_parse, "[URI] [FILE|-]", "Receive what \"portalctl send\" sends, into FILE "
 		"(default: standard output), and check its SHA-256. FILE appears when it is whole; "
 		"until then it is FILE.part.\v" EXIT_CODES_DOC, children, NULL, NULL
 	};
@@ -278,6 +304,11 @@ static int run_recv(int argc, char **argv)
 	stream_init(&s, 1);
 	parse_args(&argp, argc, argv, &s);
 	catch_signals();
+	if (s.by_name) {
+		code = recv_by_name(&s);
+		die_of_signal();
+		return code;
+	}
 	code = link_open(&s.link, &s.place);
 	if (code)
 		return code;

@@ -294,7 +294,14 @@ static int run_send(int argc, char **argv)
 	parse_args(&argp, argc, argv, &s);
 	catch_signals();
 	code = open_input(&s);
-	if (code)
+	if (!code && s.by_name) {
+		if (rate)
+			code = fail(EX_MISUSE, "--rate is for streams, not with --name");
+		else
+			code = send_by_name(&s);
+		die_of_signal();
+	}
+	if (code || s.by_name)
 		return code;
 	code = link_open(&s.link, &s.place);
 	if (code)

@@ -19,6 +19,8 @@ static const struct argp_option options[] = {
 	{ "quiet", 'q', NULL, 0, "Show no progress", 0 },
 	{ "resume", OPT_RESUME, NULL, 0, "If the other end goes away, wait until it comes again, and "
 	  "go on where it stopped; recv: also from FILE.part", 0 },
+	{ "name", 'n', "NAME", 0, "Each line is a message of the channel of that name on a managed portal: "
+	  "many may send, one receives", 0 },
 	{ "chunk", OPT_CHUNK, "BYTES", 0, "Bytes in one message (default 256K, or a quarter of "
 	  "the longest that fits)", 0 },
 	{ 0 }
@@ -43,6 +45,9 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 		s->show = key == OPT_PROGRESS;
 		s->show_set = true;
 		return 0;
+	case 'n':
+		s->by_name = arg;
+		return 0;
 	case OPT_CHUNK:
 		if (!parse_u32(arg, &s->chunk) || !s->chunk || s->chunk > CHUNK_MAX)
 			argp_error(st, "--chunk wants 1 .. 64M, not \"%s\"", arg);
@@ -65,6 +70,10 @@ void stream_init(struct stream *s, uint32_t default_side)
 
 static error_t stream_end(struct stream *s, struct argp_state *st)
 {
+	if (s->by_name && (s->json || s->sha256 || s->resume || s->chunk || s->place.side_set ||
+			   s->place.ch.offset || s->place.ch.length))
+		argp_error(st, "--name sends lines, and the name says where: without --json, --sha256, "
+			   "--resume, --chunk, --side, --offset and --length");
 	if (s->place.ch.flags & VMP_CH_PACKETS)
 		argp_error(st, "packet rings lead to the host's service, which is no portalctl; "
 			   "without --packets the stream goes through the region");

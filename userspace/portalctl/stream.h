@@ -17,6 +17,8 @@
  * struct stream - one transfer, seen from either end
  * @resume: go on when the other end comes again, from what has arrived
  * @show: print progress and a summary on stderr
+ * @by_name: lines as messages of a channel by name, and nothing else here; or NULL
+ * @who: print whose a line is; @count: so many lines, 0: without end
  * @size: what the sender announced, or SIZE_UNKNOWN
  * @begin: where in the input the first byte is
  * @done: bytes of the stream that this end has sent, or has
@@ -27,8 +29,9 @@ struct stream {
 	struct place place;
 	struct link link;
 	const char *file;	/* NULL or "-": standard input or output */
-	bool json, sha256, show, show_set, resume;
-	uint32_t chunk;
+	bool json, sha256, show, show_set, resume, who;
+	uint32_t chunk, count;
+	const char *by_name;
 
 	int fd;
 	char name[FRAME_TEXT + 1];
@@ -67,5 +70,10 @@ int stream_run(struct stream *s, const char *who, int (*transfer)(struct stream 
 void progress(struct stream *s, const char *verb);
 /* Last progress line, --json object and --sha256 line. */
 void report(struct stream *s, const char *verb, const char *past);
+
+/* ---- byname.c ---- */
+
+int send_by_name(struct stream *s);
+int recv_by_name(struct stream *s);
 
 #endif /* PORTALCTL_STREAM_H */
