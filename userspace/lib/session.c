@@ -93,12 +93,15 @@ int vmp_session_check(struct vmp *p)
 						    slot / p->super->sessions);
 	uint64_t alive = life_sequence(p->token) << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
 	uint64_t claim = __atomic_load_n(&s->claim, __ATOMIC_RELAXED);
+	int r;
 
 	if (__atomic_load_n(&s->life, __ATOMIC_RELAXED) == alive &&
 	    claim == __atomic_load_n(&peer->claim, __ATOMIC_RELAXED) &&
 	    claim != __atomic_load_n(&peer->dead, __ATOMIC_RELAXED))
 		return 0;
-	return vmp_fail(-ESTALE, "%s %s: this process's session is over: its machine was declared dead, or came back as another; close the portal and open it anew",
+	/* The zeroes of a device that was unplugged say nothing. */
+	r = vmp_refresh(p);
+	return r ? r : vmp_fail(-ESTALE, "%s %s: this process's session is over: its machine was declared dead, or came back as another; close the portal and open it anew",
 			p->info.transport, p->info.identity);
 }
 

@@ -25,10 +25,11 @@
  * @real: portald keeps it; @server: its process
  * @fd, @base, @s: the region, mapped, and its superblock (without portald)
  * @bell, @change: eventfds by row: a session's doorbell; that a table has changed
+ * @gone: unplugged, for this process
  * @busy: whoever writes a row (shared by all processes)
  */
 struct house {
-	bool real;
+	bool real, gone;
 	pid_t server;
 	int fd;
 	char *base;
@@ -132,6 +133,11 @@ static inline int house_watch(struct vmp *p, int set)
 	return epoll_ctl(set, EPOLL_CTL_ADD, house.change[life_low(p->token)], &ev) ? -errno : 0;
 }
 
+static inline int house_refresh(struct vmp *p)
+{
+	return house.gone ? vmp_fail(-ENODEV, "house: gone") : 0;
+}
+
 static inline void house_close(struct vmp *p)
 {
 	uint64_t token = (uintptr_t)p->priv;
@@ -144,7 +150,7 @@ static inline void house_close(struct vmp *p)
 
 static const struct vmp_ops house_ops = {
 	.transport = "house", .ring = house_ring, .eventfd = house_eventfd,
-	.session = house_session, .watch = house_watch, .close = house_close,
+	.refresh = house_refresh, .session = house_session, .watch = house_watch, .close = house_close,
 };
 
 static inline int house_up_here(void)

@@ -325,6 +325,9 @@ static void it_is_over(void **state)
 	house_peer()->dead = 0;
 	house_peer()->claim++;
 	ends_with(vmp_lock(p, house_data(p, 0), 0), -ESTALE, "is over");
+	house.gone = true;
+	ends_with(vmp_lock(p, house_data(p, 0), 0), -ENODEV, "gone");
+	house.gone = false;
 	house_peer()->claim--;
 	assert_int_equal(vmp_lock(p, house_data(p, 0), 0), 0);
 	assert_int_equal(vmp_unlock(p, house_data(p, 0)), 0);
