@@ -16,6 +16,8 @@ _Static_assert(PORTAL_HUB_CAPACITY_MIN >= VMPR_CAP_MIN && PORTAL_HUB_CAPACITY_MA
 
 /* So many messages of one lane, while others may wait. */
 #define RUN	16U
+/* Who is never idle looks at the tables each so many messages. */
+#define LOOK	64U
 
 /* ---- Opening and closing ----------------------------------------------------- */
 
@@ -146,6 +148,11 @@ static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 	if (h->shown) {
 		*from = h->last;
 		return chan_try(h->shown->ch, ptr);
+	}
+	if (unlikely(h->moved - h->looked >= LOOK)) {
+		h->looked = h->moved;
+		if (hub_poll_tables(h))
+			return h->err;
 	}
 	for (i = 0; i < h->lanes; i++, k = k + 1 == h->lanes ? 0 : k + 1) {
 		n = lane_next(h, &h->lane[k], ptr, from);

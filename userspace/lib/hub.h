@@ -70,7 +70,8 @@ struct hub_place {
  * @serial: counts uses of lanes
  * @ep, @ufd, @timer, @timer_on, @watch: as a channel's; @nap_ns, @spin_ns: as a waiter's
  * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables
- * @moved: messages read; @nap_moved: of these when the present wait began
+ * @moved: messages read; @nap_moved: of these when the present wait began; @looked: when the
+ *	tables were looked at last, for who is never idle
  * @gone: counts of ends that are no more
  */
 struct vmp_hub {
@@ -92,7 +93,7 @@ struct vmp_hub {
 	int ep, ufd, timer, watch;
 	bool timer_on, look_due;
 	int64_t nap_ns, spin_ns, looked_at, polled_at;
-	uint64_t moved, nap_moved;
+	uint64_t moved, nap_moved, looked;
 	struct counts n;
 	struct vmp_stats gone;
 };
@@ -128,6 +129,9 @@ int hub_judge(struct vmp_hub *h);
 int hub_waits_init(struct vmp_hub *h);
 void hub_waits_close(struct vmp_hub *h);
 int hub_wait(struct vmp_hub *h, struct patience *pt);
+
+/* Who does not sleep notices too that a table has changed: once a millisecond. */
+int hub_poll_tables(struct vmp_hub *h);
 
 /* Publish where to ring us. */
 void hub_set_address(struct vmp_hub *h);

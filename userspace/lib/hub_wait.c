@@ -346,8 +346,7 @@ VMP_API int vmp_hub_fd(struct vmp_hub *h)
 
 /* ---- Waiting ------------------------------------------------------------------- */
 
-/* Who does not sleep notices too that a table has changed: now and then. */
-static int poll_state(struct vmp_hub *h)
+int hub_poll_tables(struct vmp_hub *h)
 {
 	int64_t t = now_ns();
 	int bits;
@@ -366,7 +365,7 @@ static int do_not_wait(struct vmp_hub *h, struct patience *pt)
 
 	if (h->ufd < 0) {
 		answer(h);
-		r = poll_state(h);
+		r = hub_poll_tables(h);
 		return r ? r : nothing_now();
 	}
 	r = arm_fd(h);
@@ -401,7 +400,7 @@ int hub_wait(struct vmp_hub *h, struct patience *pt)
 		h->nap_ns = 0;
 		if (spin(h, slice < left ? slice : left))
 			return 0;
-		return h->opts.flags & VMP_CH_NO_SLEEP ? poll_state(h) : 0;
+		return h->opts.flags & VMP_CH_NO_SLEEP ? hub_poll_tables(h) : 0;
 	}
 	return sleep_once(h, left);
 }

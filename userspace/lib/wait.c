@@ -63,6 +63,11 @@ void chan_ring_at(struct vmp_channel *ch, uint64_t address)
 
 void chan_hail(struct vmp_channel *ch)
 {
+	/* A hub that has not opened our lane, or not yet, has said elsewhere where to ring it. */
+	if (ch->hub && !load_acquire(CW(ch->peer->incarnation))) {
+		chan_ring_at(ch, load_acquire(CW(ch->hub->address)));
+		return;
+	}
 	/* Old memory names nobody whom we should disturb. */
 	if (load_acquire(CW(ch->peer->hello)) == CHAN_HELLO)
 		chan_ring_at(ch, load_acquire(CW(ch->peer->address)));
@@ -341,7 +346,7 @@ static void hail_again(struct vmp_channel *ch, const struct waiter *w)
 	int64_t after = ch->flags & VMP_CH_NO_SLEEP ? NAP_LAST : 8 * MS;
 
 	if (load_relaxed(&ch->stage) != STAGE_SEND && w->nap_ns >= after &&
-	    load_relaxed(CW(ch->peer->incarnation)))
+	    (ch->hub || load_relaxed(CW(ch->peer->incarnation))))
 		chan_hail(ch);
 }
 

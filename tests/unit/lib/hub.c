@@ -297,6 +297,56 @@ static void one_sleep_for_all(void **state)
 	leave(&r.h);
 }
 
+/* A ring that is lost, as devices lose them while nobody is connected: rung again. */
+static void a_ring_is_lost(void **state)
+{
+	struct reader r = { .h = hub(0), .left = 1 };
+	uint64_t address = head()->address;
+	struct user a;
+	pthread_t t;
+
+	pthread_create(&t, NULL, read_some, &r);
+	usleep(100000);
+	head()->address = 0;
+	a = producer();
+	usleep(50000);
+	head()->address = address;
+	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 3000), 0);
+	pthread_join(t, NULL);
+	assert_int_equal(r.result, 0);
+	leave(&a);
+	leave(&r.h);
+}
+
+/* A hub that is never idle hears of a death all the same. */
+static void busy_and_told(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer(), b = producer();
+	struct vmp_from from;
+	char buf[257];
+	int i;
+
+	expect_event(&h, VMP_FROM_CAME);
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	pair(&h, &b);
+	perish(&b);
+	/* There is always more. */
+	for (i = 0; i < 100; i++)
+		send_text(&a, "x");
+	for (i = 0; i < 2000; i++) {
+		assert_true(get(&h, buf, &from, 0) >= 0);
+		if (from.event)
+			break;
+		send_text(&a, "y");
+		if (i % 64 == 0)
+			usleep(1100);
+	}
+	assert_int_equal(from.event, VMP_FROM_DEAD);
+	leave(&a);
+	leave(&h);
+}
+
 /* The same by the descriptor; a death, too, makes it readable. */
 static void by_descriptor(void **state)
 {
@@ -505,6 +555,8 @@ int main(int argc, char **argv)
 		in_house(suspicion_takes_nothing),
 		in_house(one_hub_at_a_time),
 		in_house(one_sleep_for_all),
+		in_house(a_ring_is_lost),
+		in_house(busy_and_told),
 		in_house(by_descriptor),
 		in_house(room_for_a_reply),
 		in_house(a_sleeper_hears_of_death),
