@@ -19,7 +19,7 @@ DEMO = os.path.join(HERE, 'demo')
 WHOLE_S = 240           # packages, kernels and QEMU may have to be fetched
 # Ctrl-C when a line says this: before, while and after guests run.
 MOMENTS = ['starting portald', 'booting two guests', 'guest1: /dev/portal0 is',
-           'streaming from guest1', 'round trips between']
+           'streaming from guest1', 'round trips between', 'is killed']
 
 
 class Demo:
@@ -88,6 +88,9 @@ def whole(t):
     t.ok(re.search(r'round trip, 32 bytes, polling +p50 +[\d.]+ us +p99', d.text) and
          re.search(r'bare cache-line exchange beside it +p50 .*ratio', d.text),
          'round trips stand beside the bare exchange', d.text[-2000:])
+    t.ok(re.search(r"went away after \d+ bytes.*is dead: exited.*'guest1' \(a guest\) has joined"
+                   r'.*MiB were there already', d.text, re.S),
+         'the stream outlives a killed guest, and portalctl top shows what happened', d.text[-4000:])
     stamps = [float(s) for s in re.findall(r'(?m)^\[ *([\d.]+) s\]', d.text)]
     gaps = [b - a for a, b in zip(stamps, stamps[1:])]
     t.ok(gaps and max(gaps) < 30, 'it never falls silent for half a minute',
