@@ -286,8 +286,12 @@ def _(stack):
     a.put(at + 8, '<Q', 101 << 32 | 7)
     seen(peer_dead={'peer': 1})
     # It is over before anybody has looked: it shows all the same.
+    w.signal(signal.SIGSTOP)
     equal(t.run('rm', 'mine')[0], 0)
-    seen(object_unlinked={'row': 0}, session_ended={'peer': 0})
+    wait_for(lambda: len(t.json('peers')['sessions']) == 1, 'the end of its session')
+    w.signal(signal.SIGCONT)
+    e = seen(object_unlinked={'row': 0}, session_ended={'peer': 0})
+    check('has come and gone' in e['session_ended']['text'], e)
     a.close()
     seen(session_ended={'token': hex(a.token)})
     w.signal()
