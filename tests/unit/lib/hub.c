@@ -141,8 +141,9 @@ static void in_order(void **state)
 		while (vmp_channel_connect(a.ch, 0))
 			if (get(&h, buf, &from, 0) >= 0)
 				assert_int_equal(atoi(buf), next++);
-		for (k = 0; k < 3; k++) {
-			snprintf(text, sizeof(text), "%d", 3 * i + k);
+		/* More than are read in one turn. */
+		for (k = 0; k < 20; k++) {
+			snprintf(text, sizeof(text), "%d", 20 * i + k);
 			send_text(&a, text);
 		}
 		vmp_channel_close(a.ch);
@@ -153,7 +154,7 @@ static void in_order(void **state)
 	}
 	while (get(&h, buf, &from, 5) >= 0)
 		assert_int_equal(atoi(buf), next++);
-	assert_int_equal(next, 180);
+	assert_int_equal(next, 1200);
 	leave(&a);
 	leave(&h);
 }
@@ -186,6 +187,38 @@ static void a_sender_dies(void **state)
 	from = expect_event(&h, VMP_FROM_CAME);
 	assert_int_equal(from.token, b.p->token);
 	leave(&b);
+	leave(&h);
+}
+
+static struct user *leaving;
+
+/* What a lane was just found to be, and then it is not that any more. */
+int64_t __real_chan_try(struct vmp_channel *ch, const void **ptr);
+int64_t __wrap_chan_try(struct vmp_channel *ch, const void **ptr)
+{
+	int64_t n = __real_chan_try(ch, ptr);
+	struct user *u = leaving;
+
+	if (n == -EAGAIN && u) {
+		leaving = NULL;
+		send_text(u, "last words");
+		leave(u);
+	}
+	return n;
+}
+
+/* A message and an end between the look at the lane and the look at its owner. */
+static void last_words(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a;
+
+	a = producer();
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	leaving = &a;
+	expect(&h, "last words");
+	expect_event(&h, VMP_FROM_LEFT);
+	expect_nothing(&h);
 	leave(&h);
 }
 
@@ -226,7 +259,9 @@ static void one_hub_at_a_time(void **state)
 	struct user h = hub(0), x = new_user(), again = { .p = h.p };
 
 	assert_int_equal(try_hub(&x, 0), -EBUSY);
+	assert_non_null(strstr(vmp_errmsg(), "another process"));
 	assert_int_equal(try_hub(&again, 0), -EBUSY);
+	assert_non_null(strstr(vmp_errmsg(), "this process"));
 	leave(&h);
 	assert_int_equal(try_hub(&x, 0), 0);
 	assert_int_equal(head()->consumer, x.p->token);
@@ -552,6 +587,7 @@ int main(int argc, char **argv)
 		in_house(turns),
 		in_house(in_order),
 		in_house(a_sender_dies),
+		in_house(last_words),
 		in_house(suspicion_takes_nothing),
 		in_house(one_hub_at_a_time),
 		in_house(one_sleep_for_all),
