@@ -73,7 +73,7 @@ struct vmp_hub_opts {
  *
  * Makes the object if there is none. Needs a session: see vmp_join() for its errors. -EBUSY:
  * another process receives by this name, and is not known to be dead; or this one does.
- * -EEXIST: the name is no channel's; -ENOSPC: no room in the portal; -EPROTONOSUPPORT:
+ * -EPROTOTYPE: the name is no channel's; -ENOSPC: no room in the portal; -EPROTONOSUPPORT:
  * it is of another version.
  */
 int vmp_hub_open(struct vmp_hub **h, struct vmp *p, const char *name, const struct vmp_hub_opts *o);

@@ -20,6 +20,18 @@ static inline void tell(struct vmp_hub *h, struct lane *l, unsigned int event)
 		l->tell |= 1U << event;
 }
 
+/* Suspect, or not any more. Who has not heard of the one need not hear of the other. */
+static void tell_suspicion(struct vmp_hub *h, struct lane *l, bool suspect)
+{
+	unsigned int untold = 1U << (suspect ? VMP_FROM_BACK : VMP_FROM_SUSPECT);
+
+	l->suspect = suspect;
+	if (l->tell & untold)
+		l->tell &= ~untold;
+	else
+		tell(h, l, suspect ? VMP_FROM_SUSPECT : VMP_FROM_BACK);
+}
+
 static struct portal_chan_side *our_side(struct lane *l)
 {
 	return l->area;
@@ -118,15 +130,13 @@ static void arrive(struct vmp_hub *h, struct lane *l, uint64_t owner)
 	int state;
 
 	take_note(h, l, owner);
-	/* Our predecessor was just doing it. */
-	if (owner == PORTAL_HUB_RESET) {
+	/* Our predecessor was just doing it; or an owner that never was, who sent nothing. */
+	state = owner == PORTAL_HUB_RESET ? -ESTALE : vmp_token_state(h->p, owner);
+	if (state < 0) {
 		reset(h, l);
 		return;
 	}
-	state = vmp_token_state(h->p, owner);
-	if (state < 0)
-		tell(h, l, VMP_FROM_BROKEN);
-	l->dead = state < 0 || state == VMP_STATE_DEAD;
+	l->dead = state == VMP_STATE_DEAD;
 	l->suspect = state == VMP_STATE_SUSPECT;
 }
 
@@ -181,7 +191,11 @@ static int inherit(struct vmp_hub *h, struct lane *l, uint64_t nonce)
 	ch->peer_inc = load_acquire(CW(ch->peer->incarnation));
 	vmpr_rx_init(&ch->rx.ring, ch->lane_in, ch->cap, W(me->consumed), CW(ch->peer->ask),
 		     (uint32_t)(nonce >> 32));
-	ch->rx.ring.pos = ch->rx.ring.end = ch->rx.ring.published = pos;
+	/* Nobody's position: nothing is read there, nor is the place looked at. */
+	if (pos % VMPR_LINE)
+		ch->rx.ring.err = VMPR_PROTO;
+	else
+		ch->rx.ring.pos = ch->rx.ring.end = ch->rx.ring.published = pos;
 	store_relaxed(&ch->peer_bells, h->bells && ch->p->info.caps & VMP_CAP_RING);
 	store_relaxed(W(me->rx_armed), 0);
 	store_relaxed(W(me->tx_armed), 0);
@@ -375,8 +389,7 @@ static void judge_lane(struct vmp_hub *h, struct lane *l)
 	if (state == VMP_STATE_DEAD) {
 		l->dead = true;
 	} else if (l->suspect != (state == VMP_STATE_SUSPECT)) {
-		l->suspect = !l->suspect;
-		tell(h, l, l->suspect ? VMP_FROM_SUSPECT : VMP_FROM_BACK);
+		tell_suspicion(h, l, !l->suspect);
 	}
 }
 

@@ -254,6 +254,31 @@ static void suspicion_takes_nothing(void **state)
 	leave(&h);
 }
 
+/* What nobody has heard of yet and is not so any more, nobody hears of. */
+static void suspicion_comes_and_goes(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	suspect(true);
+	assert_int_equal(hub_judge(h.h), 0);
+	suspect(false);
+	assert_int_equal(hub_judge(h.h), 0);
+	expect_nothing(&h);
+	suspect(true);
+	expect_event(&h, VMP_FROM_SUSPECT);
+	suspect(false);
+	assert_int_equal(hub_judge(h.h), 0);
+	suspect(true);
+	assert_int_equal(hub_judge(h.h), 0);
+	expect_nothing(&h);
+	suspect(false);
+	expect_event(&h, VMP_FROM_BACK);
+	leave(&a);
+	leave(&h);
+}
+
 static void one_hub_at_a_time(void **state)
 {
 	struct user h = hub(0), x = new_user(), again = { .p = h.p };
@@ -589,6 +614,7 @@ int main(int argc, char **argv)
 		in_house(a_sender_dies),
 		in_house(last_words),
 		in_house(suspicion_takes_nothing),
+		in_house(suspicion_comes_and_goes),
 		in_house(one_hub_at_a_time),
 		in_house(one_sleep_for_all),
 		in_house(a_ring_is_lost),

@@ -234,6 +234,64 @@ static void one_lane_alone(void **state)
 	good_again();
 }
 
+/* A position that was overwritten is not believed: nothing is read there. */
+static void no_position(void **state)
+{
+	static const uint64_t wrong[] = { CAP / 2 - 1, CAP - 1, CAP - 8, UINT64_MAX };
+	struct user h, a;
+	struct vmp_from from;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		h = hub(VMP_HUB_EVENTS);
+		a = producer();
+		pair(&h, &a);
+		send_text(&a, "x");
+		from = expect(&h, "x");
+		perish(&h);
+		side(from.lane, 0)->consumed = wrong[i];
+		h = hub(VMP_HUB_EVENTS);
+		expect_event(&h, VMP_FROM_CAME);
+		expect_event(&h, VMP_FROM_BROKEN);
+		assert_int_equal(vmp_send(a.ch, "?", 1, 0, 0), -ECONNRESET);
+		leave(&a);
+		expect_nothing(&h);
+		assert_int_equal(row(from.lane)->owner, 0);
+		leave(&h);
+	}
+	good_again();
+}
+
+/* Of an owner that never was nothing is read, and nothing told; the lane is free again. */
+static void no_owner(void **state)
+{
+	struct user h = hub(0), a = producer();
+	struct vmp_from from;
+	uint32_t lane;
+
+	pair(&h, &a);
+	send_text(&a, "whose?");
+	for (lane = 0; row(lane)->owner != a.p->token; lane++)
+		;
+	perish(&h);
+	row(lane)->owner = 77ULL << 16;
+	h = hub(VMP_HUB_EVENTS);
+	expect_nothing(&h);
+	assert_int_equal(row(lane)->owner, 0);
+	assert_int_equal(side(lane, 0)->live, 0);
+	/* The same while it is there. */
+	vmp_channel_close(a.ch);
+	row(lane)->owner = 78ULL << 16;
+	expect_nothing(&h);
+	assert_int_equal(row(lane)->owner, 0);
+	open_channel(&a);
+	from = expect_event(&h, VMP_FROM_CAME);
+	assert_int_equal(from.token, a.p->token);
+	leave(&a);
+	leave(&h);
+	good_again();
+}
+
 /* A name that was overwritten: the hub ends, and says why. */
 static void another_hub(void **state)
 {
@@ -256,6 +314,8 @@ int main(void)
 		in_house(scribbled_over),
 		in_house(at_the_same_time),
 		in_house(one_lane_alone),
+		in_house(no_position),
+		in_house(no_owner),
 		in_house(another_hub),
 	};
 
