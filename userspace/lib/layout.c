@@ -263,6 +263,8 @@ enum layout_token layout_token(void *base, const struct portal_super *s, uint64_
 	if (life_sequence(ss.life) > life_sequence(token) || life_low(ss.life) != PORTAL_LIFE_ALIVE)
 		return TOKEN_DEAD;
 	layout_copy(&p, layout_row(base, s, PORTAL_AREA_PEERS, slot / s->sessions), sizeof(p));
+	/* Who sees the verdict sees what was stored before it: tests/model/weak/token.litmus. */
+	vmpr_full_fence();
 	return ss.claim == p.claim && ss.claim != p.dead ? TOKEN_ALIVE : TOKEN_DEAD;
 }
 
