@@ -128,8 +128,8 @@ struct packets {
  * @timer, @ufd: behind vmp_channel_fd(), -1 until asked for; @timer_on: it will fire
  *
  * Under @lock until @stage is STAGE_LIVE, constant from then on: @peer_inc, @nonce,
- * @told_ready, @told_live, @peer_id, @peer_tenure, @gone_before, @peer_token (the other
- * end's session; to a hub the lane's owner, from the start).
+ * @told_ready, @told_live, @peer_id, @peer_tenure, @peer_token (the other end's session; to
+ * a hub the lane's owner, from the start). Under @lock for good: @gone_before.
  *
  * Under @lock: @hails (that the handshake may still do at once), @hails_at (when it was
  * given some last).

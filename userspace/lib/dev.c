@@ -189,13 +189,9 @@ static int obey(struct vmp *p, const struct portal_info *i)
 }
 
 /*
- * The region must not be mapped writable meanwhile, not even by us. Then it is mapped
- * again at the same place, whatever came of it.
- */
-/*
  * ivshmem tells a guest nothing of others' ends; a managed portal's tables do. Machines of
- * which there is no row (processes of the host, say) are gone from the beginning, and stay so.
- * One that joins has no channel yet: a kernel joins before anybody can map its device.
+ * which there is no row are gone from the beginning: processes of the host, who stay so, and
+ * those that found the table full, who may get a row later, and die only after that.
  */
 static uint32_t dev_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
 {
@@ -204,6 +200,10 @@ static uint32_t dev_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
 	return !layout_lives(p->base, p->super, peer);
 }
 
+/*
+ * The region must not be mapped writable meanwhile, not even by us. Then it is mapped
+ * again at the same place, whatever came of it.
+ */
 static int dev_set_mode(struct vmp *p, bool managed)
 {
 	struct dev *d = p->priv;

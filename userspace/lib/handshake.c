@@ -97,6 +97,17 @@ static int judge_session(struct vmp_channel *ch)
 	return state < 0 ? -EPROTO : 0;
 }
 
+/* The same by what the backend counts. Less than before: only now somebody would tell its end. */
+static void judge_machine(struct vmp_channel *ch)
+{
+	uint32_t n = vmp_gone(ch->p, ch->peer_id, ch->peer_tenure);
+
+	if ((int32_t)(n - ch->gone_before) > 0)
+		store_release(&ch->peer_gone, 1);
+	else
+		ch->gone_before = n;
+}
+
 int chan_judge_peer(struct vmp_channel *ch)
 {
 	bool was = load_relaxed(&ch->peer_gone);
@@ -105,8 +116,8 @@ int chan_judge_peer(struct vmp_channel *ch)
 	pthread_mutex_lock(&ch->lock);
 	if (ch->token)
 		r = judge_session(ch);
-	else if (ch->peer_inc && vmp_gone(ch->p, ch->peer_id, ch->peer_tenure) != ch->gone_before)
-		store_release(&ch->peer_gone, 1);
+	else if (ch->peer_inc)
+		judge_machine(ch);
 	pthread_mutex_unlock(&ch->lock);
 	/* Whoever took the word of it must pass it on. */
 	if (ch->token && load_relaxed(&ch->peer_gone) != was)

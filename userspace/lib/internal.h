@@ -46,8 +46,9 @@ struct vmp_rings {
  * @window: make a window by options that have been checked; a descriptor or -errno.
  *	NULL: there are none
  * @gone: how often @peer has left so far, as far as known; with its tenure (see
- *	linux/portal_layout.h): whether that one has. A change says that the peer that there
- *	was has died. NULL: nobody tells
+ *	linux/portal_layout.h): whether that one has. More than before says that the peer that
+ *	there was has died; 1 may become 0 when one of whom nobody told is told of. NULL:
+ *	nobody tells
  * @packets: claim and map the packet rings of @vector; lock held. They are unmapped by
  *	vmp_unmap_twice(). NULL: there are none
  * @ring_calls: system calls of one ring, if not 1

@@ -35,6 +35,7 @@ static struct bus {
 	int bell[2];
 	int reset_by_ring;	/* the next ring of end 0 finds it reset */
 	int refreshes;
+	uint32_t gone;		/* of either end, as the other is told */
 	void (*rung)(unsigned int i);
 } bus;
 
@@ -85,11 +86,17 @@ static int bus_refresh(struct vmp *p)
 	return 0;
 }
 
+static uint32_t bus_gone(struct vmp *p, uint32_t peer, uint64_t tenure)
+{
+	return __atomic_load_n(&bus.gone, __ATOMIC_SEQ_CST);
+}
+
 static const struct vmp_ops bus_ops = {
 	.transport = "bus",
 	.ring = bus_ring,
 	.eventfd = bus_eventfd,
 	.refresh = bus_refresh,
+	.gone = bus_gone,
 	.keeps_eventfds = true,
 };
 
@@ -101,11 +108,12 @@ struct scene {
 	void *mem;
 };
 
-static void set_scene(struct scene *s)
+static void set_scene_with(struct scene *s, uint32_t gone)
 {
 	unsigned int i;
 
 	memset(&bus, 0, sizeof(bus));
+	bus.gone = gone;
 	s->mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(s->mem, MAP_FAILED);
 	s->side = s->mem;
@@ -129,6 +137,11 @@ static void set_scene(struct scene *s)
 		vmp_channel_connect(s->ch[i & 1], 0);
 	assert_int_equal(vmp_channel_connect(s->ch[0], 0), 0);
 	assert_int_equal(vmp_channel_connect(s->ch[1], 0), 0);
+}
+
+static void set_scene(struct scene *s)
+{
+	set_scene_with(s, 0);
 }
 
 static void end_scene(struct scene *s)
@@ -156,6 +169,28 @@ static uint64_t seen_rung;
 static void see_rung(unsigned int i)
 {
 	seen_rung = __atomic_load_n(&seen_side[!i].rx_rung, __ATOMIC_ACQUIRE);
+}
+
+static void told_gone(struct scene *s, uint32_t n)
+{
+	__atomic_store_n(&bus.gone, n, __ATOMIC_SEQ_CST);
+	vmp_notice(s->p[0]);
+}
+
+/* A machine that nobody told of is told of at last: that is no death. Its death is one. */
+static void a_row_comes_late(void **state)
+{
+	struct scene s;
+	char c;
+
+	set_scene_with(&s, 1);
+	told_gone(&s, 0);
+	assert_int_equal(vmp_recv(s.ch[0], &c, 1, 50), -ETIMEDOUT);
+	assert_int_equal(vmp_send(s.ch[0], "x", 1, 0, 0), 0);
+	assert_int_equal(vmp_recv(s.ch[1], &c, 1, PATIENCE_MS), 1);
+	told_gone(&s, 1);
+	assert_int_equal(vmp_recv(s.ch[0], &c, 1, PATIENCE_MS), -ECONNRESET);
+	end_scene(&s);
 }
 
 /* Who is rung finds the reason when it looks: it is there before the doorbell is. */
@@ -556,6 +591,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reset_alone),
+		cmocka_unit_test(a_row_comes_late),
 		cmocka_unit_test(reason_before_the_ring),
 		cmocka_unit_test(strangers_ring),
 		cmocka_unit_test(reset_behind_a_ring),
