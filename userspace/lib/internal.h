@@ -91,6 +91,8 @@ struct vmp_ops {
  * struct vmp - an open portal
  * @ops, @priv: the backend and what it keeps
  * @pid: of the process that opened it
+ * @here: a word that is 0 in a child, so that no call has to ask the kernel who it is; NULL: a
+ *	child has all that its parent has
  * @base: the mapping; @mapped: its length, 0 if it is the caller's own
  * @flags: of vmp_open()
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
@@ -116,6 +118,7 @@ struct vmp {
 	const struct vmp_ops *ops;
 	void *priv;
 	pid_t pid;
+	const uint64_t *here;
 	void *base;
 	size_t mapped;
 	unsigned int flags;
@@ -183,7 +186,13 @@ void vmp_unmap_twice(void *ring, size_t header, size_t size);
 int vmp_no_child(struct vmp *p, void *base, size_t size, const char *what);
 
 /* Is it mapped in this process, or is this a child without it? */
-bool vmp_mapped_here(const struct vmp *p);
+static inline bool vmp_mapped_here(const struct vmp *p)
+{
+	return !p->here || *p->here;
+}
+
+/* 0 if it is mapped here, or -EBUSY with its text. */
+int vmp_not_a_child(const struct vmp *p);
 
 /* "64M" -> bytes; -EINVAL with a text. */
 int vmp_parse_size(const char *s, uint64_t *size);

@@ -111,6 +111,10 @@ int vmp_obey_mode(struct vmp *p, bool managed)
 
 int vmp_managed(struct vmp *p)
 {
+	int r = vmp_not_a_child(p);
+
+	if (r)
+		return r;
 	if (!p->super)
 		return vmp_fail(-ENODATA, "%s %s: not a managed portal; 'portalctl format' makes it one",
 				p->info.transport, p->info.identity);
@@ -126,14 +130,11 @@ int vmp_managed(struct vmp *p)
 
 int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length)
 {
-	int r;
+	int r = p->super ? vmp_managed(p) : vmp_not_a_child(p);
 
 	*offset = 0;
 	*length = p->info.size;
-	if (!p->super)
-		return 0;
-	r = vmp_managed(p);
-	if (r)
+	if (r || !p->super)
 		return r;
 	if (p->super_err)
 		return vmp_fail(-EUCLEAN, "%s %s: its superblock is damaged; 'portalctl check' says how",
@@ -244,6 +245,8 @@ VMP_API int vmp_format(struct vmp *p, const struct vmp_format_opts *in)
 	uint64_t was;
 	int r = format_opts(in, &o);
 
+	if (!r)
+		r = vmp_not_a_child(p);
 	if (r)
 		return r;
 	if (p->flags & VMP_RDONLY)
@@ -277,10 +280,12 @@ VMP_API int vmp_format(struct vmp *p, const struct vmp_format_opts *in)
 VMP_API int vmp_set_mode(struct vmp *p, uint32_t mode)
 {
 	struct portal_super *s;
-	int r;
+	int r = vmp_not_a_child(p);
 
 	if (mode > VMP_MODE_MANAGED)
 		return vmp_fail(-EINVAL, "vmp_set_mode: no such mode: %u", mode);
+	if (r)
+		return r;
 	if (mode == VMP_MODE_RAW) {
 		r = p->ops->set_mode ? p->ops->set_mode(p, false) : 0;
 		if (!r)
@@ -518,8 +523,11 @@ static void tell(void *arg, const struct layout_finding *f)
 VMP_API int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg)
 {
 	struct tell t = { .fn = fn, .arg = arg };
-	int r = layout_check(p->base, p->info.size, CHECK_PATIENCE, tell, &t);
+	int r = vmp_not_a_child(p);
 
+	if (r)
+		return r;
+	r = layout_check(p->base, p->info.size, CHECK_PATIENCE, tell, &t);
 	switch (r) {
 	case -ENODATA:
 		return vmp_fail(r, "%s %s: not a managed portal", p->info.transport, p->info.identity);

@@ -11,13 +11,32 @@
 #include "efd.h"
 #include "internal.h"
 
+/* A page of our own that fork() leaves empty in a child. */
+static int mark_here(struct vmp *p)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t *here = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (here == MAP_FAILED)
+		return -1;
+	if (madvise(here, page, MADV_WIPEONFORK)) {
+		munmap(here, page);
+		return -1;
+	}
+	*here = 1;
+	p->here = here;
+	return 0;
+}
+
 struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
 {
 	struct vmp *p = calloc(1, sizeof(*p));
 	unsigned int i;
 
-	if (!p)
+	if (!p || (ops->own_process && mark_here(p))) {
+		free(p);
 		return NULL;
+	}
 	p->ops = ops;
 	p->flags = flags;
 	p->pid = getpid();
@@ -55,12 +74,16 @@ void vmp_free(struct vmp *p)
 	pthread_mutex_destroy(&p->lock);
 	pthread_mutex_destroy(&p->joining);
 	free(p->super);
+	if (p->here)
+		munmap((void *)(uintptr_t)p->here, (size_t)sysconf(_SC_PAGESIZE));
 	free(p);
 }
 
-bool vmp_mapped_here(const struct vmp *p)
+int vmp_not_a_child(const struct vmp *p)
 {
-	return !p->ops->own_process || p->pid == getpid();
+	return vmp_mapped_here(p) ? 0 :
+		vmp_fail(-EBUSY, "%s %s: belongs to the process that opened it, and this is its child: open it anew",
+			 p->info.transport, p->info.identity);
 }
 
 int vmp_no_child(struct vmp *p, void *base, size_t size, const char *what)

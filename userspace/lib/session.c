@@ -31,9 +31,6 @@ static int may_join(struct vmp *p)
 		r = vmp_data(p, &at, &n);
 	if (r)
 		return r;
-	if (!vmp_mapped_here(p))
-		return vmp_fail(-EBUSY, "%s %s: belongs to the process that opened it, and this is its child: open it anew",
-				p->info.transport, p->info.identity);
 	if (p->flags & VMP_RDONLY)
 		return vmp_fail(-EACCES, "%s %s: opened read-only; a session can store",
 				p->info.transport, p->info.identity);
@@ -69,9 +66,9 @@ static int join(struct vmp *p)
 
 VMP_API int vmp_join(struct vmp *p, uint64_t *token)
 {
-	int r = 0;
+	int r = vmp_not_a_child(p);
 
-	if (!vmp_token(p)) {
+	if (!r && !vmp_token(p)) {
 		r = may_join(p);
 		if (r)
 			return r;
@@ -296,8 +293,10 @@ VMP_API int vmp_watch_clear(struct vmp *p)
 {
 	struct epoll_event ev[8];
 	uint64_t ticks;
-	int fd, clock;
+	int fd, clock, r = vmp_not_a_child(p);
 
+	if (r)
+		return r;
 	pthread_mutex_lock(&p->lock);
 	fd = p->watch;
 	clock = p->watch_clock;

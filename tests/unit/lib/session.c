@@ -4,6 +4,8 @@
 
 #include <poll.h>
 
+#include <vmportal_hub.h>
+
 static void ends_with(int got, int err, const char *word)
 {
 	if (got != err || (word && !strstr(vmp_errmsg(), word)))
@@ -170,6 +172,46 @@ static int stays(void *arg)
 	__atomic_store_n(told(p), token, __ATOMIC_SEQ_CST);
 	pause();
 	return 0;
+}
+
+/* In a child nothing is mapped: each call says so, whether its parent had a session or not. */
+static int refused_in_a_child(struct vmp *p, uint64_t token)
+{
+	struct vmp_named *n;
+	struct vmp_hub *h;
+	struct vmp_peer peer;
+	int r[] = {
+		vmp_join(p, &token), vmp_token_state(p, token), vmp_named_open(&n, p, "c", VMP_CREATE, 1, 0),
+		vmp_named_unlink(p, "c"), vmp_hub_open(&h, p, "h", NULL), vmp_lock(p, p->base, 0),
+		vmp_get_peer(p, 0, &peer, sizeof(peer)), vmp_watch_fd(p), vmp_watch_clear(p), vmp_check(p, NULL, NULL),
+		vmp_fence(p, 0), vmp_format(p, NULL), vmp_set_mode(p, VMP_MODE_RAW),
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(r) / sizeof(r[0]); i++)
+		if (r[i] != -EBUSY)
+			return 10 + (int)i;
+	return strstr(vmp_errmsg(), "its child") ? 0 : 1;
+}
+
+static void in_a_child(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t token = 1 << 16;
+	int joined, status;
+	pid_t pid;
+
+	for (joined = 0; joined < 2; joined++) {
+		pid = fork();
+		if (!pid)
+			_exit(refused_in_a_child(p, token));
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(status, 0);
+		assert_int_equal(vmp_join(p, &token), 0);
+	}
+	assert_true(vmp_watch_fd(p) >= 0);
+	assert_int_equal(vmp_watch_clear(p), 0);
+	house_leave(p);
 }
 
 /* Whatever copies of whatever a child has; whether it is stopped or not. */
@@ -341,6 +383,7 @@ int main(int argc, char **argv)
 		in_real(joining),
 		in_house(refused_to),
 		in_house(no_more_rows),
+		in_real(in_a_child),
 		in_real(ends),
 		in_house(ringing),
 		in_real(ringing),
