@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * failing module FILE PARAMETERS | failing bind ADDRESS | failing file DEVICE: every
- * allocation fails once.
+ * failing module FILE PARAMETERS | failing bind ADDRESS | failing file DEVICE |
+ * failing managed DEVICE: every allocation fails once.
  *
  * Does one thing over and over, with its first allocation failing, then its second,
  * and so on until it is done without a failure (/proc/self/fail-nth; the kernel
@@ -9,7 +9,7 @@
  * and leave nothing behind; whether it left something, kmemleak and the end of the
  * test say. TAP; exit status 0 if all went well, 1 otherwise.
  */
-#include "guest.h"
+#include "super.h"
 
 #include <sys/syscall.h>
 
@@ -105,6 +105,22 @@ out:
 	return ret;
 }
 
+/* The superblock is there; the portal is raw before and after. */
+static int use_managed(void)
+{
+	int fd = open(subject, O_RDWR | O_CLOEXEC), ret = -1;
+
+	if (fd < 0)
+		return -1;
+	if (!set_mode(fd, PORTAL_MODE_MANAGED)) {
+		ret = session(fd, 0, PORTAL_SESSION_SILENT, NULL);
+		if (set_mode(fd, PORTAL_MODE_RAW))
+			die("back to raw");
+	}
+	close(fd);
+	return ret;
+}
+
 static void undone(void)
 {
 }
@@ -117,6 +133,7 @@ static const struct {
 	{ "module", load, unload },
 	{ "bind", bind_driver, unbind_driver },
 	{ "file", use_file, undone },
+	{ "managed", use_managed, undone },
 };
 
 int main(int argc, char **argv)
@@ -124,12 +141,12 @@ int main(int argc, char **argv)
 	int n, failed = 0, kind = -1, ret;
 	bool hit = true;
 
-	for (n = 0; argc > 2 && n < 3; n++) {
+	for (n = 0; argc > 2 && n < 4; n++) {
 		if (!strcmp(argv[1], kinds[n].word))
 			kind = n;
 	}
 	if (kind < 0) {
-		fprintf(stderr, "usage: failing module FILE PARAMETERS | bind ADDRESS | file DEVICE\n");
+		fprintf(stderr, "usage: failing module FILE PARAMETERS | bind ADDRESS | file DEVICE | managed DEVICE\n");
 		return 2;
 	}
 	start(500);
@@ -141,6 +158,14 @@ int main(int argc, char **argv)
 		return 0;
 	}
 
+	if (kinds[kind].make == use_managed) {
+		int fd = open_portal(subject, O_RDWR);
+
+		make_managed(fd);
+		if (set_mode(fd, PORTAL_MODE_RAW))
+			die("back to raw");
+		close(fd);
+	}
 	for (n = 1; hit && n < ROUNDS; n++) {
 		arm(n);
 		ret = kinds[kind].make();

@@ -33,6 +33,7 @@ def main(t):
         g.run('modprobe portal_ivshmem; modprobe portal_loopback')
         g.tap(t, 'failing file /dev/portal0', name='failing file, ivshmem')
         g.tap(t, 'failing file /dev/portal1', name='failing file, loopback')
+        g.tap(t, 'failing managed /dev/portal1', timeout=300)
         address = g.run("sed -n 's/^pci-//p' /sys/class/portal/portal*/identity").strip()
         g.run('echo %s > /sys/bus/pci/drivers/portal_ivshmem/unbind' % address)
         g.tap(t, 'failing bind ' + address, timeout=300)

@@ -76,7 +76,7 @@ def main(t):
         g.run('%s; %s' % (UNLOAD, LOAD))    # and nobody's memory
         g.tap(t, 'managed /dev/portal0 /dev/portal1', timeout=120)
         g.run('%s; rmmod portal; modprobe portal heartbeat_ms=100; %s' % (UNLOAD, LOAD))
-        g.tap(t, 'sessions /dev/portal0 /dev/portal1', timeout=120)
+        g.tap(t, 'sessions /dev/portal0 /dev/portal1', timeout=200)
         g.tap(t, 'peers /dev/portal0 /dev/portal1', timeout=200)
         g.run('%s; %s' % (UNLOAD, LOAD))    # rings wants a region of zeroes
         g.tap(t, 'rings both /dev/portal0 /dev/portal1', timeout=120)

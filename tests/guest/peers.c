@@ -558,7 +558,7 @@ int main(int argc, char **argv)
 {
 	page = sysconf(_SC_PAGESIZE);
 	device = argc > 1 ? argv[1] : "/dev/portal0";
-	start(180);
+	start(400);
 	fd = open_portal(device, O_RDWR);
 	info = get_info(fd);
 	make_managed(fd);

@@ -610,7 +610,7 @@ int main(int argc, char **argv)
 		return after_exec(atoi(argv[2]));
 	self = "/proc/self/exe";
 	device = argc > 1 ? argv[1] : "/dev/portal0";
-	start(100);
+	start(300);
 	fd = open_portal(device, O_RDWR);
 	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), ENODATA, "a raw portal has no sessions");
 	make_managed(fd);
