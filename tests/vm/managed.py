@@ -38,7 +38,7 @@ class Tables:
                 break
         else:
             raise LabError('portald holds no memfd of %d bytes' % SIZE)
-        self.peers, self.block = struct.unpack('<2I', self.read(144, 8))
+        self.peers, self.block = struct.unpack('<2I', self.read(176, 8))
         self.peers_at, = struct.unpack('<Q', self.read(192, 8))
         self.sessions_at, = struct.unpack('<Q', self.read(192 + 24, 8))
 
