@@ -8,6 +8,7 @@ driver, and when it reboots. (In one machine: sessions.c and peers.c of tests/gu
 """
 import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -15,12 +16,12 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import qemu, suite  # noqa: E402
 from lab.cache import LabError  # noqa: E402
 from lab.hand import Hand  # noqa: E402
-from lab.portal import Portald  # noqa: E402
+from lab.portal import Portald, Region, userspace  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 SIZE = 4 << 20
 BEAT = 0.2
-JOINING, ALIVE, ASLEEP, DEAD = 1, 2, 3, 4
+ALIVE, ASLEEP, DEAD = 2, 3, 4
 SILENT, FENCED = 5, 4
 DATA = 1 << 20
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (BEAT * 1000)
@@ -191,17 +192,28 @@ def fenced(t, tables, a, b, slots):
         h.end()
 
 
+def can_suspend(g):
+    return 'mem' in g.run('cat /sys/power/state') and \
+        '[deep]' in g.run('cat /sys/power/mem_sleep 2>/dev/null || true')
+
+
+def fall_asleep(g):
+    """The shell's job that does it; it ends when the machine is awake again."""
+    job = g.start('echo mem > /sys/power/state')
+    if until(lambda: g.qmp('query-status')['status'] == 'suspended', 30) is None:
+        raise LabError('%s does not fall asleep' % g.name)
+    return job
+
+
 def suspended(t, tables, a, b, slots):
-    if 'mem' not in a.run('cat /sys/power/state') or \
-            '[deep]' not in a.run('cat /sys/power/mem_sleep 2>/dev/null || true'):
+    if not can_suspend(a):
         t.skip('suspend', 'this kernel has no suspend to RAM')
         return
     hand = Hand(a, '/dev/portal0')
     token = session(hand)
     claim, incarnation = tables.claim(slots[0]), tables.incarnation(slots[0])
     sequence = tables.sequence(slots[0])
-    job = a.start('echo mem > /sys/power/state')
-    t.ok(until(lambda: a.qmp('query-status')['status'] == 'suspended', 30) is not None, 'suspended')
+    job = fall_asleep(a)
     t.equal(tables.state(slots[0]), ASLEEP, 'it says that it sleeps')
     time.sleep(10 * BEAT)
     t.equal(tables.suspect(slots[0]), 0, 'for which nobody declares it silent')
@@ -213,6 +225,60 @@ def suspended(t, tables, a, b, slots):
     t.ok(tables.token(token) == ALIVE and int(hand.must('session 1').split()[0]) == token,
          'the session goes on')
     hand.end()
+
+
+def elsewhere(t, k, rd):
+    """It wakes up with another region, as it may after hibernation."""
+    region = Region(SIZE)
+    ctl = os.path.join(userspace(), 'bin', 'portalctl')
+
+    def formatted():
+        subprocess.run([ctl, 'format', '-ff', 'file:' + region.path], check=True,
+                       stdout=subprocess.DEVNULL)
+    formatted()
+    with suite.guest('d', k, rd, region.plain()) as g:
+        g.run(LOAD)
+        if not can_suspend(g):
+            t.skip('another region', 'this kernel has no suspend to RAM')
+            return
+        for name, change, mode in (
+                ('formatted anew', formatted, 'managed'),
+                ('damaged', lambda: region.write(1000, b'x'), 'damaged'),
+                ('formatted again', formatted, 'damaged'),
+                ('none', lambda: region.write(0, bytes(SIZE)), 'raw')):
+            before = g.run('cat /sys/class/portal/portal0/incarnation').strip()
+            hand = Hand(g, '/dev/portal0')
+            had = hand.say('session -1').startswith('ok')
+            hand.say('map 65536 %s %d' % ('rw' if had else 'ro', DATA))
+            hand.must('get 0')
+            job = fall_asleep(g)
+            change()
+            kept = region.read(0, SIZE)
+            g.qmp('system_wakeup')
+            t.equal(job.wait(60), 0, 'another region (%s): it wakes up' % name)
+            if not had:
+                # Nothing was believed of it before, and nothing is now.
+                t.equal(g.run('cat /sys/class/portal/portal0/mode').strip(), mode,
+                        'another region (%s): as it was' % name)
+                g.run('rmmod portal_ivshmem; modprobe portal_ivshmem')
+                hand.end()
+                continue
+            t.equal(g.run('cat /sys/class/portal/portal0/mode').strip(), mode,
+                    'another region (%s): %s' % (name, mode))
+            t.equal((hand.say('get 0'), hand.say('session -1')), ('sigbus', 'err ESTALE'),
+                    'another region (%s): what was mapped or open is of before' % name)
+            if mode == 'managed':
+                t.ok(g.run('cat /sys/class/portal/portal0/incarnation').strip() != before and
+                     slot_of(g) > 0, 'another region (%s): joined anew' % name)
+            else:
+                t.ok(region.read(0, SIZE) == kept, 'another region (%s): not a byte is written' % name)
+            hand.end()
+            hand = Hand(g, '/dev/portal0')
+            t.equal(hand.say('session -1').startswith('ok'), mode == 'managed',
+                    'another region (%s): who opens it again' % name)
+            hand.end()
+        g.finish(t)
+    region.close()
 
 
 def left(t, tables, a, b, slots):
@@ -265,6 +331,7 @@ def main(t):
         rebooted(t, tables, k, rd, server)
         a.finish(t)
         b.finish(t)
+    elsewhere(t, k, rd)
     t.ok(all(tables.state(s) == DEAD and not tables.claim(s) for s in slots), 'all have left')
     server.stop()
 
