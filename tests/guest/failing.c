@@ -162,6 +162,10 @@ int main(int argc, char **argv)
 		int fd = open_portal(subject, O_RDWR);
 
 		make_managed(fd);
+		if (!has_sessions(fd)) {
+			set_mode(fd, PORTAL_MODE_RAW);
+			return done();
+		}
 		if (set_mode(fd, PORTAL_MODE_RAW))
 			die("back to raw");
 		close(fd);

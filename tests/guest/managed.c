@@ -294,6 +294,10 @@ static void test_session(const char *device)
 	struct portal_session_begin b;
 	struct portal_event ev = { 0 };
 
+	if (!has_sessions(fd)) {
+		close(watch);
+		return;
+	}
 	ok(!session(fd, 0, PORTAL_SESSION_SILENT, &b) && b.token && b.peer, "a session");
 	ok(wait_for(watch, POLLPRI, 5000) & POLLPRI, "of which others hear");
 	ok(read(watch, &ev, sizeof(ev)) == sizeof(ev) && ev.type == PORTAL_EVENT_CHANGE && ev.count,

@@ -562,6 +562,10 @@ int main(int argc, char **argv)
 	fd = open_portal(device, O_RDWR);
 	info = get_info(fd);
 	make_managed(fd);
+	if (!has_sessions(fd)) {
+		ok(!set_mode(fd, PORTAL_MODE_RAW) && !own_slot(), "raw");
+		return done();
+	}
 	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
 	tables = mmap(NULL, SUPER_PROTECTED, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
 	if (tables == MAP_FAILED)

@@ -130,6 +130,27 @@ static MAYBE uint64_t token_of(int fd)
 	return session(fd, 0, PORTAL_SESSION_SILENT, &b) ? 0 : b.token;
 }
 
+/*
+ * Whether this kernel can have sessions: it can tell an mm's end. Where it cannot, that is
+ * what PORTAL_SESSION says, and the rest of a test is told to be left out.
+ */
+static MAYBE bool has_sessions(int fd)
+{
+	FILE *symbols = fopen("/proc/kallsyms", "r");
+	bool found = false;
+	char line[300];
+
+	while (symbols && fgets(line, sizeof(line), symbols))
+		found = found || strstr(line, " mmu_notifier_put\n");
+	if (symbols)
+		fclose(symbols);
+	if (found)
+		return true;
+	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), EOPNOTSUPP, "a session, without MMU notifiers");
+	skip("sessions", "this kernel has no MMU notifiers (CONFIG_INTEL_IOMMU_SVM, CONFIG_KVM select them)");
+	return false;
+}
+
 /* Evaluates a condition every few milliseconds, for so long. */
 #define UNTIL(condition, ms) ({						\
 	int left_ = (ms);						\
