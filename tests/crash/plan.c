@@ -85,7 +85,7 @@ void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int 
 	p->life = life;
 	/* Somebody is always about to receive. */
 	p->channel = slot % CHANNELS;
-	p->role = slot < 2 * CHANNELS ? ROLE_HUB : ROLE_SEND + (enum role)below(&r, ROLES - ROLE_SEND);
+	p->role = slot < CHANNELS ? ROLE_HUB : (enum role)below(&r, ROLES);
 	p->fate = a_fate(&r);
 	p->step = a_step(&r, p->role);
 	p->after = (int)below(&r, below(&r, 4) ? 4 : 40);
