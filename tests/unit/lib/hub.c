@@ -362,13 +362,16 @@ static void a_ring_is_lost(void **state)
 {
 	struct reader r = { .h = hub(0), .left = 1 };
 	uint64_t address = head()->address;
-	struct user a;
+	struct user a = new_user();
 	pthread_t t;
 
+	assert_true(address & PORTAL_CHAN_DOORBELL);
+	/* What it is told of a new session ends a sleep, too. */
+	assert_int_equal(vmp_join(a.p, NULL), 0);
 	pthread_create(&t, NULL, read_some, &r);
 	usleep(100000);
 	head()->address = 0;
-	a = producer();
+	open_channel(&a);
 	usleep(50000);
 	head()->address = address;
 	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 3000), 0);
@@ -436,6 +439,45 @@ static void by_descriptor(void **state)
 	leave(&h);
 }
 
+/* Until the hub's descriptor has no naps any more: its bell is heard. */
+static void trust_each_other(struct user *h, struct user *u)
+{
+	struct pollfd f = { vmp_hub_fd(h->h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[257];
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		while (get(h, buf, &from, 0) != -EAGAIN)
+			;
+		send_text(u, "x");
+		assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	}
+	while (get(h, buf, &from, 0) != -EAGAIN)
+		;
+	poll(&f, 1, 50);
+	while (get(h, buf, &from, 0) != -EAGAIN)
+		;
+	assert_int_equal(poll(&f, 1, 50), 0);
+}
+
+/* Who closes rings: a hub that sleeps for ever hears of it. */
+static void a_close_is_heard(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	trust_each_other(&h, &a);
+	vmp_channel_close(a.ch);
+	a.ch = NULL;
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	expect_event(&h, VMP_FROM_LEFT);
+	leave(&a);
+	leave(&h);
+}
+
 /* A reply for which there is no room; the descriptor tells when there is. */
 static void room_for_a_reply(void **state)
 {
@@ -447,6 +489,7 @@ static void room_for_a_reply(void **state)
 	int i, n = 0;
 
 	pair(&h, &a);
+	trust_each_other(&h, &a);
 	send_text(&a, "more");
 	from = expect(&h, "more");
 	while (!vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0))
@@ -620,6 +663,7 @@ int main(int argc, char **argv)
 		in_house(a_ring_is_lost),
 		in_house(busy_and_told),
 		in_house(by_descriptor),
+		in_house(a_close_is_heard),
 		in_house(room_for_a_reply),
 		in_house(a_sleeper_hears_of_death),
 		in_house(by_name),

@@ -66,6 +66,32 @@ static void handed_over(void **state)
 	}
 }
 
+/* The hub is bound, its sender not yet: the next hub does not court it, so it must know. */
+static void between_two_words(void **state)
+{
+	struct user h = hub(0), a = new_user(), g;
+	struct vmp_from from;
+	char buf[8];
+
+	open_channel(&a);
+	assert_int_equal(vmp_hub_recv(h.h, buf, sizeof(buf), &from, 0), -EAGAIN);
+	while (!h.h->lane[life_low(a.p->token) % LANES].ch->told_live) {
+		assert_int_equal(vmp_channel_connect(a.ch, 0), -EAGAIN);
+		assert_false(a.ch->told_live);
+		assert_int_equal(vmp_hub_recv(h.h, buf, sizeof(buf), &from, 0), -EAGAIN);
+	}
+	assert_true(a.ch->told_ready);
+	perish(&h);
+	g = hub(0);
+	assert_int_equal(vmp_hub_recv(g.h, buf, sizeof(buf), &from, 0), -EAGAIN);
+	assert_int_equal(vmp_channel_connect(a.ch, 100), -ECONNRESET);
+	vmp_channel_close(a.ch);
+	open_channel(&a);
+	pair(&g, &a);
+	leave(&a);
+	leave(&g);
+}
+
 /* Each message once, however often the hub changes, and whoever is dead by then. */
 static void many_hubs(void **state)
 {
@@ -289,6 +315,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		in_house(handed_over),
+		in_house(between_two_words),
 		in_house(many_hubs),
 		in_house(a_sender_dies_anywhere),
 		in_house(a_hub_dies_anywhere),
