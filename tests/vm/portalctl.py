@@ -139,10 +139,13 @@ def managed(t, g):
     one_line(t, g, 'portalctl format --force /dev/portal1', 6, ['pid'], 'and so is format')
     g.run('kill %s' % g.run('pidof portalctl').split()[0])
     rx.wait(20)
-    g.run('portalctl format --force /dev/portal1')
+    one_line(t, g, 'portalctl format --force /dev/portal1', 6, ['2 peers'],
+             'format, while machines have their rows there: refused')
+    g.run('portalctl mode /dev/portal0 raw; portalctl mode /dev/portal1 raw; '
+          'portalctl format --force /dev/portal1')
     t.equal(g.run('portalctl check /dev/portal1').strip(), '/dev/portal1: clean',
-            'formatted once more, from the managed side')
-    g.run('portalctl mode /dev/portal0 raw; portalctl mode /dev/portal1 raw')
+            'formatted once more, when both have left')
+    g.run('portalctl mode /dev/portal1 raw')
 
 
 def revoked(t, g):
