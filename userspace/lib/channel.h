@@ -346,6 +346,9 @@ static inline void chan_notify(struct vmp_channel *ch, enum dir d)
 /* The next message, without waiting: its length, -EAGAIN without a text, or an error. */
 int64_t chan_try(struct vmp_channel *ch, const void **ptr);
 
+/* What vmpr_reserve() may need at most for @len: the record, and a pad before it. */
+uint64_t chan_need(const struct vmp_channel *ch, size_t len);
+
 /* ---- packet.c ---- */
 
 int packet_open(struct vmp_channel *ch);

@@ -305,13 +305,10 @@ VMP_API int vmp_hub_reply(struct vmp_hub *h, const struct vmp_from *to, const vo
 			return r;
 		ch->tx.w.ep = r;
 	}
+	hub_need_no_room(h, l);
 	r = vmp_send(ch, buf, len, flags, timeout_ms);
-	if (r != -EAGAIN || h->ufd < 0)
+	if (r != -EAGAIN || h->ufd < 0 || !hub_want_room(h, l, len))
 		return r;
-	l->room = vmpr_record(len);
-	if (!hub_want_room(h, l))
-		return r;
-	l->room = 0;
 	return vmp_send(ch, buf, len, flags, 0);
 }
 

@@ -32,7 +32,8 @@ enum lane_state {
  * @tell: events that the user has not been told of: bits 1 << VMP_FROM_*
  * @dead: the owner is, proven; @suspect: as we know and have told
  * @inherited: we read what our predecessor left, and nobody answers
- * @room: bytes that the user has found no room for, 0: none; it is told by the descriptor
+ * @room: bytes that the user has found no room for, and is to be told when there is; or 0.
+ *	That is the descriptor's affair: whoever waits in a call does not look
  * @published: before the last sleep something was given back
  */
 struct lane {
@@ -72,6 +73,7 @@ struct hub_place {
  * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables
  * @moved: messages read; @nap_moved: of these when the present wait began; @looked: when the
  *	tables were looked at last, for who is never idle
+ * @tell_room: who waits for room in some lane should try again: by the descriptor
  * @gone: counts of ends that are no more
  */
 struct vmp_hub {
@@ -91,7 +93,7 @@ struct vmp_hub {
 	uint64_t serial;
 	uint32_t generation;
 	int ep, ufd, timer, watch;
-	bool timer_on, look_due;
+	bool timer_on, look_due, tell_room;
 	int64_t nap_ns, spin_ns, looked_at, polled_at;
 	uint64_t moved, nap_moved, looked;
 	struct counts n;
@@ -136,8 +138,11 @@ int hub_poll_tables(struct vmp_hub *h);
 /* Publish where to ring us. */
 void hub_set_address(struct vmp_hub *h);
 
-/* There was no room in @l: have the descriptor tell when there is. True: there is now. */
-bool hub_want_room(struct vmp_hub *h, struct lane *l);
+/* There was none for @len bytes in @l: have the descriptor tell when there is. True: there is now. */
+bool hub_want_room(struct vmp_hub *h, struct lane *l, size_t len);
+
+/* Nobody waits for room in @l any more. */
+void hub_need_no_room(struct vmp_hub *h, struct lane *l);
 
 /* ---- hub_producer.c ---- */
 

@@ -80,7 +80,10 @@ static void end(struct vmp_hub *h, struct lane *l, unsigned int event)
 {
 	tell(h, l, event);
 	l->state = LANE_ENDED;
-	l->room = 0;
+	/* Who waits for room here need not wait any longer. */
+	if (l->room)
+		h->tell_room = true;
+	hub_need_no_room(h, l);
 	if (event != VMP_FROM_BROKEN)
 		return;
 	/* So that it hears of it. */
@@ -366,8 +369,7 @@ bool lane_look(struct vmp_hub *h, struct lane *l)
 	case LANE_TAKEN:
 		return over(l) || !comes_later(h, l);
 	case LANE_OPEN:
-		return chan_look(l->ch, RX, 0) || over(l) ||
-		       (l->room && chan_look(l->ch, TX, l->room));
+		return chan_look(l->ch, RX, 0) || over(l);
 	default:
 		return over(l);
 	}

@@ -102,19 +102,30 @@ static void disarm(struct vmp_hub *h)
 
 	if (!h->bells)
 		return;
-	for_each_open(h, l) {
+	/* Not of room: whoever gives it rings the descriptor as well. */
+	for_each_open(h, l)
 		store_relaxed(l->ch->rx.w.armed, 0);
-		if (l->room)
-			store_relaxed(l->ch->tx.w.armed, 0);
-	}
 }
 
-bool hub_want_room(struct vmp_hub *h, struct lane *l)
+/* ---- Room for replies -------------------------------------------------------- */
+
+void hub_need_no_room(struct vmp_hub *h, struct lane *l)
 {
-	if (h->bells)
-		arm_word(&l->ch->tx.w);
-	vmpr_full_fence();
-	return chan_look(l->ch, TX, l->room);
+	if (l->room && h->bells)
+		store_relaxed(l->ch->tx.w.armed, 0);
+	l->room = 0;
+}
+
+/* It was not there when we armed: is it now? Once, then it is for the user to try. */
+static void look_for_room(struct vmp_hub *h)
+{
+	struct lane *l;
+
+	for_each_open(h, l)
+		if (l->room && chan_look(l->ch, TX, l->room)) {
+			hub_need_no_room(h, l);
+			h->tell_room = true;
+		}
 }
 
 /* ---- Waking ------------------------------------------------------------------ */
@@ -295,12 +306,15 @@ static int arm_fd(struct vmp_hub *h)
 	count(&h->n.syscalls, 1);
 	if (bits < 0)
 		bits = 0;
+	if (bits & (int)WOKE_TIMER)
+		h->timer_on = false;
 	r = woken(h, bits);
 	if (r)
 		return r;
 	if (!bits || bits == (int)WOKE_TIMER)
 		hail_again(h);
 	arm(h);
+	look_for_room(h);
 	if (look(h))
 		return 0;
 	if (h->moved != h->nap_moved) {
@@ -308,11 +322,36 @@ static int arm_fd(struct vmp_hub *h)
 		h->nap_ns = 0;
 	}
 	ns = next_nap(h);
-	if (ns != FOR_EVER)
+	if (h->tell_room) {
+		/* What woke him may be what we have just cleared. */
+		h->tell_room = false;
+		set_timer(h, 1);
+	} else if (ns != FOR_EVER) {
 		set_timer(h, ns);
-	else if (h->timer_on)
+	} else if (h->timer_on) {
 		set_timer(h, 0);
+	}
 	return nothing_now();
+}
+
+bool hub_want_room(struct vmp_hub *h, struct lane *l, size_t len)
+{
+	int64_t ns;
+
+	l->room = chan_need(l->ch, len);
+	if (h->bells)
+		arm_word(&l->ch->tx.w);
+	/* Pairs with the fence in chan_notify(). */
+	vmpr_full_fence();
+	if (chan_look(l->ch, TX, l->room)) {
+		hub_need_no_room(h, l);
+		return true;
+	}
+	/* Its doorbell has not proved itself, or there is none. */
+	ns = next_nap(h);
+	if (ns != FOR_EVER && !h->timer_on)
+		set_timer(h, ns);
+	return false;
 }
 
 static void close_fd(int *fd)

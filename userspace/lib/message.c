@@ -36,8 +36,7 @@ static int too_long(struct vmp_channel *ch, size_t len)
 			len, vmp_channel_max(ch));
 }
 
-/* What vmpr_reserve() may need at most for @len: the record, and a pad before it. */
-static uint64_t tx_need(const struct vmp_channel *ch, size_t len)
+uint64_t chan_need(const struct vmp_channel *ch, size_t len)
 {
 	const struct vmpr_tx *t = &ch->tx.ring;
 	uint64_t rec = vmpr_record(len);
@@ -61,7 +60,7 @@ int reserve_slowly(struct vmp_channel *ch, void **ptr, size_t len, int timeout_m
 		r = tx_try(ch, len, ptr);
 		if (r != -EAGAIN)
 			return r;
-		r = chan_wait(ch, TX, tx_need(ch, len), &pt);
+		r = chan_wait(ch, TX, chan_need(ch, len), &pt);
 		if (r)
 			return r;
 	}

@@ -509,6 +509,123 @@ static void room_for_a_reply(void **state)
 	leave(&h);
 }
 
+static int64_t cpu_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+/* How often the descriptor is readable within @ms, for a loop that receives; by naps, some 25. */
+static int woken_in(struct user *h, int ms)
+{
+	struct pollfd f = { vmp_hub_fd(h->h), POLLIN, 0 };
+	int64_t until = now_us() + ms * 1000;
+	struct vmp_from from;
+	char buf[257];
+	int n = 0;
+
+	while (now_us() < until)
+		if (poll(&f, 1, (int)((until - now_us()) / 1000 + 1)) == 1) {
+			n++;
+			assert_int_equal(get(h, buf, &from, 0), -EAGAIN);
+		}
+	return n;
+}
+
+/* Fill @u's way back. How many there were. */
+static int fill(struct user *h, const struct vmp_from *from, const char *big, size_t size)
+{
+	int r, n = 0;
+
+	while (!(r = vmp_hub_reply(h->h, from, big, size, 0, 0)))
+		n++;
+	assert_int_equal(r, -EAGAIN);
+	return n;
+}
+
+/* Of room that is there and was told of nobody hears again, nor does it keep one awake. */
+static void room_is_told_once(void **state)
+{
+	static char big[3000];
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[3000];
+	int64_t cpu;
+	int n, way;
+
+	pair(&h, &a);
+	send_text(&a, "more");
+	from = expect(&h, "more");
+	for (way = 0; way < 3; way++) {
+		n = fill(&h, &from, big, sizeof(big));
+		while (n--)
+			assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+		assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 20), -ETIMEDOUT);
+		switch (way) {
+		case 0:
+			/* By a call that waits; then, by a reply that found it by itself. */
+			cpu = cpu_us();
+			assert_int_equal(get(&h, buf, &from, 300), -ETIMEDOUT);
+			assert_true(cpu_us() - cpu < 100000);
+			break;
+		case 1:
+			/* The ring for it was cleared by a call that found no message. */
+			assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+			assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+			break;
+		default:
+			break;
+		}
+		assert_true(woken_in(&h, 300) <= 40);
+		assert_int_equal(vmp_hub_reply(h.h, &from, big, 100, 0, 0), 0);
+		assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), PATIENCE_MS), 100);
+		assert_true(woken_in(&h, 300) <= 40);
+	}
+	/* Whoever waits for room of one who dies need not wait any longer. */
+	fill(&h, &from, big, sizeof(big));
+	perish(&a);
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	expect_event(&h, VMP_FROM_DEAD);
+	assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	leave(&h);
+}
+
+/* Some room is not enough, for the record would not lie in one piece: it is asked for anew. */
+static void room_in_parts(void **state)
+{
+	static char big[3000];
+	struct user h = hub(0), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[3000];
+	int i;
+
+	pair(&h, &a);
+	/* Its rings have been heard: nobody takes naps. */
+	for (i = 0; i < 3; i++) {
+		while (get(&h, buf, &from, 0) != -EAGAIN)
+			;
+		send_text(&a, "ring");
+		assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+		from = expect(&h, "ring");
+	}
+	woken_in(&h, 100);
+	assert_int_equal(woken_in(&h, 200), 0);
+	assert_int_equal(fill(&h, &from, big, sizeof(big)), 2);
+	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	assert_int_equal(woken_in(&h, 200), 1);
+	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+	assert_int_equal(poll(&f, 1, 500), 1);
+	assert_int_equal(vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0), 0);
+	leave(&a);
+	leave(&h);
+}
+
 static void *send_till_end(void *arg)
 {
 	static char big[3000];
@@ -665,6 +782,8 @@ int main(int argc, char **argv)
 		in_house(by_descriptor),
 		in_house(a_close_is_heard),
 		in_house(room_for_a_reply),
+		in_house(room_is_told_once),
+		in_house(room_in_parts),
 		in_house(a_sleeper_hears_of_death),
 		in_house(by_name),
 		with_portald(there_and_back),
