@@ -71,8 +71,49 @@ def check_rescind(t, g, now=False):
         x.end()
 
 
+# What the host leaves unsaid, and what it has come to when it rescinds instead.
+STEPS = [
+    ('silence@welcome', 'bind', 'greeted'),
+    ('channels-missing', 'bind', 'greeted'),
+    ('silence@live', 'bind', 'live'),
+    ('silence@bye-ack', 'unbind', 'open'),
+]
+
+
+def check_steps(t, g):
+    """A rescind in the middle of each step of a session: who waits is told at once."""
+    g.run('rmmod portal_vmbus')
+    lab.load(g, REGION, timeout=60)
+    for lie, how, state in STEPS:
+        name = 'rescind instead of an answer (%s)' % lie
+        if how == 'bind':
+            bind(g, 'unbind')
+        g.vsp('lie ' + lie)
+        job = g.start('echo %s >%s/%s' % (lab.INSTANCE % 1, lab.DRIVER, how))
+        lab.wait_status(g, state=state)
+        g.run('dmesg -c >/dev/null')
+        began = time.monotonic()
+        g.vsp('rescind now')
+        job.wait(30)
+        lab.wait_run(g, 'test ! -e /sys/bus/vmbus/devices/' + lab.INSTANCE % 1)
+        t.ok(time.monotonic() - began < 10 * g.slow, name + ': at once')
+        log = g.dmesg()
+        t.ok('not confirmed' not in log and 'lost' not in log,
+             name + ': nothing is kept back', log)
+        g.vsp('truth')
+        lab.wait_status(g, state='closed')
+        g.vsp('offer')
+        lab.wait_run(g, 'test -c /dev/portal0')
+        t.ok(True, name + ': offered anew it works')
+    g.run('rmmod portal_vmbus')
+    lab.load(g, REGION)
+
+
 def check_reloads(t, g):
     bad = ''
+    # Whoever looks at sysfs meanwhile, at every file of channels that come and go.
+    reader = g.start('while :; do cat /sys/bus/vmbus/devices/*/channels/*/* '
+                     '/sys/class/portal/*/* >/dev/null 2>&1; done')
     for i in range(RELOADS):
         host = lab.client(g)
         host.must('put 4096 %d' % i)
@@ -82,6 +123,8 @@ def check_reloads(t, g):
         if not lab.load(g, REGION):
             bad = 'no /dev/portal0 after %d' % i
             break
+    reader.kill()
+    reader.wait(20)
     t.equal(bad, '', '%d times: the module unloads and loads, a client each '
             'time' % RELOADS)
 
@@ -158,6 +201,8 @@ def main():
             say('rescind')
             check_rescind(t, g)
             check_rescind(t, g, now=True)
+            say('a rescind at each step')
+            check_steps(t, g)
             say('reloads')
             check_reloads(t, g)
             say('unbind')
