@@ -107,7 +107,8 @@ struct vmp_ops {
  *	another thread must look at has happened; never read. -1: none could be had
  * @efd: eventfds given out so far, -1 otherwise; written under @lock
  * @joining: held while a session is made
- * @token: of this process's session, 0: none yet; written once, under @joining
+ * @token: of this process's session, 0: none yet; written once, under @joining, until the
+ *	tables are others
  * @bell: the eventfd that others ring the session by, or -1; before @token
  * @watch: the set of vmp_watch_fd(), or -1; under @lock
  * @watch_clock: a timer in it, or -1; under @lock

@@ -54,8 +54,11 @@ static bool first_bytes(struct vmp *p, int fd, void *buf)
 	return good;
 }
 
+/* Other tables, or none: a session, and a place, in those that there were are nothing in these. */
 static void set_mode(struct vmp *p, struct portal_super *s, int err)
 {
+	__atomic_store_n(&p->token, 0, __ATOMIC_RELEASE);
+	p->watch_place = -1;
 	free(p->super);
 	p->super = s;
 	p->super_err = err;

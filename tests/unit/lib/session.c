@@ -352,6 +352,33 @@ static void fencing(void **state)
 	vmp_close(p);
 }
 
+/* Formatted anew, or raw from now on: the session was one of other tables. */
+static void other_tables(void **state)
+{
+	struct vmp_format_opts o = {
+		.size = sizeof(o), .flags = VMP_FORMAT_FORCE | VMP_FORMAT_IN_USE,
+		.peers = 2, .sessions = HOUSE_SESSIONS, .objects = 16,	/* the house's */
+	};
+	struct vmp *p = house_open();
+	uint64_t token, again;
+
+	assert_int_equal(vmp_join(p, &token), 0);
+	assert_true(vmp_watch_fd(p) >= 0);
+	assert_true(p->watch_place >= 0);
+	assert_int_equal(vmp_format(p, &o), 0);
+	ends_with(vmp_token_state(p, token), -ESTALE, "never given out");
+	assert_int_equal(vmp_watch_clear(p), 0);
+	house_store_life(0, 7, PORTAL_LIFE_DEAD);
+	assert_int_equal(vmp_join(p, &again), 0);
+	assert_true(again != token);
+	assert_int_equal(vmp_watch_clear(p), 0);
+	assert_true(p->watch_place >= 0);
+	assert_int_equal(vmp_set_mode(p, VMP_MODE_RAW), 0);
+	ends_with(vmp_lock(p, p->base, 0), -ENODATA, "not a managed portal");
+	ends_with(vmp_watch_clear(p), -ENODATA, NULL);
+	vmp_close(p);
+}
+
 /* Its machine is dead, or another: this process gets nothing, and is told why. */
 static void it_is_over(void **state)
 {
@@ -391,6 +418,7 @@ int main(int argc, char **argv)
 		in_house(fencing),
 		in_real(fencing),
 		in_house(it_is_over),
+		in_house(other_tables),
 	};
 
 	find_portald(argv[0]);
