@@ -248,7 +248,8 @@ int vmp_token_state(struct vmp *p, uint64_t token);
  *
  * Peers, sessions, objects; or what was changed from one state to another and back.
  * Nobody needs a session to watch; who can have none is told of objects by the clock, once
- * a second. Call vmp_watch_clear(), then look. The library's own.
+ * a second. Everybody is told so once in ten seconds, for words in the region that tell him
+ * may have been overwritten. Call vmp_watch_clear(), then look. The library's own.
  */
 int vmp_watch_fd(struct vmp *p);
 int vmp_watch_clear(struct vmp *p);

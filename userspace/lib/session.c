@@ -16,6 +16,7 @@
 
 #define WATCHERS	32
 #define LOOK_EVERY_S	1	/* at objects, for who is no watcher */
+#define LOOK_SLOWLY_S	10	/* for who is one: anybody may overwrite its place, or lose its ring */
 
 _Static_assert(sizeof(((struct portal_directory *)0)->watcher) == WATCHERS * 8, "watchers");
 
@@ -167,7 +168,8 @@ static int add(int set, int fd)
 {
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
 
-	if (fd >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &ev))
+	/* It may be in it already. */
+	if (fd >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST)
 		return vmp_fail(-errno, "epoll_ctl: %s", strerror(errno));
 	return 0;
 }
@@ -236,55 +238,70 @@ static int take_place(struct vmp *p)
 	return -1;
 }
 
-/* Whatever cannot tell us is looked at by the clock. */
-static int add_clock(int set)
+/*
+ * Whatever does not tell us is looked at by the clock. A place among the watchers that is
+ * not ours any more is taken anew. Lock held.
+ */
+static int keep_watch(struct vmp *p)
 {
-	struct itimerspec every = { { LOOK_EVERY_S, 0 }, { LOOK_EVERY_S, 0 } };
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	struct itimerspec every = { 0 };
 
-	if (fd < 0 || timerfd_settime(fd, 0, &every, NULL))
+	if (p->watch_place >= 0 &&
+	    __atomic_load_n(watcher(p, p->watch_place), __ATOMIC_RELAXED) != p->token)
+		p->watch_place = -1;
+	if (p->watch_place < 0 && vmp_token(p) && p->bell >= 0 && !add(p->watch, p->bell))
+		p->watch_place = take_place(p);
+	every.it_value.tv_sec = p->ops->watch && p->watch_place >= 0 ? LOOK_SLOWLY_S : LOOK_EVERY_S;
+	every.it_interval = every.it_value;
+	if (timerfd_settime(p->watch_clock, 0, &every, NULL))
 		return vmp_fail(-errno, "timerfd: %s", strerror(errno));
-	return fd;
+	return 0;
 }
 
 /* Lock held. */
-static int watch(struct vmp *p, bool joined)
+static int fill_watch(struct vmp *p)
 {
-	int set = new_set(), r = 0;
+	int r = p->ops->watch ? p->ops->watch(p, p->watch) : 0;
 
-	if (set < 0)
-		return set;
-	if (p->ops->watch)
-		r = p->ops->watch(p, set);
-	if (!r && joined && p->bell >= 0) {
-		r = add(set, p->bell);
-		if (!r)
-			p->watch_place = take_place(p);
-	}
-	if (!r && (!p->ops->watch || p->watch_place < 0)) {
-		p->watch_clock = add_clock(set);
-		r = p->watch_clock < 0 ? p->watch_clock : add(set, p->watch_clock);
-	}
+	if (r)
+		return r;
+	p->watch_clock = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (p->watch_clock < 0)
+		return vmp_fail(-errno, "timerfd: %s", strerror(errno));
+	r = add(p->watch, p->watch_clock);
+	return r ? r : keep_watch(p);
+}
+
+/* Lock held. */
+static int watch(struct vmp *p)
+{
+	int r;
+
+	p->watch = new_set();
+	r = p->watch < 0 ? p->watch : fill_watch(p);
 	if (!r)
-		return set;
-	vmp_session_leave(p);
-	close(set);
+		return 0;
+	if (p->watch_clock >= 0)
+		close(p->watch_clock);
+	if (p->watch >= 0)
+		close(p->watch);
+	p->watch_clock = p->watch = -1;
 	return r;
 }
 
 VMP_API int vmp_watch_fd(struct vmp *p)
 {
 	int r = vmp_managed(p);
-	bool joined;
 
 	if (r)
 		return r;
 	/* A session is for the objects only; why there is none does not matter. */
-	joined = !vmp_join(p, NULL);
+	vmp_join(p, NULL);
 	pthread_mutex_lock(&p->lock);
 	if (p->watch < 0)
-		p->watch = watch(p, joined);
-	r = p->watch;
+		r = watch(p);
+	if (!r)
+		r = p->watch;
 	pthread_mutex_unlock(&p->lock);
 	return r;
 }
@@ -292,26 +309,26 @@ VMP_API int vmp_watch_fd(struct vmp *p)
 VMP_API int vmp_watch_clear(struct vmp *p)
 {
 	struct epoll_event ev[8];
-	uint64_t ticks;
-	int fd, clock, r = vmp_not_a_child(p);
+	int fd, r = vmp_managed(p);
 
 	if (r)
 		return r;
 	pthread_mutex_lock(&p->lock);
 	fd = p->watch;
-	clock = p->watch_clock;
 	pthread_mutex_unlock(&p->lock);
 	if (fd < 0)
 		return vmp_fail(-EINVAL, "vmp_watch_clear: vmp_watch_fd() comes first");
 	if (epoll_wait(fd, ev, 8, 0) < 0 && errno != EINTR)
 		return vmp_fail(-errno, "epoll_wait: %s", strerror(errno));
-	if (clock >= 0 && read(clock, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
-		return vmp_fail(-errno, "timerfd: %s", strerror(errno));
 	if (vmp_token(p))
 		vmp_pending_clear(p);
 	if (p->ops->watched)
 		p->ops->watched(p);
-	return 0;
+	/* Before the caller looks: what it does not see, we are told. */
+	pthread_mutex_lock(&p->lock);
+	r = keep_watch(p);
+	pthread_mutex_unlock(&p->lock);
+	return r;
 }
 
 void vmp_session_leave(struct vmp *p)

@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/timerfd.h>
 
 /* ---- By the rules ----------------------------------------------------------------- */
 
@@ -321,6 +322,32 @@ static void watching(void **state)
 	vmp_close(p);
 }
 
+/* Anybody may overwrite our place: the clock tells even so, and then it is taken anew. */
+static void a_place_is_lost(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	struct itimerspec clock;
+	int fd, i;
+
+	fd = vmp_watch_fd(p);
+	vmp_join(q, NULL);
+	settle(p, fd);
+	assert_int_equal(timerfd_gettime(p->watch_clock, &clock), 0);
+	assert_int_equal(clock.it_interval.tv_sec, 10);
+	for (i = 0; i < 32; i++)
+		d->watcher[i] = 0;
+	vmp_named_close(open_named(q, "x", VMP_CREATE, 1));
+	assert_false(readable(fd, 100));
+	timerfd_settime(p->watch_clock, 0, &(struct itimerspec){ .it_value.tv_nsec = 1 }, NULL);
+	assert_true(readable(fd, 1000));
+	settle(p, fd);
+	vmp_named_unlink(q, "x");
+	assert_true(readable(fd, SANITIZED ? 600 : 250));
+	vmp_close(q);
+	vmp_close(p);
+}
+
 /* Who finds no place, or has no session, is told by the clock. */
 static void watching_by_the_clock(void **state)
 {
@@ -475,6 +502,7 @@ int main(int argc, char **argv)
 		in_house(another_kind),
 		in_house(watching),
 		in_real(watching),
+		in_house(a_place_is_lost),
 		in_house(watching_by_the_clock),
 		in_house(a_broken_record),
 		in_house(scribbled),
