@@ -21,6 +21,8 @@
  *	leave			close it
  *	lock MS | unlock | repaired	the lock at its start
  *	watch MS		wait until a table has changed; what came before is told at once
+ *	hub NAME		vmp_hub_open()
+ *	hears MS		as watch; then the hub must have heard of the change, too, or "deaf"
  *	fence SLOT		vmp_fence()
  *	close | exit
  *
@@ -39,10 +41,12 @@
 #include <unistd.h>
 
 #include <vmportal.h>
+#include <vmportal_hub.h>
 
 static struct vmp *portal;
 static struct vmp_channel *channel;
 static struct vmp_named *object;
+static struct vmp_hub *hub;
 static volatile uint64_t *words;
 static size_t size;
 static sigjmp_buf bus;
@@ -234,12 +238,15 @@ static void do_state(uint64_t token)
 static void do_name(const char *name, uint64_t bytes)
 {
 	size_t n;
+	char *data;
 	int r = vmp_named_open(&object, portal, name, VMP_CREATE, bytes, 0600);
 
-	if (r)
+	if (r) {
 		result(r);
-	else
-		printf("ok %td %zu\n", (char *)vmp_named_data(object, &n) - (char *)(uintptr_t)words, n);
+		return;
+	}
+	data = vmp_named_data(object, &n);
+	printf("ok %td %zu\n", data - (char *)(uintptr_t)words, n);
 }
 
 static void do_leave(void)
@@ -272,8 +279,54 @@ static void do_watch(int ms)
 		puts("timeout");
 }
 
+static void do_hub(const char *name)
+{
+	int r = vmp_hub_open(&hub, portal, name, NULL);
+
+	if (!r)
+		r = vmp_hub_fd(hub);
+	result(r);
+}
+
+/* Rows of the host's, who is peer 0, that have changed so far. */
+static uint64_t host_changes(void)
+{
+	struct vmp_peer peer;
+
+	return vmp_get_peer(portal, 0, &peer, sizeof(peer)) ? 0 : peer.changes;
+}
+
+/*
+ * The one that hears first must not take it from the other. The watch has a clock, too:
+ * what that says is no change.
+ */
+static void do_hears(int ms)
+{
+	struct pollfd p = { .fd = vmp_watch_fd(portal), .events = POLLIN };
+	struct pollfd h = { .fd = vmp_hub_fd(hub), .events = POLLIN };
+	uint64_t before = host_changes();
+	char c;
+	int r = 0;
+
+	while (vmp_hub_recv(hub, &c, 1, NULL, 0) >= 0)
+		;
+	do {
+		if (poll(&p, 1, ms) != 1) {
+			puts("timeout");
+			return;
+		}
+		r = vmp_watch_clear(portal);
+	} while (!r && host_changes() == before);
+	if (r || poll(&h, 1, 100) == 1)
+		result(r);
+	else
+		puts("deaf");
+}
+
 static void do_close(void)
 {
+	vmp_hub_close(hub);
+	hub = NULL;
 	if (object)
 		vmp_named_close(object);
 	object = NULL;
@@ -299,6 +352,10 @@ static bool obey_managed(const char *what, const char *text, const uint64_t n[4]
 		do_lock(what, (int)n[0]);
 	else if (!strcmp(what, "watch"))
 		do_watch((int)n[0]);
+	else if (!strcmp(what, "hub"))
+		do_hub(text);
+	else if (!strcmp(what, "hears") && hub)
+		do_hears((int)n[0]);
 	else if (!strcmp(what, "fence"))
 		result(vmp_fence(portal, (uint32_t)n[0]));
 	else

@@ -167,6 +167,24 @@ def watched(t, hands, guests):
     t.equal(sorted(p['kind'] for p in peers['peers']), ['guest', 'guest', 'host'], 'portalctl peers')
 
 
+def heard_by_all(t, hands, uri):
+    """Of one process all that sleep on the device: who wakes first leaves it to the others."""
+    b = hands['b']
+    b.must('hub ears')
+    heard = []
+    for _ in range(5):
+        b.ask('hears 10000')
+        time.sleep(0.3)
+        comes = HostHand(vmbuspair.libhand(), uri)
+        comes.must('join')
+        heard.append(b.answer())
+        b.ask('hears 10000')
+        time.sleep(0.3)
+        comes.end()
+        b.answer()
+    t.equal(heard, ['ok'] * 5, 'a process comes: vmp_watch_fd is ready, and vmp_hub_fd')
+
+
 def machine_dies(t, hands, guests):
     """QEMU is killed while a process in it holds the lock."""
     a, b = guests
@@ -192,9 +210,10 @@ def main(t):
         handed_over(t, hands)
         killed(t, hands, tokens, (a, b))
         watched(t, hands, (a, b))
+        heard_by_all(t, hands, server.uri)
         machine_dies(t, hands, (a, b))
         hands['b'].end()
-        b.run('portalctl rm shared')
+        b.run('portalctl rm shared ears')
         t.equal(json.loads(b.run('portalctl ls --all --json')), [], 'nothing is left')
         t.ok('clean' in b.run('portalctl check'), 'portalctl check: clean')
         b.finish(t)

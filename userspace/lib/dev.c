@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <linux/portal.h>
 #include <linux/portal_layout.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,6 +276,12 @@ static int dev_session(struct vmp *p, uint32_t vector, uint64_t *token)
 	return 0;
 }
 
+/*
+ * Nobody here reads PORTAL_EVENT_CHANGE. What was read once is gone for everybody who has the
+ * file, and epoll asks it again before it wakes anybody, so that all sleepers but one would
+ * never hear. EPOLLPRI stays up that way, from the first change on; the kernel wakes at each,
+ * and with EPOLLET that is an event, in every set, of every portal object on that file.
+ */
 static int dev_watch(struct vmp *p, int set)
 {
 	struct epoll_event ev = { .events = EPOLLPRI | EPOLLET };
@@ -285,22 +290,6 @@ static int dev_watch(struct vmp *p, int set)
 	if (epoll_ctl(set, EPOLL_CTL_ADD, d->fd, &ev))
 		return vmp_fail(-errno, "%s: epoll_ctl: %s", p->info.identity, strerror(errno));
 	return 0;
-}
-
-/*
- * Changes are read before doorbells. Under the lock: if another thread read the event
- * between our look and our read, that would take a doorbell, or wait for one.
- */
-static void dev_watched(struct vmp *p)
-{
-	struct portal_event e;
-	struct dev *d = p->priv;
-	struct pollfd f = { d->fd, POLLPRI, 0 };
-
-	pthread_mutex_lock(&p->lock);
-	if (poll(&f, 1, 0) == 1 && f.revents & POLLPRI && read(d->fd, &e, sizeof(e)) < 0)
-		vmp_fail_quickly(-errno, "cannot read what changed");	/* the next look is soon */
-	pthread_mutex_unlock(&p->lock);
 }
 
 static int dev_fence(struct vmp *p, uint32_t slot, uint64_t claim)
@@ -339,7 +328,6 @@ static const struct vmp_ops dev_ops = {
 	.gone = dev_gone,
 	.session = dev_session,
 	.watch = dev_watch,
-	.watched = dev_watched,
 	.fence = dev_fence,
 	.close = dev_close,
 	.own_process = true,
@@ -472,8 +460,11 @@ static int dev_setup(struct vmp *p, struct dev *d, const char *path)
 	snprintf(p->info.identity, sizeof(p->info.identity), "%.*s",
 		 (int)sizeof(i.identity), i.identity);
 	p->state_fd = d->fd;
-	/* That it is gone, or its tables changed: POLLIN would be doorbells that nobody bound. */
-	p->state_events = i.mode == PORTAL_MODE_MANAGED ? EPOLLPRI : 0;
+	/*
+	 * That it is gone, or its tables changed, see dev_watch(): POLLIN would be doorbells
+	 * that nobody bound.
+	 */
+	p->state_events = EPOLLPRI;
 	return 0;
 }
 
