@@ -63,6 +63,7 @@ struct vmp_rings {
  *	with EPOLLET. Any thread, several sets. NULL: nobody tells
  * @watched: such a set woke: take notice, so that the next change wakes again; does not
  *	block; any thread. NULL: nothing to do
+ * @lost: is who would tell of the ends of the host's sessions gone? Any thread. NULL: never
  * @fence: declare the machine in @slot dead, if its claim is still @claim. NULL: nobody can
  * @own_process: what is mapped is this process's alone: a child does not inherit it, lest
  *	it stores to, or rings, as one who is thought dead
@@ -81,6 +82,7 @@ struct vmp_ops {
 	int (*session)(struct vmp *p, uint32_t vector, uint64_t *token);
 	int (*watch)(struct vmp *p, int set);
 	void (*watched)(struct vmp *p);
+	bool (*lost)(struct vmp *p);
 	int (*fence)(struct vmp *p, uint32_t slot, uint64_t claim);
 	bool keeps_eventfds;
 	bool own_process;

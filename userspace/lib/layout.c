@@ -251,8 +251,15 @@ bool layout_lives(void *base, const struct portal_super *s, uint32_t address)
 
 enum layout_token layout_token(void *base, const struct portal_super *s, uint64_t token)
 {
-	struct portal_session ss;
 	struct portal_peer p;
+
+	return layout_token_of(base, s, token, &p);
+}
+
+enum layout_token layout_token_of(void *base, const struct portal_super *s, uint64_t token,
+				  struct portal_peer *p)
+{
+	struct portal_session ss;
 	uint32_t slot = life_low(token);
 
 	if (slot >= s->area[PORTAL_AREA_SESSIONS].count || !life_sequence(token))
@@ -262,10 +269,10 @@ enum layout_token layout_token(void *base, const struct portal_super *s, uint64_
 		return TOKEN_NEVER;
 	if (life_sequence(ss.life) > life_sequence(token) || life_low(ss.life) != PORTAL_LIFE_ALIVE)
 		return TOKEN_DEAD;
-	layout_copy(&p, layout_row(base, s, PORTAL_AREA_PEERS, slot / s->sessions), sizeof(p));
+	layout_copy(p, layout_row(base, s, PORTAL_AREA_PEERS, slot / s->sessions), sizeof(*p));
 	/* Who sees the verdict sees what was stored before it: tests/model/weak/token.litmus. */
 	vmpr_full_fence();
-	return ss.claim == p.claim && ss.claim != p.dead ? TOKEN_ALIVE : TOKEN_DEAD;
+	return ss.claim == p->claim && ss.claim != p->dead ? TOKEN_ALIVE : TOKEN_DEAD;
 }
 
 /* ---- Believing a superblock -------------------------------------------------- */

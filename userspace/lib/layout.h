@@ -252,6 +252,9 @@ bool layout_lives(void *base, const struct portal_super *s, uint32_t address);
 /* How a token stands: */
 enum layout_token { TOKEN_ALIVE, TOKEN_DEAD, TOKEN_NEVER };
 enum layout_token layout_token(void *base, const struct portal_super *s, uint64_t token);
+/* The same; @p: the machine's row as it was read for that, if it is alive. */
+enum layout_token layout_token_of(void *base, const struct portal_super *s, uint64_t token,
+				  struct portal_peer *p);
 
 /**
  * layout_check() - find everything that is wrong

@@ -270,12 +270,10 @@ static int sleep_once(struct vmp *p, struct portal_lock *l, struct lock_wait *w)
 static int timed_out(struct vmp *p, struct portal_lock *l, int timeout_ms)
 {
 	uint64_t owner = __atomic_load_n(word(&l->owner), __ATOMIC_RELAXED);
-	bool suspect = owner && vmp_token_state(p, owner) == VMP_STATE_SUSPECT;
 
 	return vmp_fail(-ETIMEDOUT, "%s %s: the lock was not free within %d ms; its owner (token %#" PRIx64 ") is %s",
 			p->info.transport, p->info.identity, timeout_ms, owner,
-			suspect ? "suspect: its machine gives no sign of life; 'portalctl fence' declares it dead" :
-			"alive");
+			vmp_token_text(p, owner));
 }
 
 static int wait_for(struct vmp *p, struct portal_lock *l, int timeout_ms)

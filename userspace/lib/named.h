@@ -23,6 +23,9 @@ static inline uint64_t vmp_token(struct vmp *p)
  */
 int vmp_ring_session(struct vmp *p, uint64_t token);
 
+/* What a wait that was in vain says of who holds it up: how the session of @token stands. */
+const char *vmp_token_text(struct vmp *p, uint64_t token);
+
 /* Take back our pending bit: before looking, whoever was meant. */
 void vmp_pending_clear(struct vmp *p);
 

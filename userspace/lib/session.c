@@ -105,6 +105,11 @@ int vmp_session_check(struct vmp *p)
 
 /* ---- Others' ------------------------------------------------------------------- */
 
+static bool lost(struct vmp *p)
+{
+	return p->ops->lost && p->ops->lost(p);
+}
+
 VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
 {
 	struct portal_peer peer;
@@ -112,7 +117,7 @@ VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
 
 	if (r)
 		return r;
-	switch (layout_token(p->base, p->super, token)) {
+	switch (layout_token_of(p->base, p->super, token, &peer)) {
 	case TOKEN_DEAD:
 		return VMP_STATE_DEAD;
 	case TOKEN_NEVER:
@@ -121,10 +126,21 @@ VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
 	default:
 		break;
 	}
-	layout_copy(&peer, layout_row(p->base, p->super, PORTAL_AREA_PEERS,
-				      life_low(token) / p->super->sessions), sizeof(peer));
-	return peer.claim == peer.suspect || life_low(peer.life) == PORTAL_LIFE_ASLEEP ?
+	/* The same look as the one that found it alive. */
+	if (peer.claim == peer.suspect || life_low(peer.life) == PORTAL_LIFE_ASLEEP)
+		return VMP_STATE_SUSPECT;
+	return peer.kind == PORTAL_PEER_HOST && token != p->token && lost(p) ?
 		VMP_STATE_SUSPECT : VMP_STATE_ALIVE;
+}
+
+const char *vmp_token_text(struct vmp *p, uint64_t token)
+{
+	int state = token ? vmp_token_state(p, token) : VMP_STATE_NONE;
+
+	if ((state == VMP_STATE_ALIVE || state == VMP_STATE_SUSPECT) && lost(p))
+		return "perhaps dead: portald, which would tell, is gone; close the portal and open it anew";
+	return state == VMP_STATE_SUSPECT ?
+		"suspect: its machine gives no sign of life; 'portalctl fence' declares it dead" : "alive";
 }
 
 static uint64_t *pending_word(struct vmp *p, uint32_t slot, uint64_t *bit)

@@ -385,6 +385,7 @@ static const struct vmp_ops unix_ops = {
 	.session = vmp_unix_session,
 	.watch = vmp_unix_watch,
 	.watched = vmp_unix_watched,
+	.lost = vmp_unix_lost,
 	.fence = vmp_unix_fence,
 	.keeps_eventfds = true,
 	.own_process = true,

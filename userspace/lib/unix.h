@@ -80,5 +80,6 @@ int vmp_unix_session(struct vmp *p, uint32_t vector, uint64_t *token);
 int vmp_unix_fence(struct vmp *p, uint32_t slot, uint64_t claim);
 int vmp_unix_watch(struct vmp *p, int set);
 void vmp_unix_watched(struct vmp *p);
+bool vmp_unix_lost(struct vmp *p);
 
 #endif /* VMP_UNIX_H */

@@ -33,10 +33,15 @@ static int take_lifeline(struct client *c, struct packet *k)
 	if (c->lifeline || k->nfd != 1 || !k->m.value)
 		return vmp_fail(-EPROTO, "a session with %u lifelines", k->nfd);
 	at = mmap(NULL, LIFELINE_SIZE, PROT_NONE, MAP_SHARED, k->fd[0], 0);
-	if (at == MAP_FAILED || madvise(at, LIFELINE_SIZE, MADV_DONTFORK))
+	if (at == MAP_FAILED)
 		return vmp_fail(-EPROTO, "the lifeline cannot be mapped: %s", strerror(errno));
-	c->lifeline = at;
-	return 0;
+	if (!madvise(at, LIFELINE_SIZE, MADV_DONTFORK)) {
+		c->lifeline = at;
+		return 0;
+	}
+	vmp_fail(-EPROTO, "the lifeline cannot be kept from child processes: %s", strerror(errno));
+	munmap(at, LIFELINE_SIZE);
+	return -EPROTO;
 }
 
 int vmp_unix_answer(struct client *c, struct packet *k)
@@ -178,4 +183,17 @@ void vmp_unix_watched(struct vmp *p)
 	pthread_mutex_lock(&c->lock);
 	vmp_unix_catch_up(c);
 	pthread_mutex_unlock(&c->lock);
+}
+
+/* Nobody may be asleep who would have read it: look. */
+bool vmp_unix_lost(struct vmp *p)
+{
+	struct client *c = p->priv;
+	bool lost;
+
+	pthread_mutex_lock(&c->lock);
+	vmp_unix_catch_up(c);
+	lost = c->sock < 0;
+	pthread_mutex_unlock(&c->lock);
+	return lost;
 }

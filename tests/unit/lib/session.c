@@ -3,6 +3,7 @@
 #include "house.h"
 
 #include <poll.h>
+#include <pthread.h>
 
 #include <vmportal_hub.h>
 
@@ -286,6 +287,12 @@ static void ringing(void **state)
 	vmp_close(p);
 }
 
+static int stays_away(void *arg)
+{
+	pause();
+	return 0;
+}
+
 /* Another machine's row, as its kernel would write it. */
 static uint64_t invent_guest(struct vmp *p, uint64_t claim)
 {
@@ -327,6 +334,69 @@ static void suspicion(void **state)
 	g->claim = claim + 1;
 	assert_int_equal(vmp_token_state(p, token), VMP_STATE_DEAD);
 	vmp_close(p);
+}
+
+/* A machine goes and comes: nobody has suspected it at any time. */
+static void *comes_and_goes(void *arg)
+{
+	struct portal_peer *g = arg;
+	uint64_t claim = g->claim;
+	int i;
+
+	for (i = 0; i < 400000; i++)
+		__atomic_store_n((uint64_t *)&g->claim, i & 1 ? claim : 0, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static void gone_between_two_looks(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t token = invent_guest(p, 60ULL << 32 | 7);
+	pthread_t t;
+	int i, seen[VMP_STATE_SUSPECT + 1] = { 0 };
+
+	pthread_create(&t, NULL, comes_and_goes, layout_row(p->base, p->super, PORTAL_AREA_PEERS, 1));
+	for (i = 0; i < 100000; i++)
+		seen[vmp_token_state(p, token)]++;
+	pthread_join(t, NULL);
+	assert_int_equal(seen[VMP_STATE_SUSPECT], 0);
+	assert_int_equal(seen[VMP_STATE_ALIVE] + seen[VMP_STATE_DEAD], i);
+	vmp_close(p);
+}
+
+static int holds_the_lock(void *arg)
+{
+	struct vmp *p = house_open();
+	uint64_t token;
+
+	if (vmp_join(p, &token) || vmp_lock(p, house_data(p, 4096), 0))
+		return 1;
+	__atomic_store_n(told(p), token, __ATOMIC_SEQ_CST);
+	pause();
+	return 0;
+}
+
+/* Nobody tells of deaths any more: that is said, to who asks and to who waits in vain. */
+static void portald_is_gone(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t token, ours, guest = invent_guest(p, 60ULL << 32 | 7);
+	pid_t pid = house_spawn(holds_the_lock, NULL, -1, 0);
+
+	token = until_told(p);
+	assert_int_equal(vmp_join(p, &ours), 0);
+	ends_with(vmp_lock(p, house_data(p, 4096), 50), -ETIMEDOUT, "is alive");
+	kill(house.server, SIGKILL);
+	waitpid(house.server, NULL, 0);
+	end(pid, SIGKILL);
+	assert_int_equal(vmp_token_state(p, token), VMP_STATE_SUSPECT);
+	assert_int_equal(vmp_token_state(p, guest), VMP_STATE_ALIVE);
+	assert_int_equal(vmp_token_state(p, ours), VMP_STATE_ALIVE);
+	ends_with(vmp_lock(p, house_data(p, 4096), 50), -ETIMEDOUT, "portald, which would tell, is gone");
+	vmp_close(p);
+	unlink(in_dir("DIR/t.sock"));
+	/* For who takes the house down. */
+	house.server = house_spawn(stays_away, NULL, -1, 0);
 }
 
 static void fencing(void **state)
@@ -415,6 +485,8 @@ int main(int argc, char **argv)
 		in_house(ringing),
 		in_real(ringing),
 		in_house(suspicion),
+		in_house(gone_between_two_looks),
+		in_real(portald_is_gone),
 		in_house(fencing),
 		in_real(fencing),
 		in_house(it_is_over),
