@@ -21,7 +21,7 @@ from lab.cache import LabError, ROOT, run, say  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 LIBRARIES = ['libinih.so.1', 'libjson-c.so.5', 'libsystemd.so.0']
-CONF = '[one]\nsize = 4M\n[two]\nsize = 1M\n'
+CONF = '[one]\nsize = 4M\nvectors = 1\nhost_peers = 2\nmanaged = yes\n[two]\nsize = 1M\n'
 
 UNIT = '''\
 [Unit]
@@ -63,12 +63,31 @@ printf '[three]\nsize = 64K\n' >> /etc/vmportal/portald.conf
 systemctl reload portald
 for i in $(seq 50); do [ -S /run/vmportal/three.sock ] && break; sleep 0.1; done
 say reload "$(as member portald status three)"
-systemctl kill -s KILL portald
-sleep 1
+knock /run/vmportal/one.ivshmem > /tmp/first &
+for i in $(seq 50); do grep -q '3+ $' /tmp/first && break; sleep 0.1; done
+say greeting "$(cat /tmp/first)"
+row() { portalctl dump --json unix:/run/vmportal/one.sock | tr -d '\n ' |
+	grep -o '"uuid":"[^"]*"\|"life":[0-9]*' | head -n 2 | tr '\n' ' '; }
+say row "$(row)"
+for i in 1 2 3; do
+	systemctl kill -s KILL portald
+	sleep 1
+	for j in $(seq 50); do as member portald status one > /dev/null && break; sleep 0.1; done
+done
 say again "$(active portald.service active)"
 say restarts "$(prop portald NRestarts)"
 say served "$(as member portald status one)"
+systemctl restart portald
+say upgraded "$(active portald.service active)"
+say still "$(as member portald status one)"
+say row_after "$(row)"
+knock /run/vmportal/one.ivshmem > /tmp/second &
+for i in $(seq 50); do grep -q '4+ $' /tmp/first && break; sleep 0.1; done
+say kept "$(cat /tmp/first)"
+say later "$(cat /tmp/second)"
 systemctl stop portald
+sleep 1
+say cut "$(cat /tmp/first)"
 say stopped "$(ls -A /run/vmportal)."
 say socket "$(systemctl start portald@two.socket && active portald@two.socket active)"
 say waiting "$(systemctl is-active portald@two.service)"
@@ -96,6 +115,7 @@ def prepare(c):
            not glob.glob(c.path('/lib/x86_64-linux-gnu/' + name)):
             shutil.copy('/usr/lib/x86_64-linux-gnu/' + name,
                         c.path('/usr/lib/x86_64-linux-gnu/' + name))
+    run(['gcc', '-O1', '-static', '-o', c.path('/usr/local/bin/knock'), ROOT + '/tests/vm/knock.c'])
     c.sh('systemd-sysusers && useradd -G vmportal member && useradd stranger')
     c.write('/etc/vmportal/portald.conf', CONF)
     c.report_by(REPORT, UNIT)
@@ -124,11 +144,21 @@ def check_service(t, r):
 
 
 def check_end(t, r, log):
-    t.equal((r.get('again'), r.get('restarts')), ('active', '1'),
+    t.equal((r.get('again'), r.get('restarts')), ('active', '3'),
             'it is restarted after SIGKILL')
-    t.ok('one: 4096 KiB' in r.get('served', ''), 'and serves again', r.get('served'))
-    t.equal(r.get('warnings', '').count('did not end cleanly'), 3,
-            'what was lost is a warning in the journal, once per portal')
+    # version, id, region, the host's ids (two processes', portald's own), itself
+    t.equal(r.get('greeting'), '0 3 -1+ 0+ 1+ 2+ 3+ ', 'a guest is greeted')
+    t.ok('guests 1 of 64 (next id 4)' in r.get('served', ''), 'and goes on where it was',
+         r.get('served'))
+    t.ok('guests 1 of 64 (next id 4)' in r.get('still', '') and r.get('upgraded') == 'active',
+         'after systemctl restart, too', r.get('still'))
+    t.ok(r.get('row') and r.get('row_after') == r.get('row'), "the region and the host's row are the same",
+         '%s, then %s' % (r.get('row'), r.get('row_after')))
+    t.equal(r.get('kept'), '0 3 -1+ 0+ 1+ 2+ 3+ 4+ ',
+            'the guest noticed nothing, and hears of the next one')
+    t.equal(r.get('later'), '0 4 -1+ 0+ 1+ 2+ 3+ 4+ ', 'which gets the next id')
+    t.ok(r.get('cut', '').endswith(' end'), 'after systemctl stop they are cut', r.get('cut'))
+    t.ok('did not end cleanly' not in r.get('warnings', ''), 'nothing was lost', r.get('warnings'))
     t.ok(any(': one: serving 4096 KiB' in s and '<6>' not in s for s in log),
          'the journal has the lines without their priorities', '\n'.join(log))
     t.equal(r.get('stopped'), '.', 'stopped, it leaves nothing')

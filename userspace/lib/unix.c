@@ -27,6 +27,9 @@
 #include "unix.h"
 
 #define GREET_MS	10000	/* for the server to tell everything at connect */
+#define AGAIN		5U	/* connects, if the server hangs up without a word: */
+#define AGAIN_MS	10	/* after that time, then twice as long; */
+#define AGAIN_GREET_MS	1000	/* and so long it may then be silent */
 #define MAX_PEERS	65536U
 #define READS_AT_ONCE	256	/* packets read in one go: a flood must not hold us up */
 
@@ -473,12 +476,18 @@ static void broken_greeting(const struct client *c, int r)
 	vmp_fail(r, "unix:%s: the server broke the protocol during the greeting: %s", c->path, why);
 }
 
+static int hung_up(const struct client *c)
+{
+	return vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting; is it portald's socket (QEMU's ends in .ivshmem)?",
+			c->path);
+}
+
 /* HELLO, and all that the server tells until READY. */
-static int greet(struct vmp *p, struct client *c)
+static int greet(struct vmp *p, struct client *c, int ms)
 {
 	struct pd_msg hello = { .type = PD_HELLO, .id = PD_MAGIC, .arg = PD_VERSION,
 				.flags = p->flags & VMP_RDONLY ? PD_RDONLY : 0 };
-	int64_t until = now_ms() + GREET_MS;
+	int64_t until = now_ms() + ms;
 	bool welcome = false;
 	struct packet k;
 	int r;
@@ -488,9 +497,10 @@ static int greet(struct vmp *p, struct client *c)
 		return vmp_fail(-errno, "unix:%s: %s", c->path, strerror(errno));
 	for (;;) {
 		r = await(c->sock, &k, until);
+		if (r == 0 && !welcome)
+			c->unheard = true;
 		if (r == 0)
-			return vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting; is it portald's socket (QEMU's ends in .ivshmem)?",
-					c->path);
+			return hung_up(c);
 		if (r == -EAGAIN)
 			return vmp_fail(-ETIMEDOUT, "unix:%s: the server does not answer; is it portald's socket (QEMU's ends in .ivshmem)?",
 					c->path);
@@ -555,10 +565,21 @@ static int client_start(struct vmp *p, struct client *c, const char *path)
 
 	c->news = vmp_efd_new();
 	r = c->news < 0 ? c->news : dial(c, path);
+	if (!r)
+		r = greet(p, c, GREET_MS);
+	/* Cut before the first word: a portald that was killed at that moment, and is back soon. */
+	for (i = 0; r == -EPROTO && c->unheard && i < AGAIN; i++) {
+		close(c->sock);
+		poll(NULL, 0, AGAIN_MS << i);
+		c->unheard = false;
+		r = dial(c, path);
+		if (!r)
+			r = greet(p, c, AGAIN_GREET_MS);
+		if (r == -ETIMEDOUT)
+			r = hung_up(c);
+	}
 	p->state_fd = c->sock;
 	p->state_events = EPOLLIN;
-	if (!r)
-		r = greet(p, c);
 	if (r)
 		return r;
 	p->info.peer_id = c->id;

@@ -35,6 +35,7 @@ struct peer {
  * @sock: -1 once it is lost; the descriptor stays open as the portal's state_fd, for
  *	our id is ours, and others may ring us by it, as long as it is
  * @machine: the server is the machine beyond it: PD_MACHINE
+ * @unheard: it was lost before the server said anything
  * @id: our own
  * @own: eventfds that others ring us by
  * @peers: by id, @npeers entries
@@ -48,7 +49,7 @@ struct peer {
 struct client {
 	struct vmp *p;
 	int sock;
-	bool machine;
+	bool machine, unheard;
 	char path[108];
 	uint32_t id;
 	uint32_t vectors;

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 
 #include "log.h"
 #include "portal.h"
+#include "store.h"
 
 #define RETRY_USEC 100000
 
@@ -29,6 +31,8 @@ void client_doom(struct client *c, const char *fmt, ...)
 	vsnprintf(c->why, sizeof(c->why), fmt, ap);
 	va_end(ap);
 	c->doomed = true;
+	if (c->k)
+		kept_store32(&c->k->flags, c->k->flags | KEPT_DOOMED);
 	/* Level-triggered: silence it, or a hung-up socket spins until the reaper. */
 	sd_event_source_set_enabled(c->io, SD_EVENT_OFF);
 	sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
@@ -63,6 +67,7 @@ void client_deafen(struct client *c)
 		   "has not read for %u s and is told nothing more; it keeps its id until it ends",
 		   c->portal->conf.stall_timeout);
 	c->deaf = true;
+	kept_store32(&c->k->flags, c->k->flags | KEPT_DEAF);
 	sendq_clear(&c->q);
 	c->retry = 0;
 	client_deadline(c, 0);
@@ -70,33 +75,39 @@ void client_deafen(struct client *c)
 	shutdown(c->fd, SHUT_WR);
 }
 
+void send_prepare(struct send_parts *s, struct msghdr *msg, const void *buf, size_t len,
+		  const int *fds, unsigned int n)
+{
+	struct cmsghdr *cm;
+
+	memset(msg, 0, sizeof(*msg));
+	s->iov = (struct iovec){ .iov_base = (void *)buf, .iov_len = len };
+	msg->msg_iov = &s->iov;
+	msg->msg_iovlen = 1;
+	if (!n)
+		return;
+	memset(&s->ctl, 0, sizeof(s->ctl));
+	msg->msg_control = s->ctl.buf;
+	msg->msg_controllen = CMSG_SPACE(n * sizeof(int));
+	cm = CMSG_FIRSTHDR(msg);
+	cm->cmsg_level = SOL_SOCKET;
+	cm->cmsg_type = SCM_RIGHTS;
+	cm->cmsg_len = CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(cm), fds, n * sizeof(int));
+}
+
 int send_with_fds(int sock, const void *buf, size_t len, const int *fds, unsigned int n)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(VECTORS_MAX * sizeof(int))];
-	} ctl;
-	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *cm;
+	struct send_parts parts;
+	struct msghdr msg;
 	ssize_t ret;
 
-	if (n) {
-		memset(&ctl, 0, sizeof(ctl));
-		msg.msg_control = ctl.buf;
-		msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		cm = CMSG_FIRSTHDR(&msg);
-		cm->cmsg_level = SOL_SOCKET;
-		cm->cmsg_type = SCM_RIGHTS;
-		cm->cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(cm), fds, n * sizeof(int));
-	}
+	send_prepare(&parts, &msg, buf, len, fds, n);
 	do
 		ret = sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (ret < 0 && errno == EINTR);
 	if (ret < 0)
 		return -errno;
-	/* 8 bytes on a stream and a packet are one buffer each: all or nothing. */
 	return (size_t)ret == len ? 0 : -EIO;
 }
 
@@ -120,16 +131,16 @@ void client_deadline(struct client *c, uint64_t usec)
 /* Sends until the queue is empty (0) or it does not go on (-errno). */
 static int drain(struct client *c, bool *progress)
 {
-	struct item *it;
+	struct item it;
 	int ret;
 
-	while ((it = sendq_head(&c->q))) {
-		ret = c->ops->send(c, it);
+	while (sendq_head(&c->q, &it)) {
+		ret = c->ops->send(c, &it);
 		if (ret < 0)
 			return ret;
 		*progress = true;
-		if (ret > 0)
-			sendq_pop(&c->q);
+		sendq_sent(&c->q, it.next + 1 >= c->ops->messages(c, &it));
+		kept_sent(c);
 	}
 	return 0;
 }
@@ -140,7 +151,7 @@ void client_flush(struct client *c)
 	bool progress = false;
 	int ret;
 
-	if (c->doomed || c->deaf)
+	if (c->doomed || c->deaf || c->busy || !c->k)
 		return;
 	ret = drain(c, &progress);
 	/*
@@ -164,32 +175,25 @@ void client_flush(struct client *c)
 	arm(c);
 }
 
-int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure,
-		struct efds *efds)
+int client_push_item(struct client *c, const struct item *it)
 {
 	const struct portal_conf *p = &c->portal->conf;
-	int ret;
 
 	if (c->doomed || c->deaf)
 		return 0;
 	/* Cannot happen (see sendq.h), and must not be believed: bounded for sure. */
-	if (c->q.len > 4 * (p->max_guests + p->host_peers) + 64) {
+	if (c->q.len > 4 * (p->max_guests + conf_host_ids(p)) + 64 || sendq_push(&c->q, it) < 0) {
 		client_doom(c, "it does not read: %u messages wait", c->q.len);
 		return -ENOBUFS;
 	}
-	ret = sendq_push(&c->q, kind, id, tenure, efds);
-	if (ret < 0)
-		client_doom(c, "out of memory");
-	return ret;
+	return 0;
 }
 
-int client_push_answer(struct client *c, uint32_t slot, uint32_t err, uint64_t claim)
+int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure)
 {
-	int ret = client_push(c, ITEM_FENCE, slot, claim, NULL);
+	const struct item it = { .kind = kind, .id = id, .last = id, .tenure = tenure };
 
-	if (ret == 0 && !c->doomed && !c->deaf)
-		TAILQ_LAST(&c->q.items, item_list)->last = err;
-	return ret;
+	return client_push_item(c, &it);
 }
 
 static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -254,7 +258,7 @@ static void who(struct client *c)
 		strcpy(c->comm, "?");
 }
 
-static int watch(struct client *c)
+int client_watch(struct client *c)
 {
 	int ret;
 
@@ -267,25 +271,33 @@ static int watch(struct client *c)
 	return ret;
 }
 
+struct client *client_alloc(struct portal *p, const struct client_ops *ops, int fd)
+{
+	struct client *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->portal = p;
+	c->ops = ops;
+	c->fd = fd;
+	c->id = NOBODY;
+	c->region_ro = c->lifeline = c->pidfd = -1;
+	c->since = now_usec(p);
+	return c;
+}
+
 void client_new(struct acceptor *a, int fd)
 {
 	struct portal *p = a->portal;
-	struct client *c = calloc(1, sizeof(*c));
+	struct client *c = client_alloc(p, a->ops, fd);
 	int ret;
 
 	if (!c) {
 		close(fd);
 		return;
 	}
-	c->portal = p;
-	c->ops = a->ops;
-	c->fd = fd;
-	c->id = NOBODY;
-	c->region_ro = c->lifeline = c->pidfd = -1;
-	c->since = now_usec(p);
-	sendq_init(&c->q);
 	who(c);
-	ret = watch(c);
+	ret = client_watch(c);
 	if (ret < 0) {
 		log_line(LOG_ERR, p->conf.name, "cannot watch a new client: %s",
 			 strerror(-ret));
@@ -298,25 +310,69 @@ void client_new(struct acceptor *a, int fd)
 		client_doom(c, "%s", strerror(-ret));
 }
 
+/* Its name in the store, and that of its lifeline. */
+const char *client_name(const struct client *c, char kind)
+{
+	static char name[32];
+
+	snprintf(name, sizeof(name), "%c.%" PRIu64, kind, c->gen);
+	return name;
+}
+
+int client_keep(struct client *c)
+{
+	int fds[2 + VECTORS_MAX], ret;
+	unsigned int n = 0;
+
+	fds[n++] = c->fd;
+	if (c->pidfd >= 0) {
+		fds[n++] = c->pidfd;
+		c->k->flags |= KEPT_PIDFD;
+	}
+	if (c->ops == &guest_ops) {
+		memcpy(fds + n, c->efds->fd, c->efds->n * sizeof(int));
+		n += c->efds->n;
+	}
+	ret = store_put(c->portal->conf.name, client_name(c, 'c'), fds, n);
+	/* Too many descriptors in flight: it is served all the same. */
+	if (ret < 0)
+		client_log(c, LOG_WARNING, "unkept", "cannot be kept over a restart of portald: %s",
+			   strerror(-ret));
+	return ret;
+}
+
 void client_disconnect(struct client *c)
 {
 	c->io = sd_event_source_disable_unref(c->io);
 	c->timer = sd_event_source_disable_unref(c->timer);
-	sendq_clear(&c->q);
 	efds_put(c->efds);
 	c->efds = NULL;
 	if (c->region_ro >= 0)
 		close(c->region_ro);
-	if (c->fd >= 0)
+	if (c->fd >= 0) {
+		/* The store has it, too, for a moment. */
+		if (c->gen && store_on())
+			shutdown(c->fd, SHUT_RDWR);
 		close(c->fd);
+	}
 	c->region_ro = c->fd = -1;
 }
 
 void client_free(struct client *c)
 {
+	kept_detach(c);
 	client_disconnect(c);
 	sd_event_source_disable_unref(c->process);
 	if (c->pidfd >= 0)
 		close(c->pidfd);
+	if (c->gen)
+		store_drop(c->portal->conf.name, client_name(c, 'c'));
 	free(c);
+}
+
+void client_leave(struct client *c)
+{
+	c->gen = 0;	/* nothing is shut down, nor dropped */
+	c->k = NULL;
+	client_free(c);
 }

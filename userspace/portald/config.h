@@ -54,6 +54,7 @@ struct portal_conf {
 	unsigned int managed;		/* bool: laid out by portal-layout(5) */
 	unsigned int sessions;		/* of each machine, 0: what fits */
 	unsigned int heartbeat;		/* managed: milliseconds */
+	unsigned int session_rows;	/* derived: sessions, or what fits; 0: raw */
 	uid_t owner;			/* -1: leave */
 	gid_t group;			/* -1: leave */
 	unsigned int mode;

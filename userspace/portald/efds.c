@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <poll.h>
 #include <signal.h>
@@ -28,6 +29,22 @@ struct efds *efds_new(unsigned int n)
 			return NULL;
 		}
 	}
+	return e;
+}
+
+struct efds *efds_adopt(const int *fds, unsigned int n)
+{
+	struct efds *e = malloc(sizeof(*e) + n * sizeof(e->fd[0]));
+	unsigned int i;
+
+	if (!e) {
+		for (i = 0; i < n; i++)
+			close(fds[i]);
+		return NULL;
+	}
+	e->refs = 1;
+	e->n = n;
+	memcpy(e->fd, fds, n * sizeof(e->fd[0]));
 	return e;
 }
 

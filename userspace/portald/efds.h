@@ -15,6 +15,7 @@ struct efds {
 };
 
 struct efds *efds_new(unsigned int n);	/* NULL: errno (EMFILE, ENOMEM) */
+struct efds *efds_adopt(const int *fds, unsigned int n);	/* closes them on failure */
 struct efds *efds_get(struct efds *e);
 void efds_put(struct efds *e);		/* NULL is allowed */
 /*

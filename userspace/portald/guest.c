@@ -20,10 +20,19 @@
 #include "managed.h"
 #include "portal.h"
 
+int guest_greet(struct client *c)
+{
+	return client_push(c, ITEM_VERSION, 0, 0) ?:
+	       client_push(c, ITEM_ID, c->id, 0) ?:
+	       client_push(c, ITEM_REGION, 0, 0) ?:
+	       portal_tell_peers(c->portal, c, true) ?:
+	       client_push(c, ITEM_PEER, c->id, 0);
+}
+
 static int guest_start(struct client *c)
 {
 	struct portal *p = c->portal;
-	int ret = portal_new_guest(p, c);
+	int ret = portal_admit_guest(p, c);
 
 	if (ret == -EUSERS) {
 		client_doom(c, "%u guests are connected, which is max_guests", p->guests);
@@ -34,17 +43,16 @@ static int guest_start(struct client *c)
 			    ID_END, p->guests);
 		return 0;
 	}
-	if (ret == 0)
-		ret = client_push(c, ITEM_VERSION, 0, 0, NULL) ?:
-		      client_push(c, ITEM_ID, c->id, 0, NULL) ?:
-		      client_push(c, ITEM_REGION, 0, 0, NULL) ?:
-		      portal_tell_peers(p, c, true) ?:
-		      client_push(c, ITEM_PEER, c->id, 0, c->efds);
 	if (ret < 0)
 		return ret;
 	warden_watch(c);
+	client_keep(c);
+	kept_store32(&c->k->state, KEPT_NEW);
+	portal_number_guest(p, c);
+	ret = guest_greet(c);
+	if (ret < 0)
+		return ret;
 	portal_joined(p, c);
-	client_flush(c);
 	return 0;
 }
 
@@ -71,30 +79,29 @@ static int send_word(struct client *c, int64_t value, const int *fd)
 {
 	uint64_t wire = htole64((uint64_t)value);
 
-	return send_with_fds(c->fd, &wire, sizeof(wire), fd, fd ? 1 : 0);
+	return kept_send(c, &wire, sizeof(wire), fd, fd ? 1 : 0);
 }
 
-static int guest_send(struct client *c, struct item *it)
+static int guest_send(struct client *c, const struct item *it)
 {
-	int ret;
+	struct efds *efds;
 
 	switch (it->kind) {
 	case ITEM_VERSION:
-		ret = send_word(c, 0, NULL);
-		break;
+		return send_word(c, 0, NULL);
 	case ITEM_REGION:
-		ret = send_word(c, -1, &c->portal->region);
-		break;
+		return send_word(c, -1, &c->portal->region);
 	case ITEM_PEER:
-		ret = send_word(c, it->id, &it->efds->fd[it->next]);
-		if (ret == 0 && ++it->next < it->efds->n)
-			return 0;
-		break;
+		efds = portal_efds(c->portal, it->id);
+		return efds ? send_word(c, it->id, &efds->fd[it->next]) : 0;
 	default:	/* ITEM_ID, ITEM_GONE */
-		ret = send_word(c, it->id, NULL);
-		break;
+		return send_word(c, it->id, NULL);
 	}
-	return ret < 0 ? ret : 1;
+}
+
+static unsigned int guest_messages(const struct client *c, const struct item *it)
+{
+	return it->kind == ITEM_PEER ? c->portal->conf.vectors : 1;
 }
 
 const struct client_ops guest_ops = {
@@ -103,4 +110,5 @@ const struct client_ops guest_ops = {
 	.input = guest_input,
 	.stalled = guest_stalled,
 	.send = guest_send,
+	.messages = guest_messages,
 };

@@ -44,13 +44,19 @@ static int host_start(struct client *c)
 	return 0;
 }
 
-static int send_msg(struct client *c, struct pd_msg *m, const int *fds, unsigned int n)
+static void to_wire(struct pd_msg *m)
 {
 	m->type = htole32(m->type);
 	m->id = htole32(m->id);
 	m->arg = htole32(m->arg);
 	m->flags = htole32(m->flags);
 	m->value = htole64(m->value);
+}
+
+/* To one that has no queue: before its hello. */
+static int send_msg(struct client *c, struct pd_msg *m, const int *fds, unsigned int n)
+{
+	to_wire(m);
 	return send_with_fds(c->fd, m, sizeof(*m), fds, n);
 }
 
@@ -66,6 +72,14 @@ static void refuse(struct client *c, int err, const char *fmt, ...)
 	va_end(ap);
 	client_doom(c, "refused: %s", m.text);
 	send_msg(c, &m, NULL, 0);
+}
+
+int host_greet(struct client *c)
+{
+	return client_push(c, ITEM_REGION, c->id, 0) ?:
+	       client_push(c, ITEM_PEER, c->id, c->tenure) ?:
+	       portal_tell_peers(c->portal, c, false) ?:
+	       client_push(c, ITEM_READY, c->id, 0);
 }
 
 static void hello(struct client *c, const struct pd_msg *m)
@@ -89,14 +103,10 @@ static void hello(struct client *c, const struct pd_msg *m)
 		return;
 	}
 	client_deadline(c, 0);
-	ret = client_push(c, ITEM_REGION, c->id, 0, NULL) ?:
-	      client_push(c, ITEM_PEER, c->id, c->tenure, c->efds) ?:
-	      portal_tell_peers(p, c, false) ?:
-	      client_push(c, ITEM_READY, c->id, 0, NULL);
-	if (ret < 0)
-		return;
-	portal_joined(p, c);
-	client_flush(c);
+	client_keep(c);
+	kept_store32(&c->k->state, KEPT_JOINING);
+	if (host_greet(c) == 0)
+		portal_joined(p, c);
 }
 
 static void status(struct client *c)
@@ -171,30 +181,64 @@ static void request(struct client *c, const struct pd_msg *m)
 		client_doom(c, "it sent something that is no request (type %u)", type);
 }
 
+/* An earlier portald was killed when it had answered this, and not yet taken it. */
+static bool answered(const struct client *c, const struct pd_msg *m)
+{
+	switch (le32toh(m->type)) {
+	case PD_HELLO:
+		return c->member;
+	case PD_SESSION:
+		return c->had_session || sendq_has(&c->q, ITEM_REFUSAL);
+	case PD_FENCE:
+		return sendq_has(&c->q, ITEM_FENCE);
+	default:
+		return false;
+	}
+}
+
+static void handle(struct client *c, struct pd_msg *m, size_t n)
+{
+	if (n != sizeof(*m))
+		client_doom(c, "its %s has %zu bytes instead of %zu", c->member ? "request" : "hello", n,
+			    sizeof(*m));
+	else if (c->restored && answered(c, m))
+		return;
+	else if (c->member)
+		request(c, m);
+	else
+		first_packet(c, m);
+}
+
 static void host_input(struct client *c)
 {
 	struct pd_msg m;
 	ssize_t n;
 
-	/* MSG_TRUNC: the packet's own length. No room for control data: see guest.c. */
-	n = recv(c->fd, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC);
+	/*
+	 * MSG_TRUNC: the packet's own length. No room for control data: see guest.c. It is
+	 * answered, then taken, then the answer is sent: kept.h.
+	 */
+	n = recv(c->fd, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC | MSG_PEEK);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0)
+	if (n <= 0) {
 		client_doom(c, "%s", "");
-	else if ((size_t)n != sizeof(m))
-		client_doom(c, "its %s has %zd bytes instead of %zu", c->member ? "request" : "hello", n,
-			    sizeof(m));
-	else if (c->member)
-		request(c, &m);
-	else
-		first_packet(c, &m);
+		return;
+	}
+	c->busy = true;
+	handle(c, &m, (size_t)n);
+	if (recv(c->fd, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC) < 0)
+		client_doom(c, "%s", "");
+	kept_step();
+	c->busy = c->restored = false;
+	client_flush(c);
 }
 
-static int host_send(struct client *c, struct item *it)
+static int host_send(struct client *c, const struct item *it)
 {
 	struct portal *p = c->portal;
 	struct pd_msg m = { .id = it->id };
+	struct efds *efds = NULL;
 	const int *fds = NULL;
 	unsigned int n = 0;
 	int ret, fd = -1;
@@ -208,11 +252,14 @@ static int host_send(struct client *c, struct item *it)
 		n = 1;
 		break;
 	case ITEM_PEER:
+		efds = portal_efds(p, it->id);
+		if (!efds)
+			return 0;
 		m.type = PD_PEER;
 		m.value = it->tenure;
-		fds = it->efds->fd;
+		fds = efds->fd;
 		/* Doorbells are for writers: a reader gets its own, to be rung by. */
-		n = c->rdonly && it->id != c->id ? 0 : it->efds->n;
+		n = c->rdonly && it->id != c->id ? 0 : efds->n;
 		break;
 	case ITEM_READY:
 		m.type = PD_READY;
@@ -248,7 +295,8 @@ static int host_send(struct client *c, struct item *it)
 		m.value = it->tenure;
 		break;
 	}
-	ret = send_msg(c, &m, fds, n);
+	to_wire(&m);
+	ret = kept_send(c, &m, sizeof(m), fds, n);
 	if (fd >= 0)
 		close(fd);
 	if (ret < 0)
@@ -260,24 +308,27 @@ static int host_send(struct client *c, struct item *it)
 		close(c->region_ro);
 		c->region_ro = -1;
 	}
+	return 0;
+}
+
+static unsigned int host_messages(const struct client *c, const struct item *it)
+{
 	return 1;
 }
 
 void host_change(struct client *c)
 {
-	struct item *it;
 	int unread = 0;
 
 	/*
 	 * One that waits here, or unread in the socket behind everything else, is read after what
 	 * it now has to tell: enough.
 	 */
-	TAILQ_FOREACH(it, &c->q.items, link)
-		if (it->kind == ITEM_CHANGE)
-			return;
+	if (sendq_has(&c->q, ITEM_CHANGE))
+		return;
 	if (c->change_last && ioctl(c->fd, SIOCOUTQ, &unread) == 0 && unread)
 		return;
-	if (client_push(c, ITEM_CHANGE, 0, 0, NULL) == 0)
+	if (client_push(c, ITEM_CHANGE, 0, 0) == 0)
 		client_flush(c);
 }
 
@@ -295,4 +346,5 @@ const struct client_ops host_ops = {
 	.input = host_input,
 	.stalled = host_stalled,
 	.send = host_send,
+	.messages = host_messages,
 };

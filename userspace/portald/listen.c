@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "listen.h"
+#include "log.h"
+#include "store.h"
 
 #define BACKLOG 64
 #define PASSED_MAX 128
@@ -28,6 +30,9 @@ static int inherit_one(int fd, const char *label, struct err *e)
 	int type;
 	size_t n;
 
+	/* What an earlier portald left. */
+	if (store_inherit(fd, label))
+		return 0;
 	if (sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0)
 		type = SOCK_STREAM;
 	else if (sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, NULL, 0) > 0)
@@ -249,9 +254,18 @@ static int open_end(struct listen_end *end, int type, const struct portal_conf *
 	socklen_t len = sizeof(sa);
 
 	end->fd = take_passed(p->name, type);
-	if (end->fd < 0)
-		return listen_path(end->path, sizeof(end->path), dir, p->name, suffix, e) ?:
-		       bind_end(end, type, p, e);
+	if (end->fd < 0) {
+		/* An earlier portald's, with those who wait in it. */
+		end->fd = store_take(p->name, suffix);
+		end->bound = end->fd >= 0;
+	}
+	if (end->fd < 0) {
+		if (listen_path(end->path, sizeof(end->path), dir, p->name, suffix, e) < 0 ||
+		    bind_end(end, type, p, e) < 0)
+			return -1;
+		return store_put(p->name, suffix, &end->fd, 1) < 0 ?
+		       err_set(e, "%s: the service manager does not keep it", end->path) : 0;
+	}
 	/* systemd's socket has systemd's path, owner and mode. */
 	if (getsockname(end->fd, (struct sockaddr *)&sa, &len) == 0 &&
 	    len > offsetof(struct sockaddr_un, sun_path))
@@ -269,28 +283,33 @@ int listen_open(struct listening *l, const struct portal_conf *p, const char *di
 	    take_lock(l, p->name, e) < 0 ||
 	    open_end(&l->guest, SOCK_STREAM, p, dir, "ivshmem", e) < 0 ||
 	    open_end(&l->host, SOCK_SEQPACKET, p, dir, "sock", e) < 0) {
-		listen_close(l);
+		listen_close(l, p->name, false);
 		return -1;
 	}
 	return 0;
 }
 
-static void close_end(struct listen_end *end)
+static void close_end(struct listen_end *end, const char *name, const char *suffix, bool keep)
 {
-	if (end->bound)
+	if (end->bound && !keep) {
 		unlink(end->path);
+		store_drop(name, suffix);
+	}
 	if (end->fd >= 0)
 		close(end->fd);
 	end->fd = -1;
 	end->bound = false;
 }
 
-void listen_close(struct listening *l)
+void listen_close(struct listening *l, const char *name, bool keep)
 {
-	close_end(&l->guest);
-	close_end(&l->host);
+	close_end(&l->guest, name, "ivshmem", keep);
+	close_end(&l->host, name, "sock", keep);
 	if (l->lock >= 0) {	/* last: whoever gets the lock finds no socket */
-		unlink(l->lock_path);
+		if (!keep)
+			unlink(l->lock_path);
+		else if (ftruncate(l->lock, 0) < 0)	/* nothing went wrong */
+			log_line(LOG_WARNING, name, "%s: %s", l->lock_path, strerror(errno));
 		close(l->lock);
 	}
 	l->lock = -1;

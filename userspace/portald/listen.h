@@ -39,7 +39,8 @@ int listen_make_dir(const char *dir, struct err *e);
 
 int listen_open(struct listening *l, const struct portal_conf *p, const char *dir,
 		struct err *e);
-void listen_close(struct listening *l);
+/* @keep: the next portald goes on with them. */
+void listen_close(struct listening *l, const char *name, bool keep);
 
 /* Path of a socket of NAME: @suffix "ivshmem" or "sock"; -1 and @e if too long. */
 int listen_path(char *buf, size_t len, const char *dir, const char *name,

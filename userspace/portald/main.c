@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "keeper.h"
 #include "log.h"
 #include "query.h"
 #include "serve.h"
@@ -18,7 +19,7 @@ __attribute__((visibility("default")))
 const char *argp_program_version = "portald " VMP_VERSION;
 
 enum {
-	OPT_NAME = 0x100, OPT_SOCKET_DIR, OPT_ONLY, OPT_CHECK, OPT_JSON, OPT_JSON_LOG,
+	OPT_NAME = 0x100, OPT_SOCKET_DIR, OPT_ONLY, OPT_CHECK, OPT_JSON, OPT_JSON_LOG, OPT_KEEP,
 	OPT_KEY,	/* and above: an option that is a key of portald.conf */
 };
 
@@ -38,6 +39,8 @@ static const struct argp_option options[] = {
 	  "$XDG_RUNTIME_DIR/vmportal)", 1 },
 	{ "check-config", OPT_CHECK, NULL, 0,
 	  "Say whether the configuration is right, and end", 1 },
+	{ "keep", OPT_KEEP, NULL, 0,
+	  "Keep all descriptors in a process of their own, and start anew what is killed", 1 },
 	{ "json-log", OPT_JSON_LOG, NULL, 0, "Log lines are JSON objects", 1 },
 	{ NULL, 0, NULL, 0, "One portal without a file (as the keys of portald.conf(5)):", 2 },
 	{ "name", OPT_NAME, "NAME", 0, "Serve a portal NAME", 2 },
@@ -69,7 +72,7 @@ struct args {
 	const char *name, *file, *only, *dir;
 	const char *words[2];
 	unsigned int nwords;
-	bool check, json, json_log;
+	bool check, json, json_log, keep;
 	/* Keys may stand before --name. */
 	struct { const char *key, *value; } keys[64];
 	unsigned int nkeys;
@@ -108,6 +111,9 @@ static error_t parse_opt(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_JSON_LOG:
 		a->json_log = true;
+		return 0;
+	case OPT_KEEP:
+		a->keep = true;
 		return 0;
 	case OPT_NAME:
 		if (a->name)
@@ -202,6 +208,18 @@ static int command(struct args *a)
 	return cmd_paste(qemu ? PASTE_QEMU : PASTE_LIBVIRT, &a->config, a->dir, a->words[1]);
 }
 
+/* The same command line, without --keep (which may be abbreviated). */
+static int keep_main(char **argv)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; argv[i]; i++)
+		if (strncmp(argv[i], "--ke", 4) != 0)
+			argv[n++] = argv[i];
+	argv[n] = NULL;
+	return keep(argv);
+}
+
 static int daemon_main(struct args *a)
 {
 	struct serve_args s = { .config = &a->config };
@@ -232,7 +250,8 @@ int main(int argc, char **argv)
 	ret = argp_parse(&argp, argc, argv, 0, NULL, &a);
 	log_init(a.json_log);
 	if (ret == 0)
-		ret = a.nwords ? command(&a) : daemon_main(&a);
+		ret = a.nwords ? command(&a) : a.keep && !a.check ? keep_main(argv) :
+		      daemon_main(&a);
 	conf_free(&a.config);
 	return ret;
 }

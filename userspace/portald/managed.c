@@ -51,7 +51,7 @@ static int make_claim(struct managed *m)
 	if (random_word(&claim) < 0)
 		return -errno;
 	claim = (uint64_t)(address + 1) << 32 | (uint32_t)claim;
-	m->truth->row.claim = claim;
+	kept_store(&m->truth->row.claim, claim);
 	do
 		was = load_word(&peer_row(m, 0)->claim);
 	while (!swap_word(&peer_row(m, 0)->claim, was, claim));
@@ -99,13 +99,13 @@ static void take_over(struct managed *m)
 	struct portal_session *t;
 	uint32_t i;
 
-	m->truth->row.life = load_word(&peer_row(m, 0)->life);
 	for (i = 0; i < m->super.sessions; i++) {
 		t = &m->truth->session[i];
 		layout_read(t, layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i), sizeof(*t), 0);
 		if (life_sequence(t->life))
 			t->life = life(life_sequence(t->life), PORTAL_LIFE_DEAD);
 	}
+	kept_store(&m->truth->row.life, load_word(&peer_row(m, 0)->life));
 }
 
 /* No session of before is alive, whatever their rows say. */
@@ -132,13 +132,13 @@ static int join(struct managed *m)
 		return -EOVERFLOW;
 	if (make_claim(m) < 0 || random_word(&t->incarnation) < 0)
 		return -errno;
-	t->life = life(n + 1, PORTAL_LIFE_JOINING);
+	kept_store(&t->life, life(n + 1, PORTAL_LIFE_JOINING));
 	store_word(&row->life, t->life);
 	vmpr_full_fence();
 	describe(m);
 	write_row(m, OURS + 8, sizeof(*row));
 	bury_sessions(m);
-	t->life = life(n + 1, PORTAL_LIFE_ALIVE);
+	kept_store(&t->life, life(n + 1, PORTAL_LIFE_ALIVE));
 	store_word(&row->life, t->life);
 	managed_changed(m);
 	return 0;
@@ -182,7 +182,7 @@ static unsigned int repair(void *row, const void *truth, size_t from, size_t to)
 	return wrong;
 }
 
-static void repair_all(struct managed *m)
+static void repair_all(struct managed *m, bool say)
 {
 	uint64_t now = now_usec(m->portal);
 	unsigned int wrong = 0;
@@ -195,12 +195,21 @@ static void repair_all(struct managed *m)
 				&m->truth->session[i], 0, sizeof(struct portal_session));
 	if (!wrong)
 		return;
-	if (!m->repaired || now - m->repaired > REPAIRED_USEC) {
+	if (say && (!m->repaired || now - m->repaired > REPAIRED_USEC)) {
 		m->repaired = now;
 		log_line(LOG_WARNING, m->portal->conf.name,
 			 "somebody has overwritten %u words of this host's rows in the tables; they are right again",
 			 wrong);
 	}
+	managed_changed(m);
+}
+
+void managed_resume(struct managed *m)
+{
+	/* Without complaint: what was not written yet when we were killed. */
+	repair_all(m, false);
+	sessions_look(m);
+	observe(m);
 	managed_changed(m);
 }
 
@@ -241,7 +250,7 @@ static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
 	store_word(&peer_row(m, 0)->heartbeat, m->truth->row.heartbeat);
 	if (load_word(&peer_row(m, 0)->dead) == m->truth->row.claim)
 		fenced(m);
-	repair_all(m);
+	repair_all(m, true);
 	clear_suspicion(m);
 	sessions_look(m);
 	wardens_look(m);
@@ -325,7 +334,6 @@ static void managed_free(struct managed *m)
 	if (m->base != MAP_FAILED)
 		munmap(m->base, m->portal->conf.size);
 	free(m->sight);
-	free(m->truth);
 	m->portal->managed = NULL;
 	free(m);
 }
@@ -351,12 +359,17 @@ int managed_open(struct portal *p, struct err *e)
 		err_set(e, "managed: the superblock is damaged");
 		goto fail;
 	}
-	m->truth = calloc(1, sizeof(*m->truth) + m->super.sessions * sizeof(m->truth->session[0]));
+	if (m->super.sessions != p->conf.session_rows) {
+		err_set(e, "managed: the superblock is another's");
+		goto fail;
+	}
+	m->truth = p->kept.truth;
 	m->sight = calloc(m->super.peers, sizeof(m->sight[0]));
-	ret = m->truth && m->sight ? sessions_open(m) : -ENOMEM;
+	ret = m->sight ? sessions_open(m) : -ENOMEM;
 	if (ret >= 0)
 		ret = watch(m);
-	if (ret >= 0)
+	/* An earlier portald's row goes on; what it was about to write is put right soon. */
+	if (ret >= 0 && life_low(m->truth->row.life) != PORTAL_LIFE_ALIVE)
 		ret = join(m);
 	if (ret >= 0)
 		return 0;
@@ -366,8 +379,9 @@ fail:
 	return -1;
 }
 
-void managed_close(struct managed *m)
+void managed_close(struct managed *m, bool keep)
 {
-	leave(m);
+	if (!keep)
+		leave(m);
 	managed_free(m);
 }

@@ -86,8 +86,14 @@ static inline bool swap_word(void *word, uint64_t was, uint64_t to)
 /* Joins as slot 0; 0, or -1 and @e. */
 int managed_open(struct portal *p, struct err *e);
 
-/* Leaves. Processes that have it mapped still are told of, for they may still store. */
-void managed_close(struct managed *m);
+/* After everybody was restored: goes on. */
+void managed_resume(struct managed *m);
+
+/*
+ * Leaves, unless the next portald goes on. Processes that have it mapped still are told
+ * of, for they may still store.
+ */
+void managed_close(struct managed *m, bool keep);
 
 /* A row of ours, or a verdict, was stored: counts it, tells machines and processes. */
 void managed_changed(struct managed *m);
@@ -109,6 +115,8 @@ void sessions_disown(struct managed *m);
 void sessions_look(struct managed *m);
 /* @c asks for one: it gets an answer. */
 void session_ask(struct client *c, uint32_t vector);
+/* @c was restored: so is its session. */
+void session_restore(struct client *c);
 /* For the answer: its token; a new lifeline, or -errno; why there is none. */
 uint64_t session_token(const struct client *c);
 int session_lifeline(struct client *c);
@@ -120,13 +128,16 @@ bool session_over(struct client *c);
 /* A guest has come: watches its process. */
 void warden_watch(struct client *c);
 /*
- * It has left: a verdict on its machine. True: it is kept, without its connection, as long
- * as its process lives and its claim stands.
+ * It has left, and others know: a verdict on its machine, for which warden_cares(). It is
+ * freed, or kept without its connection as long as its process lives and its claim stands.
  */
-bool warden_part(struct client *c);
+bool warden_cares(const struct client *c);
+void warden_part(struct client *c);
 /* At each heartbeat: lets go of those whose machine is gone by itself. */
 void wardens_look(struct managed *m);
 void wardens_close(struct managed *m);
+/* One that lost its connection before a restart. */
+void warden_restore(struct client *c);
 /* @c wants a machine declared dead: it gets an answer. */
 void warden_ask(struct client *c, uint32_t slot, uint64_t claim);
 const char *warden_refusal(int err);

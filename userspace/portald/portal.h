@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One region and everybody on it. struct portal is the whole state: what a
- * restart would have to hand over is here and nowhere else.
+ * One region and everybody on it. struct portal and struct client are what this
+ * process knows; what a restart hands over is in kept memory (kept.h), and in the
+ * store the descriptors (store.h).
  *
  * Two kinds of client, one table of operations each: a guest is a QEMU on
  * NAME.ivshmem, its id is fresh and never comes again; a process is one on
@@ -18,6 +19,8 @@
 #include <systemd/sd-event.h>
 
 #include "config.h"
+#include "efds.h"
+#include "kept.h"
 #include "listen.h"
 #include "sendq.h"
 
@@ -33,17 +36,24 @@ struct client_ops {
 	int (*start)(struct client *c);		/* just accepted; 0 or -errno */
 	void (*input)(struct client *c);	/* readable */
 	void (*stalled)(struct client *c);	/* has read nothing for stall_timeout */
-	/* One message of @it: 1 the item is done, 0 there is more of it, or -errno. */
-	int (*send)(struct client *c, struct item *it);
+	/* One message of @it, the first of its queue, by kept_send(); 0 or -errno. */
+	int (*send)(struct client *c, const struct item *it);
+	/* How many messages @it is. */
+	unsigned int (*messages)(const struct client *c, const struct item *it);
 };
 
 struct client {
 	TAILQ_ENTRY(client) link;
 	struct portal *portal;
 	const struct client_ops *ops;
+	struct kept_client *k;		/* its record, NULL: a process before its hello */
+	struct mmsghdr *out;		/* what it is being sent, kept */
+	uint64_t gen;			/* of its record, also when that is free again */
 	int fd;
 	uint32_t id;			/* NOBODY until it has one */
 	bool member;			/* is there: it was announced to others */
+	bool restored;			/* and its next request may have been answered already */
+	bool busy;			/* is not sent to, for its request is still in the socket */
 	bool deaf;			/* did not read, so it is told nothing more */
 	bool doomed;
 	bool rdonly;			/* may not write, nor ring */
@@ -80,8 +90,7 @@ TAILQ_HEAD(client_list, client);
 /* One of the host's fixed ids. */
 struct slot {
 	struct efds *efds;
-	struct client *holder;
-	uint64_t freed;			/* the longest free is leased first */
+	struct client *holder;		/* the longest free (kept_map.freed) is leased first */
 };
 
 struct acceptor {
@@ -101,15 +110,12 @@ struct portal {
 	struct listening l;
 	struct acceptor accept_guest, accept_host;
 	int region;
-	uint32_t next_id;
-	uint64_t next_tenure;
+	struct kept_map kept;
 	struct slot *slots;		/* conf_host_ids() of them */
 	struct client **guest;		/* by id */
 	struct managed *managed;	/* NULL: raw */
 	struct client_list clients;
 	unsigned int guests, processes, others;	/* others: no hello yet */
-	uint64_t total_guests, total_processes;	/* since the start */
-	uint64_t started;
 	sd_event_source *reaper;
 	void (*changed)(void *arg);	/* somebody came or went */
 	void *changed_arg;
@@ -118,33 +124,61 @@ struct portal {
 /* Region, sockets, ids; NULL and @e. @dir: where the sockets go. */
 struct portal *portal_open(const struct portal_conf *conf, const char *dir,
 			   sd_event *event, struct err *e);
-void portal_close(struct portal *p);
+/* @keep: everything stays as it is, for the next portald. */
+void portal_close(struct portal *p, bool keep);
 
 uint64_t now_usec(struct portal *p);
 
-/* Ids: a guest's is new (-ENOSPC: used up), a process's is leased (-EBUSY). */
-int portal_new_guest(struct portal *p, struct client *c);
+/*
+ * A guest gets doorbells and a place (-EUSERS, -ENOSPC: ids are used up), and then an id,
+ * a new one; a process a place and an id, leased (-EBUSY).
+ */
+int portal_admit_guest(struct portal *p, struct client *c);
+void portal_number_guest(struct portal *p, struct client *c);
 int portal_lease(struct portal *p, struct client *c);
 
 /* Queues the peers that @c should know; all ids of the host, or only leased ones. */
 int portal_tell_peers(struct portal *p, struct client *c, bool all_host_ids);
 
-/* The guest with @id, if it is there; NULL. */
+/* The guest with @id, if it is there; NULL. The doorbells of whoever has @id; NULL. */
 struct client *portal_guest(struct portal *p, uint32_t id);
+struct efds *portal_efds(struct portal *p, uint32_t id);
 
-/* @c has its id: counts it, logs it and tells everybody else. */
+/* @c has its id, and its greeting waits: counts it and tells everybody else. */
 void portal_joined(struct portal *p, struct client *c);
+
+/* Counts @c, and enters it under its id. */
+void portal_count(struct portal *p, struct client *c);
+
+/* Removes those who are doomed, and tells the others. */
+void portal_reap(struct portal *p);
+
+/* Everybody is sent what waits. */
+void portal_flush(struct portal *p);
+
+/* restore.c: those whom an earlier portald served; 0 or -errno. */
+int portal_restore(struct portal *p);
+/* For that: the greeting of one that has its id. */
+int guest_greet(struct client *c);
+int host_greet(struct client *c);
 
 /* client.c */
 /* A log line "KIND ID TEXT (pid, command)" about @c. */
 void client_log(const struct client *c, int prio, const char *event, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 void client_new(struct acceptor *a, int fd);
+/* Not yet watched, in no list; NULL: out of memory. */
+struct client *client_alloc(struct portal *p, const struct client_ops *ops, int fd);
+int client_watch(struct client *c);
+/* Gives its descriptors to the store. */
+int client_keep(struct client *c);
 void client_free(struct client *c);
-int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure,
-		struct efds *efds);
-/* The answer to PD_FENCE. */
-int client_push_answer(struct client *c, uint32_t slot, uint32_t err, uint64_t claim);
+int client_push(struct client *c, enum item_kind kind, uint32_t id, uint64_t tenure);
+int client_push_item(struct client *c, const struct item *it);
+/* "c.GEN", "l.GEN": in a static buffer. */
+const char *client_name(const struct client *c, char kind);
+/* Frees it as client_free(), but it goes on with the next portald. */
+void client_leave(struct client *c);
 /* Closes its connection, and all that belongs to that. */
 void client_disconnect(struct client *c);
 void client_flush(struct client *c);
@@ -158,6 +192,18 @@ void client_deafen(struct client *c);
 /* To be removed soon; @fmt "" is a plain close, else the reason for the log. */
 void client_doom(struct client *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* What a message with descriptors points to. */
+struct send_parts {
+	struct iovec iov;
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE((VECTORS_MAX + 2) * sizeof(int))];
+	} ctl;
+};
+
+void send_prepare(struct send_parts *s, struct msghdr *msg, const void *buf, size_t len,
+		  const int *fds, unsigned int n);
 
 /* One message with @n descriptors: 0 or -errno (-EAGAIN, -ETOOMANYREFS: later). */
 int send_with_fds(int sock, const void *buf, size_t len, const int *fds, unsigned int n);

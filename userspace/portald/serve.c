@@ -12,7 +12,9 @@
 #include "listen.h"
 #include "log.h"
 #include "portal.h"
+#include "manager.h"
 #include "serve.h"
+#include "store.h"
 
 #define FDS_BASE 32	/* event loop, signals, stdio, files read in passing */
 
@@ -21,6 +23,7 @@ struct daemon {
 	sd_event *event;
 	struct portal *portals;
 	bool ready;
+	bool keep;		/* all of it for the next portald */
 };
 
 static const char *socket_dir(const struct daemon *d)
@@ -101,6 +104,7 @@ static int open_all(struct daemon *d, struct err *e)
 {
 	const struct portal_conf *c;
 
+	store_init();
 	if (raise_limit(d, d->args->config, e) < 0 || listen_inherit(e) < 0 ||
 	    listen_make_dir(socket_dir(d), e) < 0)
 		return -1;
@@ -114,6 +118,9 @@ static int open_all(struct daemon *d, struct err *e)
 	if (listen_left_over())
 		return err_set(e, "systemd passed a socket for '%s', which is no portal of this configuration: correct FileDescriptorName= or add [%s]",
 			       listen_left_over(), listen_left_over());
+	if (store_sweep(NULL))
+		log_line(LOG_WARNING, NULL,
+			 "the portald before left portals that are not of this configuration any more: they have ended");
 	return 0;
 }
 
@@ -163,11 +170,18 @@ static int on_hup(sd_event_source *s, const struct signalfd_siginfo *si, void *a
 	return 0;
 }
 
+/*
+ * SIGINT is an end for good, SIGUSR1 is for a successor, SIGTERM is what the service
+ * manager makes of it. Where nobody keeps anything there is no successor.
+ */
 static int on_term(sd_event_source *s, const struct signalfd_siginfo *si, void *arg)
 {
 	struct daemon *d = arg;
 
-	log_line(LOG_INFO, NULL, "ending: signal %u from pid %u", si->ssi_signo, si->ssi_pid);
+	d->keep = store_on() && (si->ssi_signo == SIGUSR1 ||
+				 (si->ssi_signo == SIGTERM && !manager_stops_us()));
+	log_line(LOG_INFO, NULL, "ending%s: signal %u from pid %u", d->keep ? ", for another portald" : "",
+		 si->ssi_signo, si->ssi_pid);
 	return sd_event_exit(d->event, 0);
 }
 
@@ -180,6 +194,7 @@ static int set_up_loop(struct daemon *d)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
 	signal(SIGPIPE, SIG_IGN);	/* a log reader that ended */
@@ -188,6 +203,8 @@ static int set_up_loop(struct daemon *d)
 		ret = sd_event_add_signal(d->event, NULL, SIGTERM, on_term, d);
 	if (ret >= 0)
 		ret = sd_event_add_signal(d->event, NULL, SIGINT, on_term, d);
+	if (ret >= 0)
+		ret = sd_event_add_signal(d->event, NULL, SIGUSR1, on_term, d);
 	if (ret >= 0)
 		ret = sd_event_add_signal(d->event, NULL, SIGHUP, on_hup, d);
 	if (ret >= 0)
@@ -205,6 +222,7 @@ static int run(struct daemon *d)
 		return 1;
 	}
 	if (open_all(d, &e) < 0) {
+		d->keep = true;		/* what an earlier portald left: for another try */
 		log_line(LOG_ERR, NULL, "%s", e.text);
 		return 1;
 	}
@@ -226,7 +244,7 @@ int serve(const struct serve_args *args)
 
 	while ((p = d.portals)) {
 		d.portals = p->next;
-		portal_close(p);
+		portal_close(p, d.keep);
 	}
 	sd_event_unref(d.event);
 	return ret;

@@ -28,6 +28,7 @@
 
 #include "log.h"
 #include "managed.h"
+#include "store.h"
 
 #define LOOK_USEC	2000	/* from one look to the next ... */
 #define LOOKS		50	/* ... that many times; then at each heartbeat */
@@ -72,23 +73,25 @@ static void begin(struct managed *m, uint32_t i, const struct client *c, uint32_
 {
 	struct portal_session *t = &m->truth->session[i], *row = session_row(m, i);
 	uint64_t n = (life_sequence(t->life) + 1) << PORTAL_SLOT_BITS;
+	struct portal_session s = {
+		.claim = m->truth->row.claim, .address = c->id, .vector = vector,
+		.pid = (uint32_t)c->pid, .uid = (uint32_t)c->uid,
+	};
 	struct timespec now;
 	size_t at;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	memset(t, 0, sizeof(*t));
-	t->claim = m->truth->row.claim;
-	t->address = c->id;
-	t->vector = vector;
-	t->pid = (uint32_t)c->pid;
-	t->uid = (uint32_t)c->uid;
-	t->started = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-	snprintf(t->name, sizeof(t->name), "%s", c->comm);
-	t->life = n | PORTAL_LIFE_ALIVE;
+	s.started = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	snprintf(s.name, sizeof(s.name), "%s", c->comm);
+	/* First the number, which is not used again, whatever happens now. */
+	kept_store(&t->life, n | PORTAL_LIFE_JOINING);
 	store_word(&row->life, n | PORTAL_LIFE_JOINING);
 	vmpr_full_fence();
-	for (at = 8; at < sizeof(*t); at += 8)
-		store_word((char *)row + at, load_word((const char *)t + at));
+	for (at = 8; at < sizeof(s); at += 8) {
+		store_word((char *)t + at, load_word((const char *)&s + at));
+		store_word((char *)row + at, load_word((const char *)&s + at));
+	}
+	kept_store(&t->life, n | PORTAL_LIFE_ALIVE);
 	store_word(&row->life, t->life);
 }
 
@@ -96,7 +99,7 @@ static void end(struct managed *m, uint32_t i)
 {
 	struct portal_session *t = &m->truth->session[i];
 
-	t->life = life_sequence(t->life) << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD;
+	kept_store(&t->life, life_sequence(t->life) << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD);
 	store_word(&session_row(m, i)->life, t->life);
 }
 
@@ -123,23 +126,35 @@ static bool ended(const struct client *c)
 	return c->session_told && flock(c->lifeline, LOCK_EX | LOCK_NB) == 0;
 }
 
-static int make_lifeline(struct managed *m, struct client *c)
+/* Hears of the end of the descriptions of memfd @fd. */
+static int watch_lifeline(struct managed *m, struct client *c, int fd)
 {
 	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	c->watch = inotify_add_watch(m->lifelines, path, IN_CLOSE);
+	return c->watch < 0 ? -errno : 0;
+}
+
+static int make_lifeline(struct managed *m, struct client *c)
+{
 	int fd = memfd_create("vmportal-lifeline", MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
 
 	/* 0600: not for whoever gets hold of the descriptor to open anew, and keep. */
 	if (fd < 0 || ftruncate(fd, 4096) < 0 || fchmod(fd, 0600) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		goto fail;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	c->watch = inotify_add_watch(m->lifelines, path, IN_CLOSE);
-	if (c->watch < 0)
-		goto fail;
+	err = -watch_lifeline(m, c, fd);
+	/* Who could not be kept could not be watched after a restart. */
+	if (!err)
+		err = -store_put(m->portal->conf.name, client_name(c, 'l'), &fd, 1);
+	if (err)
+		goto close;
 	c->lifeline = fd;
 	return 0;
 fail:
 	err = errno;
+close:
 	if (fd >= 0)
 		close(fd);
 	return -err;
@@ -150,6 +165,13 @@ static void drop_lifeline(struct managed *m, struct client *c)
 	inotify_rm_watch(m->lifelines, c->watch);
 	close(c->lifeline);
 	c->lifeline = -1;
+	store_drop(m->portal->conf.name, client_name(c, 'l'));
+}
+
+/* What the record says of its session. */
+static void note(struct client *c, uint64_t state)
+{
+	kept_store(&c->k->session, state << 32 | c->session);
 }
 
 /* ---- The end ----------------------------------------------------------------- */
@@ -157,6 +179,7 @@ static void drop_lifeline(struct managed *m, struct client *c)
 static void finish(struct managed *m, struct client *c)
 {
 	end(m, c->session);
+	note(c, KEPT_SESSION_OVER);
 	client_log(c, LOG_INFO, "session", "has ended its session (row %u)", c->session);
 	drop_lifeline(m, c);
 	managed_changed(m);
@@ -264,6 +287,7 @@ void sessions_disown(struct managed *m)
 		if (c->lifeline < 0)
 			continue;
 		end(m, c->session);
+		note(c, KEPT_SESSION_OVER);
 		drop_lifeline(m, c);
 		client_doom(c, "this host was declared dead");
 	}
@@ -282,6 +306,23 @@ static int may_have(const struct client *c, uint32_t vector)
 	return vector == PORTAL_VECTOR_NONE || vector < c->portal->conf.vectors ? 0 : EINVAL;
 }
 
+/* The row is @c's: it begins, and the answer is queued. Done twice, the second goes on. */
+static void give(struct managed *m, struct client *c, uint32_t vector)
+{
+	if (c->k->session >> 32 != KEPT_SESSION_BEGUN) {
+		/* Where the vector is found again. */
+		__atomic_store_n(&m->truth->session[c->session].vector, vector, __ATOMIC_SEQ_CST);
+		note(c, KEPT_SESSION_BEGUN);
+	}
+	if (!alive(&m->truth->session[c->session]))
+		begin(m, c->session, c, vector);
+	if (!sendq_has(&c->q, ITEM_SESSION))
+		client_push(c, ITEM_SESSION, 0, 0);
+	note(c, KEPT_SESSION_GIVEN);
+	client_log(c, LOG_INFO, "session", "has a session (row %u)", c->session);
+	managed_changed(m);
+}
+
 void session_ask(struct client *c, uint32_t vector)
 {
 	struct managed *m = c->portal->managed;
@@ -293,17 +334,46 @@ void session_ask(struct client *c, uint32_t vector)
 		err = -ret;
 	}
 	if (err) {
-		client_push(c, ITEM_REFUSAL, (uint32_t)err, 0, NULL);
-		client_flush(c);
+		client_push(c, ITEM_REFUSAL, (uint32_t)err, 0);
 		return;
 	}
 	c->had_session = true;
 	c->session = (uint32_t)i;
-	begin(m, c->session, c, vector);
-	client_log(c, LOG_INFO, "session", "has a session (row %u)", c->session);
-	client_push(c, ITEM_SESSION, 0, 0, NULL);
-	client_flush(c);
-	managed_changed(m);
+	give(m, c, vector);
+}
+
+/* An earlier portald was killed at any point of that. */
+void session_restore(struct client *c)
+{
+	struct managed *m = c->portal->managed;
+	uint64_t state = c->k->session >> 32;
+	int fd = store_take(c->portal->conf.name, client_name(c, 'l'));
+
+	c->session = (uint32_t)c->k->session;
+	c->had_session = state;
+	/* Its end is the connection's. */
+	if (state == KEPT_SESSION_OVER)
+		client_doom(c, "%s", "");
+	if (!m || c->session >= m->super.sessions || fd < 0 || !state || state == KEPT_SESSION_OVER ||
+	    watch_lifeline(m, c, fd) < 0) {
+		if (fd >= 0) {
+			close(fd);
+			store_drop(c->portal->conf.name, client_name(c, 'l'));
+		}
+		if (state == KEPT_SESSION_BEGUN || state == KEPT_SESSION_GIVEN)
+			client_log(c, LOG_ERR, "session", "has a session that cannot be watched any more (row %u)",
+				   c->session);
+		return;
+	}
+	c->lifeline = fd;
+	if (state == KEPT_SESSION_BEGUN)
+		give(m, c, m->truth->session[c->session].vector);
+	c->session_told = !sendq_has(&c->q, ITEM_SESSION);
+	if (!alive(&m->truth->session[c->session])) {
+		finish(m, c);
+		client_doom(c, "%s", "");
+	}
+	c->looks = LOOKS;
 }
 
 uint64_t session_token(const struct client *c)
@@ -363,8 +433,10 @@ void sessions_close(struct managed *m)
 	sd_event_source_disable_unref(m->ended);
 	sd_event_source_disable_unref(m->looking);
 	TAILQ_FOREACH(c, &m->portal->clients, link)
-		if (c->lifeline >= 0)
-			drop_lifeline(m, c);
+		if (c->lifeline >= 0) {
+			close(c->lifeline);
+			c->lifeline = -1;
+		}
 	if (m->lifelines >= 0)
 		close(m->lifelines);
 }

@@ -104,7 +104,7 @@ static struct json_object *portal_json(struct portal *p)
 	json_object_object_add(o, "name", json_object_new_string(p->conf.name));
 	add_int(o, "pid", (uint64_t)getpid());
 	json_object_object_add(o, "version", json_object_new_string(VMP_VERSION));
-	add_int(o, "uptime_s", (now - p->started) / USEC_PER_SEC);
+	add_int(o, "uptime_s", (now - p->kept.head->started) / USEC_PER_SEC);
 	json_object_object_add(o, "qemu_socket", json_object_new_string(p->l.guest.path));
 	json_object_object_add(o, "host_socket", json_object_new_string(p->l.host.path));
 	add_int(o, "size", p->conf.size);
@@ -113,11 +113,11 @@ static struct json_object *portal_json(struct portal *p)
 	add_int(o, "hugepages", p->conf.hugepages);
 	add_int(o, "host_peers", p->conf.host_peers);
 	add_int(o, "max_guests", p->conf.max_guests);
-	add_int(o, "next_guest_id", p->next_id);
+	add_int(o, "next_guest_id", p->kept.head->next_id);
 	add_int(o, "guests", p->guests);
 	add_int(o, "processes", p->processes);
-	add_int(o, "guests_total", p->total_guests);
-	add_int(o, "processes_total", p->total_processes);
+	add_int(o, "guests_total", p->kept.head->total_guests);
+	add_int(o, "processes_total", p->kept.head->total_processes);
 	TAILQ_FOREACH(c, &p->clients, link)
 		if (c->member && !c->doomed)
 			json_object_array_add(peers, client_json(c, now));

@@ -258,7 +258,7 @@ int conf_set(struct portal_conf *p, const char *key, const char *value, struct e
 }
 
 /* Whether the region has room for its tables. */
-static int check_layout(const struct portal_conf *p, struct err *e)
+static int check_layout(struct portal_conf *p, struct err *e)
 {
 	struct portal_super s = { 0 };
 
@@ -269,6 +269,7 @@ static int check_layout(const struct portal_conf *p, struct err *e)
 		return 0;
 	switch (layout_plan(&s, p->size, conf_peers(p), p->sessions, 0)) {
 	case 0:
+		p->session_rows = s.sessions;
 		return 0;
 	case -EFBIG:
 		return err_set(e, "portal '%s': size is too small for a managed portal with %u guests: make it larger, or max_guests or sessions fewer",
@@ -313,12 +314,12 @@ unsigned int conf_host_ids(const struct portal_conf *p)
 unsigned int conf_fds(const struct portal_conf *p)
 {
 	/*
-	 * region, lock, two listeners, inotify; a socket, a pidfd and the eventfds of each
+	 * region, kept memory, lock, two listeners, inotify; a socket, a pidfd and the eventfds of each
 	 * guest, pidfds of some whose connection is lost; a socket, the eventfds, a lifeline and perhaps a read-only region of each
 	 * process, some who have not said hello or ask for status; and a gone guest's
 	 * eventfds may stay in one half-sent announcement per client.
 	 */
-	return 5 + p->max_guests * (2 + 2 * p->vectors) + (p->managed ? conf_peers(p) : 0) +
+	return 6 + p->max_guests * (2 + 2 * p->vectors) + (p->managed ? conf_peers(p) : 0) +
 	       conf_host_ids(p) * (3 + 2 * p->vectors) + 32;
 }
 

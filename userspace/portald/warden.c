@@ -92,7 +92,7 @@ static uint64_t find_claim(const struct managed *m, uint32_t id, uint32_t *slot)
 	uint64_t claim;
 
 	for (; *slot < m->super.peers; ++*slot) {
-		claim = load_word(&peer_row(m, *slot)->claim);
+		claim = load_word(&peer_row(m, *slot)->claim);	/* once */
 		if (claim && claim_address(claim) == id &&
 		    load_word(&peer_row(m, *slot)->dead) != claim)
 			return claim;
@@ -108,6 +108,10 @@ static void judge(struct managed *m, const struct client *c, bool dead)
 	bool any = false;
 
 	for (slot = 1; (claim = find_claim(m, c->id, &slot)); slot++) {
+		/* Once, if it is told again after a restart. */
+		if (!dead && load_word(&peer_row(m, slot)->suspect) == claim &&
+		    peer_row(m, slot)->reason == PORTAL_REASON_CUT)
+			continue;
 		if (!pronounce(m, slot, claim, dead, dead ? PORTAL_REASON_EXITED : PORTAL_REASON_CUT))
 			continue;
 		/* One by one: who hears of the first should not wait for the others' lines. */
@@ -146,6 +150,7 @@ static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
 		return 0;
 	}
 	c->outlived = true;
+	kept_store32(&c->k->flags, c->k->flags | KEPT_OUTLIVED);
 	client_log(c, LOG_WARNING, "outlived",
 		   "has lost the process that connected, and not the connection: somebody else has it; its death cannot be proven");
 	return 0;
@@ -155,7 +160,8 @@ void warden_watch(struct client *c)
 {
 	if (!c->portal->managed)
 		return;
-	c->pidfd = open_process(c);
+	if (c->pidfd < 0)
+		c->pidfd = open_process(c);
 	if (c->pidfd < 0 ||
 	    sd_event_add_io(c->portal->event, &c->process, c->pidfd, EPOLLIN, on_process, c) < 0)
 		client_log(c, LOG_WARNING, "unwatched",
@@ -166,26 +172,45 @@ void warden_watch(struct client *c)
 		sd_event_source_set_priority(c->process, SD_EVENT_PRIORITY_NORMAL + 5);
 }
 
-bool warden_part(struct client *c)
+bool warden_cares(const struct client *c)
 {
-	struct managed *m = c->portal->managed;
 	uint32_t slot = 1;
 
-	if (!m || !find_claim(m, c->id, &slot))
-		return false;
-	if (process_ended(c) && !c->outlived) {
-		judge(m, c, true);
-		return false;
-	}
-	judge(m, c, false);
 	/* As many as there are rows at most: each has a claim. */
-	if (c->outlived || !c->process)
-		return false;
+	return c->portal->managed && find_claim(c->portal->managed, c->id, &slot);
+}
+
+void warden_part(struct client *c)
+{
+	struct managed *m = c->portal->managed;
+	bool ended = process_ended(c) && !c->outlived;
+
+	judge(m, c, ended);
+	if (ended || c->outlived || !c->process) {
+		client_free(c);
+		return;
+	}
+	/* So that there are never more of them than rows. */
+	wardens_look(m);
 	c->ghost = true;
 	client_disconnect(c);
 	sd_event_source_set_enabled(c->process, SD_EVENT_ON);
 	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
-	return true;
+}
+
+void warden_restore(struct client *c)
+{
+	struct managed *m = c->portal->managed;
+
+	warden_watch(c);
+	c->ghost = true;
+	client_disconnect(c);
+	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
+	/* If that was not told yet. When its process has ended meanwhile, the loop sees it. */
+	if (c->k && c->process)
+		judge(m, c, false);
+	else
+		drop_ghost(m, c);
 }
 
 void wardens_look(struct managed *m)
@@ -205,8 +230,10 @@ void wardens_close(struct managed *m)
 {
 	struct client *c;
 
-	while ((c = TAILQ_FIRST(&m->ghosts)))
-		drop_ghost(m, c);
+	while ((c = TAILQ_FIRST(&m->ghosts))) {
+		TAILQ_REMOVE(&m->ghosts, c, link);
+		client_leave(c);
+	}
 }
 
 /* ---- The administrator's ----------------------------------------------------- */
@@ -232,10 +259,12 @@ static int fence(struct client *c, uint32_t slot, uint64_t claim)
 
 void warden_ask(struct client *c, uint32_t slot, uint64_t claim)
 {
-	int err = fence(c, slot, claim);
+	const struct item it = {
+		.kind = ITEM_FENCE, .id = slot & 0xffff, .last = (uint32_t)fence(c, slot, claim),
+		.tenure = claim,
+	};
 
-	client_push_answer(c, slot, (uint32_t)err, claim);
-	client_flush(c);
+	client_push_item(c, &it);
 }
 
 const char *warden_refusal(int err)

@@ -163,19 +163,29 @@ static void serve_and_hang_up(int sock)
 	usleep(100000);
 }
 
-static void *perform(void *arg)
+static void perform_once(const int *a)
 {
-	int *a = arg, sock;
-	struct pd_msg hello;
 	extern const struct act acts[];
+	int sock = accept(a[0], NULL, NULL);
+	struct pd_msg hello;
 
-	sock = accept(a[0], NULL, NULL);
 	if (recv(sock, &hello, sizeof(hello), 0) == sizeof(hello))
 		acts[a[1]].play(sock);
 	/* The client must end it, or be out of patience. */
 	while (recv(sock, &hello, sizeof(hello), 0) > 0)
 		;
 	close(sock);
+}
+
+static void *perform(void *arg)
+{
+	extern const struct act acts[];
+	int *a = arg, again;
+
+	perform_once(a);
+	/* Hung up on before the first word it comes five times more: portald may be back. */
+	for (again = 0; acts[a[1]].play == play_hangup && again < 5; again++)
+		perform_once(a);
 	return NULL;
 }
 

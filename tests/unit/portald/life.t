@@ -3,11 +3,13 @@
 """From start to end and start again: signals, crashes, stale sockets, systemd,
 and nothing left behind however often clients come and go."""
 import os
+import queue
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 from portaldtest import *
@@ -298,13 +300,22 @@ def _(stack):
     stack.callback(s.close)
     s.bind(os.path.join(directory, 'notify'))
     s.settimeout(5)
+    said = queue.Queue()
+
+    def listen():       # all the time: portald waits for its manager
+        try:
+            while True:
+                said.put(s.recv(4096).decode())
+        except OSError:
+            pass
+    threading.Thread(target=listen, daemon=True).start()
     d = Daemon(stack, env=dict(os.environ, NOTIFY_SOCKET=os.path.join(directory, 'notify'),
                                WATCHDOG_USEC='400000'))
 
     def until(text):
         seen = ''
         while text not in seen:
-            seen = s.recv(4096).decode()
+            seen = said.get(timeout=5)
     until('READY=1')
     d.guest()
     until('STATUS=1 portals, 1 guests, 0 processes')

@@ -30,17 +30,23 @@ NAMES = ['', 'HELLO', 'WELCOME', 'PEER', 'READY', 'GONE', 'REFUSE', 'STATUS', 'S
 BUILT = {}
 
 
-def portald_path(sanitized=False):
-    """The program: $PORTALD ($PORTALD_ASAN), or the sources as they are now."""
+SANITIZED = ('CFLAGS=-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined '
+             '-fno-sanitize-recover=all')
+
+
+def portald_path(sanitized=False, steps=False):
+    """The program: $PORTALD ($PORTALD_ASAN), or the sources as they are now; @steps: one
+    that kills itself where it is told to (kept.h)."""
+    kind = 'portald-steps' if steps else 'portald-asan' if sanitized else 'user'
     path = os.environ.get('PORTALD_ASAN' if sanitized else 'PORTALD')
-    if path:
+    if path and not steps:
         return path
-    if sanitized not in BUILT:
-        out = os.path.join(TOP, 'build', 'portald-asan' if sanitized else 'user')
-        build(out, *(['CFLAGS=-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined '
-                      '-fno-sanitize-recover=all'] if sanitized else []))
-        BUILT[sanitized] = os.path.join(out, 'bin', 'portald')
-    return BUILT[sanitized]
+    if kind not in BUILT:
+        out = os.path.join(TOP, 'build', kind)
+        build(out, *(['CFLAGS=-O1 -g -DPORTALD_STEPS'] if steps else
+                     [SANITIZED] if sanitized else []))
+        BUILT[kind] = os.path.join(out, 'bin', 'portald')
+    return BUILT[kind]
 
 
 def build(out, *args):

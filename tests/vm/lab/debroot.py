@@ -23,7 +23,7 @@ from .cache import LabError, building, cache_dir, lock, run, say
 SUITE = 'bookworm'
 
 # What a user of the DKMS package has; dkms itself only recommends the rest.
-PACKAGES = ['systemd', 'systemd-sysv', 'udev', 'kmod', 'dkms', 'make', 'gcc',
+PACKAGES = ['systemd', 'systemd-sysv', 'dbus', 'udev', 'kmod', 'dkms', 'make', 'gcc',
             'libc6-dev', 'linux-image-cloud-amd64',
             'linux-headers-cloud-amd64']
 

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Clients of a portald that was killed, or ended for another: from its records (kept.h) and
+ * what it stored. Nothing is sent, and no event is handled, before all of them are there;
+ * and what was under way when it was killed is finished first.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "managed.h"
+#include "region.h"
+#include "store.h"
+
+/* Its descriptors; those that were not kept, or are of no use, are -1. */
+static void take_fds(struct client *c)
+{
+	const struct portal_conf *conf = &c->portal->conf;
+	unsigned int n, at = 1, want = 1 + !!(c->k->flags & KEPT_PIDFD);
+	int fds[2 + VECTORS_MAX];
+
+	if (c->ops == &host_ops) {
+		c->fd = store_take(conf->name, client_name(c, 'c'));
+		return;
+	}
+	n = store_take_bundle(conf->name, client_name(c, 'c'), fds, 2 + conf->vectors);
+	if (n != want + conf->vectors) {
+		while (n)
+			close(fds[--n]);
+		return;
+	}
+	c->fd = fds[0];
+	if (c->k->flags & KEPT_PIDFD)
+		c->pidfd = fds[at++];
+	c->efds = efds_adopt(fds + at, conf->vectors);
+}
+
+static struct client *restore(struct portal *p, uint32_t i)
+{
+	struct kept_client *k = &p->kept.client[i];
+	struct client *c = client_alloc(p, k->flags & KEPT_GUEST ? &guest_ops : &host_ops, -1);
+
+	if (!c)
+		return NULL;
+	kept_bind(&p->kept, c, i);
+	c->gen = k->gen;
+	c->id = k->id;
+	c->tenure = k->tenure;
+	c->since = k->since;
+	c->pid = k->pid;
+	c->uid = k->uid;
+	memcpy(c->comm, k->comm, sizeof(c->comm));
+	c->comm[sizeof(c->comm) - 1] = '\0';
+	c->rdonly = k->flags & KEPT_RDONLY;
+	c->deaf = k->flags & KEPT_DEAF;
+	c->outlived = k->flags & KEPT_OUTLIVED;
+	c->restored = true;
+	take_fds(c);
+	if (c->ops == &host_ops && c->id < p->conf.host_peers)
+		c->efds = efds_get(p->slots[c->id].efds);
+	return c;
+}
+
+/* The message that was being sent: is it still to be sent? */
+static void settle_message(struct client *c)
+{
+	struct item it;
+
+	if (sendq_head(&c->q, &it) && kept_was_sent(c))
+		sendq_sent(&c->q, it.next + 1 >= c->ops->messages(c, &it));
+	kept_sent(c);
+	sendq_repair(&c->q);
+}
+
+/* One of which something is missing is as good as gone. */
+static bool whole(const struct client *c)
+{
+	return c->fd >= 0 && c->efds && c->id < ID_END &&
+	       (c->ops == &guest_ops || c->id < c->portal->conf.host_peers);
+}
+
+static int go_on(struct client *c)
+{
+	struct portal *p = c->portal;
+	int ret = c->fd >= 0 ? client_watch(c) : 0;
+
+	if (ret < 0)
+		return ret;
+	TAILQ_INSERT_TAIL(&p->clients, c, link);
+	if (c->rdonly && sendq_has(&c->q, ITEM_REGION))
+		c->region_ro = region_reopen_rdonly(p->region);
+	if (c->ops == &guest_ops && c->fd >= 0)
+		warden_watch(c);
+	if (c->k->state != KEPT_NEW && c->k->state != KEPT_JOINING && c->id < ID_END)
+		portal_count(p, c);
+	else if (c->ops == &host_ops)
+		p->slots[c->id].holder = c;
+	if (c->ops == &host_ops)
+		session_restore(c);
+	if (!whole(c) && c->k->state != KEPT_NEW)
+		client_doom(c, "its connection was not kept");
+	else if (c->k->flags & KEPT_DOOMED || c->k->state == KEPT_LEAVING)
+		client_doom(c, "%s", "");
+	return 0;
+}
+
+/* It was about to join: once more, from where it has its id, or none yet. */
+static int join_again(struct client *c)
+{
+	struct portal *p = c->portal;
+	int ret;
+
+	if (c->k->state == KEPT_NEW)
+		portal_number_guest(p, c);
+	sendq_clear(&c->q);
+	ret = c->ops == &guest_ops ? guest_greet(c) : host_greet(c);
+	if (ret == 0)
+		portal_joined(p, c);
+	return ret;
+}
+
+static int restore_all(struct portal *p, struct client **joining)
+{
+	struct kept_client *k;
+	struct client *c;
+	uint32_t i;
+	int ret;
+
+	for (i = 0; i < p->kept.n; i++) {
+		k = &p->kept.client[i];
+		if (k->state == KEPT_FREE)
+			continue;
+		c = restore(p, i);
+		if (!c)
+			return -ENOMEM;
+		settle_message(c);
+		if (k->state == KEPT_GHOST && p->managed) {
+			warden_restore(c);
+			continue;
+		}
+		ret = go_on(c);
+		if (ret < 0)
+			return ret;
+		if ((k->state == KEPT_NEW || k->state == KEPT_JOINING) && !c->doomed)
+			*joining = c;
+	}
+	return 0;
+}
+
+int portal_restore(struct portal *p)
+{
+	struct client *joining = NULL;
+	int ret = restore_all(p, &joining);
+
+	if (ret < 0)
+		return ret;
+	/* Either somebody was joining or somebody was leaving: not both. */
+	if (joining)
+		join_again(joining);
+	portal_reap(p);
+	if (p->managed)
+		managed_resume(p->managed);
+	portal_flush(p);
+	return 0;
+}

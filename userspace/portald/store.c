@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "kept.h"
+#include "portal.h"
+#include "store.h"
+
+#define PREFIX "vmportal/"
+#define BUNDLE_MAX 128U		/* the kernel's limit is 253 */
+
+static bool manager;
+
+/* What was passed to this process, by name. */
+static struct passed {
+	int fd;
+	char *name;
+} *passed;
+static unsigned int npassed;
+
+void store_init(void)
+{
+	const char *env = getenv("NOTIFY_SOCKET");
+
+	manager = env && *env;
+}
+
+bool store_on(void)
+{
+	return manager;
+}
+
+/* ---- Bundles ----------------------------------------------------------------- */
+
+/* A socket in whose queue they are; or -errno. */
+static int bundle(const int *fds, unsigned int n)
+{
+	int pair[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	ret = send_with_fds(pair[0], "b", 1, fds, n);
+	close(pair[0]);
+	if (ret == 0)
+		return pair[1];
+	close(pair[1]);
+	return ret;
+}
+
+/* They stay in the queue, for the next. */
+static unsigned int unbundle(int sock, int *fds, unsigned int max)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(BUNDLE_MAX * sizeof(int))];
+	} ctl;
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = ctl.buf, .msg_controllen = CMSG_SPACE(max * sizeof(int)),
+	};
+	struct cmsghdr *cm;
+	unsigned int n;
+
+	if (max > BUNDLE_MAX || recvmsg(sock, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+		return 0;
+	cm = CMSG_FIRSTHDR(&msg);
+	if (!cm || cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+		return 0;
+	n = (unsigned int)((cm->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+	memcpy(fds, CMSG_DATA(cm), n * sizeof(int));
+	return n;
+}
+
+/* ---- To the manager ---------------------------------------------------------- */
+
+int store_put(const char *portal, const char *what, const int *fds, unsigned int n)
+{
+	char text[160];
+	int fd = fds[0], ret;
+
+	if (!manager)
+		return 0;
+	if (n > 1) {
+		fd = bundle(fds, n);
+		if (fd < 0)
+			return fd;
+	}
+	/* FDPOLL=0: it is for us to say when one is of no use any more. */
+	snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=" PREFIX "%s/%s", portal, what);
+	ret = sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+	if (n > 1)
+		close(fd);
+	kept_step();
+	return ret < 0 ? ret : 0;
+}
+
+void store_drop(const char *portal, const char *what)
+{
+	if (!manager)
+		return;
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s/%s", portal, what);
+	kept_step();
+}
+
+/* ---- From the manager -------------------------------------------------------- */
+
+bool store_inherit(int fd, const char *name)
+{
+	struct passed *more;
+
+	if (strncmp(name, PREFIX, strlen(PREFIX)) != 0)
+		return false;
+	more = realloc(passed, (npassed + 1) * sizeof(*passed));
+	if (more)
+		passed = more;
+	if (!more || !(passed[npassed].name = strdup(name + strlen(PREFIX)))) {
+		close(fd);
+		return true;
+	}
+	passed[npassed++].fd = fd;
+	return true;
+}
+
+int store_take(const char *portal, const char *what)
+{
+	char name[128];
+	unsigned int i;
+	int fd;
+
+	snprintf(name, sizeof(name), "%s/%s", portal, what);
+	for (i = 0; i < npassed; i++)
+		if (passed[i].fd >= 0 && strcmp(passed[i].name, name) == 0) {
+			fd = passed[i].fd;
+			passed[i].fd = -1;
+			return fd;
+		}
+	return -1;
+}
+
+unsigned int store_take_bundle(const char *portal, const char *what, int *fds, unsigned int max)
+{
+	int sock = store_take(portal, what);
+	unsigned int n = 0;
+
+	if (sock >= 0) {
+		n = unbundle(sock, fds, max);
+		close(sock);
+	}
+	return n;
+}
+
+unsigned int store_sweep(const char *portal)
+{
+	size_t len = portal ? strlen(portal) : 0;
+	unsigned int i, n = 0;
+
+	for (i = 0; i < npassed; i++) {
+		if (passed[i].fd < 0 || (portal && (strncmp(passed[i].name, portal, len) != 0 ||
+						   passed[i].name[len] != '/')))
+			continue;
+		if (manager)
+			sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s", passed[i].name);
+		close(passed[i].fd);
+		passed[i].fd = -1;
+		n++;
+	}
+	return n;
+}
