@@ -67,7 +67,8 @@ knock /run/vmportal/one.ivshmem > /tmp/first &
 for i in $(seq 50); do grep -q '3+ $' /tmp/first && break; sleep 0.1; done
 say greeting "$(cat /tmp/first)"
 row() { portalctl dump --json unix:/run/vmportal/one.sock | tr -d '\n ' |
-	grep -o '"uuid":"[^"]*"\|"life":[0-9]*' | head -n 2 | tr '\n' ' '; }
+	grep -o '"uuid":"[^"]*"\|"slot":0,[^}]*"incarnation":"[^"]*"' | head -n 2 |
+	sed 's/"heartbeat":[0-9]*,//;s/"changes":[0-9]*,//' | tr '\n' ' '; }
 say row "$(row)"
 for i in 1 2 3; do
 	systemctl kill -s KILL portald

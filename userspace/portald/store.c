@@ -149,6 +149,11 @@ unsigned int store_take_bundle(const char *portal, const char *what, int *fds, u
 	int sock = store_take(portal, what);
 	unsigned int n = 0;
 
+	/* A single one was not bundled. */
+	if (sock >= 0 && max == 1) {
+		fds[0] = sock;
+		return 1;
+	}
 	if (sock >= 0) {
 		n = unbundle(sock, fds, max);
 		close(sock);

@@ -25,7 +25,7 @@ class Kept(Daemon):
         self.die = os.path.join(scratch(stack), 'die')
         open(self.die, 'w').close()
         super().__init__(stack, '--keep', '--managed', '--max-guests', '12', '--sessions', '16',
-                         '--host-peers', '8', '--connect-rate', '0', '--heartbeat', '1000', *args,
+                         '--connect-rate', '0', '--heartbeat', '1000', *args,
                          path=portald_path(steps=steps), env=dict(os.environ, PORTALD_DIE=self.die),
                          **kw)
         self.daemon()
@@ -273,6 +273,21 @@ def _(stack):
     g = w.new_guest()
     check(g.map(1 << 20)[:8] == b'VMPORTAL', 'the region')
     w.rest()
+
+
+@point('with the least and the most of everything')
+def _(stack):
+    for args in (['--vectors', '1', '--host-peers', '0'], ['--vectors', '64', '--host-peers', '12']):
+        d = Kept(stack, *args)
+        vectors = int(args[1])
+        gs = [d.guest(vectors=vectors) for _ in range(3)]
+        d.kill_child()
+        last = d.guest(vectors=vectors)
+        for g in gs:
+            g.pump(lambda: g.knows(last.id))
+        ring(gs[0].peers[last.id][vectors - 1])
+        check(rings(last.peers[last.id][vectors - 1]) > 0, 'a doorbell')
+        equal(last.id, gs[-1].id + 1, 'its id')
 
 
 @point('what died while it was dead is found: a process, a session, a machine')
