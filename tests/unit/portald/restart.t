@@ -44,15 +44,14 @@ class Kept(Daemon):
         self.daemon(other_than=old)
 
     def died(self):
-        """Has it, since the last time this was asked?"""
-        try:
-            with open(f'/proc/{self.child}/stat') as f:
-                if f.read().rsplit(')', 1)[1].split()[0] != 'Z':
-                    return False
-        except OSError:
-            pass
-        self.daemon(other_than=self.child)
-        return True
+        """Has it, since the last time this was asked? The one that answers knows."""
+        def answer():
+            try:
+                return self.status()['pid']
+            except (OSError, AssertionError, AttributeError):
+                return None
+        old, self.child = self.child, wait_for(answer, 'a daemon')
+        return self.child != old
 
     def arm(self, n):
         with open(self.die, 'w') as f:
