@@ -8,7 +8,7 @@
 
 unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory directory_deaths session \
 	packets packets_hostile window
-unit_names += hub hub_deaths hub_hostile
+unit_names += hub hub_waits hub_deaths hub_hostile
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
 
 unit: $(unit_bin)
@@ -24,7 +24,7 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 # It talks to the real daemon.
 $(O)/tests/unit/backends $(O)/tests/unit/deaths $(O)/tests/unit/locks $(O)/tests/unit/directory $(O)/tests/unit/directory_deaths $(O)/tests/unit/session: | $(O)/bin/portald
 
-$(O)/tests/unit/hub $(O)/tests/unit/hub_deaths: | $(O)/bin/portald
+$(O)/tests/unit/hub $(O)/tests/unit/hub_waits $(O)/tests/unit/hub_deaths: | $(O)/bin/portald
 $(O)/tests/unit/hub: unit_ld := -Wl,--wrap=chan_try
 
 # It steps between the library and the system.

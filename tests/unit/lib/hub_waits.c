@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A hub's sleeps, and its senders': who is woken, by what, and who is not; in a call and by
+ * the descriptor.
+ */
+#include <poll.h>
+#include <pthread.h>
+
+#include "hubs.h"
+
+struct reader { struct user h; int left, result; };
+
+static void *read_some(void *arg)
+{
+	struct reader *r = arg;
+	struct vmp_from from;
+	char buf[257];
+
+	while (r->left) {
+		ssize_t n = get(&r->h, buf, &from, PATIENCE_MS);
+
+		if (n < 0) {
+			r->result = (int)n;
+			break;
+		}
+		__atomic_sub_fetch(&r->left, 1, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+/* One that sleeps for all is woken by each; and when nobody has anything, it sleeps. */
+static void one_sleep_for_all(void **state)
+{
+	struct reader r = { .h = hub(0), .left = 200 };
+	struct user u[3];
+	struct vmp_stats a, b;
+	struct vmp_from from;
+	char buf[257];
+	pthread_t t;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		u[i] = producer();
+	pthread_create(&t, NULL, read_some, &r);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(vmp_channel_connect(u[i].ch, PATIENCE_MS), 0);
+	for (i = 0; i < 200; i++) {
+		if (i % 5 == 0)
+			usleep(3000);
+		send_text(&u[i % 3], "x");
+	}
+	pthread_join(t, NULL);
+	assert_int_equal(r.result, 0);
+	assert_int_equal(r.left, 0);
+	vmp_hub_stats(r.h.h, &a, sizeof(a));
+	assert_int_equal(a.received, 200);
+	assert_int_equal(get(&r.h, buf, &from, 300), -ETIMEDOUT);
+	vmp_hub_stats(r.h.h, &b, sizeof(b));
+	/* One sleep, and perhaps another; not a nap every 20 ms. */
+	assert_true(b.sleeps - a.sleeps <= 3);
+	/* Who is awake is not rung: the last of a hundred in a row cost one ring, or none. */
+	vmp_channel_stats(u[0].ch, &a, sizeof(a));
+	for (i = 0; i < 100; i++)
+		send_text(&u[0], "y");
+	vmp_channel_stats(u[0].ch, &b, sizeof(b));
+	assert_true(b.doorbells - a.doorbells <= 1);
+	for (i = 0; i < 3; i++)
+		leave(&u[i]);
+	leave(&r.h);
+}
+
+/* A ring that is lost, as devices lose them while nobody is connected: rung again. */
+static void a_ring_is_lost(void **state)
+{
+	struct reader r = { .h = hub(0), .left = 1 };
+	uint64_t address = head()->address;
+	struct user a = new_user();
+	pthread_t t;
+
+	assert_true(address & PORTAL_CHAN_DOORBELL);
+	/* What it is told of a new session ends a sleep, too. */
+	assert_int_equal(vmp_join(a.p, NULL), 0);
+	pthread_create(&t, NULL, read_some, &r);
+	usleep(100000);
+	head()->address = 0;
+	open_channel(&a);
+	usleep(50000);
+	head()->address = address;
+	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 3000), 0);
+	pthread_join(t, NULL);
+	assert_int_equal(r.result, 0);
+	leave(&a);
+	leave(&r.h);
+}
+
+/* A hub that is never idle hears of a death all the same. */
+static void busy_and_told(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer(), b = producer();
+	struct vmp_from from;
+	char buf[257];
+	int i;
+
+	expect_event(&h, VMP_FROM_CAME);
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	pair(&h, &b);
+	perish(&b);
+	/* There is always more. */
+	for (i = 0; i < 100; i++)
+		send_text(&a, "x");
+	for (i = 0; i < 2000; i++) {
+		assert_true(get(&h, buf, &from, 0) >= 0);
+		if (from.event)
+			break;
+		send_text(&a, "y");
+		if (i % 64 == 0)
+			usleep(1100);
+	}
+	assert_int_equal(from.event, VMP_FROM_DEAD);
+	leave(&a);
+	leave(&h);
+}
+
+/* The same by the descriptor; a death, too, makes it readable. */
+static void by_descriptor(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from = { .event = 99 };
+	int64_t until = now_us() + PATIENCE_MS * 1000;
+	int messages = 0, i = 0;
+	char buf[257];
+	ssize_t n;
+
+	assert_true(f.fd >= 0);
+	while (from.event != VMP_FROM_DEAD && now_us() < until) {
+		n = get(&h, buf, &from, 0);
+		if (n == -EAGAIN) {
+			from.event = 99;
+			if (a.ch && !vmp_send(a.ch, "x", 1, 0, 0) && ++i == 50)
+				perish(&a);
+			assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+			continue;
+		}
+		assert_true(n >= 0);
+		messages += !from.event;
+	}
+	assert_int_equal(from.event, VMP_FROM_DEAD);
+	assert_int_equal(messages, 50);
+	leave(&h);
+}
+
+/* Until the hub's descriptor has no naps any more: its bell is heard. */
+static void trust_each_other(struct user *h, struct user *u)
+{
+	struct pollfd f = { vmp_hub_fd(h->h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[257];
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		while (get(h, buf, &from, 0) != -EAGAIN)
+			;
+		send_text(u, "x");
+		assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	}
+	while (get(h, buf, &from, 0) != -EAGAIN)
+		;
+	poll(&f, 1, 50);
+	while (get(h, buf, &from, 0) != -EAGAIN)
+		;
+	assert_int_equal(poll(&f, 1, 50), 0);
+}
+
+/* Who closes rings: a hub that sleeps for ever hears of it. */
+static void a_close_is_heard(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	trust_each_other(&h, &a);
+	vmp_channel_close(a.ch);
+	a.ch = NULL;
+	assert_int_equal(poll(&f, 1, 500), 1);
+	expect_event(&h, VMP_FROM_LEFT);
+	leave(&a);
+	leave(&h);
+}
+
+/* A reply for which there is no room; the descriptor tells when there is. */
+static void room_for_a_reply(void **state)
+{
+	static char big[3000];
+	struct user h = hub(0), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[3000];
+	int i, n = 0;
+
+	pair(&h, &a);
+	trust_each_other(&h, &a);
+	send_text(&a, "more");
+	from = expect(&h, "more");
+	while (!vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0))
+		n++;
+	assert_int_equal(n, 2);
+	assert_int_equal(vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 20), -ETIMEDOUT);
+	assert_int_equal(vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0), -EAGAIN);
+	while (vmp_hub_recv(h.h, buf, sizeof(buf), NULL, 0) == -EAGAIN && poll(&f, 1, 30))
+		;
+	for (i = 0; i < n; i++)
+		assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 20), -ETIMEDOUT);
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	assert_int_equal(vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0), 0);
+	leave(&a);
+	assert_int_equal(vmp_hub_reply(h.h, &from, "?", 1, 0, 0), -EPIPE);
+	leave(&h);
+}
+
+static int64_t cpu_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+/* How often the descriptor is readable within @ms, for a loop that receives; by naps, some 25. */
+static int woken_in(struct user *h, int ms)
+{
+	struct pollfd f = { vmp_hub_fd(h->h), POLLIN, 0 };
+	int64_t until = now_us() + ms * 1000;
+	struct vmp_from from;
+	char buf[257];
+	int n = 0;
+
+	while (now_us() < until)
+		if (poll(&f, 1, (int)((until - now_us()) / 1000 + 1)) == 1) {
+			n++;
+			assert_int_equal(get(h, buf, &from, 0), -EAGAIN);
+		}
+	return n;
+}
+
+/* Fill @u's way back. How many there were. */
+static int fill(struct user *h, const struct vmp_from *from, const char *big, size_t size)
+{
+	int r, n = 0;
+
+	while (!(r = vmp_hub_reply(h->h, from, big, size, 0, 0)))
+		n++;
+	assert_int_equal(r, -EAGAIN);
+	return n;
+}
+
+/* Of room that is there and was told of nobody hears again, nor does it keep one awake. */
+static void room_is_told_once(void **state)
+{
+	static char big[3000];
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[3000];
+	int64_t cpu;
+	int n, way;
+
+	pair(&h, &a);
+	send_text(&a, "more");
+	from = expect(&h, "more");
+	for (way = 0; way < 3; way++) {
+		n = fill(&h, &from, big, sizeof(big));
+		while (n--)
+			assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+		assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 20), -ETIMEDOUT);
+		switch (way) {
+		case 0:
+			/* By a call that waits; then, by a reply that found it by itself. */
+			cpu = cpu_us();
+			assert_int_equal(get(&h, buf, &from, 300), -ETIMEDOUT);
+			assert_true(cpu_us() - cpu < 100000);
+			break;
+		case 1:
+			/* The ring for it was cleared by a call that found no message. */
+			assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+			assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+			break;
+		default:
+			break;
+		}
+		assert_true(woken_in(&h, 300) <= 40);
+		assert_int_equal(vmp_hub_reply(h.h, &from, big, 100, 0, 0), 0);
+		assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), PATIENCE_MS), 100);
+		assert_true(woken_in(&h, 300) <= 40);
+	}
+	/* Whoever waits for room of one who dies need not wait any longer. */
+	fill(&h, &from, big, sizeof(big));
+	perish(&a);
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	expect_event(&h, VMP_FROM_DEAD);
+	assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	leave(&h);
+}
+
+/* Some room is not enough, for the record would not lie in one piece: it is asked for anew. */
+static void room_in_parts(void **state)
+{
+	static char big[3000];
+	struct user h = hub(0), a = producer();
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[3000];
+
+	pair(&h, &a);
+	trust_each_other(&h, &a);
+	send_text(&a, "more");
+	from = expect(&h, "more");
+	woken_in(&h, 100);
+	assert_int_equal(woken_in(&h, 200), 0);
+	assert_int_equal(fill(&h, &from, big, sizeof(big)), 2);
+	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	assert_int_equal(woken_in(&h, 200), 1);
+	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
+	assert_int_equal(poll(&f, 1, 500), 1);
+	assert_int_equal(vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0), 0);
+	leave(&a);
+	leave(&h);
+}
+
+static void *send_till_end(void *arg)
+{
+	static char big[3000];
+	struct user *u = arg;
+	int r;
+
+	while (!(r = vmp_send(u->ch, big, sizeof(big), 0, PATIENCE_MS)))
+		;
+	return (void *)(intptr_t)r;
+}
+
+/* A sender that sleeps for room hears of the hub's death at once; and of a new hub. */
+static void a_sleeper_hears_of_death(void **state)
+{
+	struct user h = hub(0), a = producer(), g;
+	int64_t t;
+	pthread_t th;
+	void *r;
+
+	pair(&h, &a);
+	pthread_create(&th, NULL, send_till_end, &a);
+	usleep(50000);
+	t = now_us();
+	perish(&h);
+	pthread_join(th, &r);
+	assert_int_equal((intptr_t)r, -ECONNRESET);
+	assert_true(now_us() - t < 500000);
+	g = hub(0);
+	leave(&a);
+	leave(&g);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		in_house(one_sleep_for_all),
+		in_house(a_ring_is_lost),
+		in_house(busy_and_told),
+		in_house(by_descriptor),
+		in_house(a_close_is_heard),
+		in_house(room_for_a_reply),
+		in_house(room_is_told_once),
+		in_house(room_in_parts),
+		in_house(a_sleeper_hears_of_death),
+		with_portald(one_sleep_for_all),
+		with_portald(by_descriptor),
+		with_portald(a_sleeper_hears_of_death),
+	};
+
+	alarm(120);
+	find_portald(argv[0]);
+	return cmocka_run_group_tests_name("hub_waits", tests, set_up, tear_down);
+}
