@@ -85,9 +85,10 @@ static int open_it(struct dir *d, struct vmp_named *n, const struct named_spec *
 		return vmp_fail(-EPROTOTYPE, "%s %s: '%s' is %s", d->p->info.transport, d->p->info.identity, s->name,
 				o->kind == PORTAL_KIND_CHANNEL ? "a channel" :
 				o->kind == PORTAL_KIND_RAW ? "plain bytes, no channel" : "of an unknown kind");
-	if (life_low(o->life) == PORTAL_OBJECT_MAKING)
-		return vmp_fail(-EAGAIN, "%s %s: '%s' is being made, by session %#" PRIx64, d->p->info.transport,
-				d->p->info.identity, s->name, (uint64_t)o->creator);
+	if (life_low(o->life) == PORTAL_OBJECT_MAKING) {
+		n->creator = o->creator;
+		return vmp_fail_quickly(-EAGAIN, "it is being made");
+	}
 	if (o->size < s->bytes)
 		return vmp_fail(-ERANGE, "%s %s: '%s' is there, with %" PRIu64 " bytes, not %" PRIu64,
 				d->p->info.transport, d->p->info.identity, s->name, (uint64_t)o->size, s->bytes);
@@ -110,6 +111,14 @@ static void fill_row(struct portal_object *to, const struct portal_object *from)
 	_Static_assert(offsetof(struct portal_object, life) == 0, "all but the life word");
 	for (i = 1; i < sizeof(*to) / 8; i++)
 		__atomic_store_n(&t[i], f[i], __ATOMIC_RELAXED);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
 }
 
 static uint64_t now_ns(void)
@@ -265,24 +274,46 @@ static int open_or_place(struct vmp_named *n, const struct named_spec *s)
 	return r;
 }
 
+static int still_making(const struct vmp_named *n)
+{
+	return vmp_fail(-ETIMEDOUT, "%s %s: '%s' has been in the making for %d seconds, by session %#" PRIx64 ", which is %s",
+			n->p->info.transport, n->p->info.identity, n->name, DIR_PATIENCE_MS / 1000, n->creator,
+			vmp_token_text(n->p, n->creator));
+}
+
+/*
+ * We may be rung for anything, and as often as somebody likes; but each look takes the
+ * directory's lock: not without a pause.
+ */
+static int nap(struct vmp *p, int *set, int ms)
+{
+	static const struct timespec least = { .tv_nsec = 1000000 };
+
+	if (*set < 0)
+		*set = vmp_session_set(p);
+	if (*set < 0)
+		return *set;
+	if (nanosleep(&least, NULL))
+		return vmp_fail_quickly(-EINTR, "interrupted by a signal");
+	return vmp_session_sleep(p, *set, ms);
+}
+
 /* While another makes it: its death, or its success, comes soon. */
 static int open_patiently(struct vmp_named *n, const struct named_spec *s)
 {
-	int set = -1, nap = NAP_FIRST_MS, waited, r;
+	int64_t until = now_ms() + DIR_PATIENCE_MS;
+	int set = -1, ms = NAP_FIRST_MS, r;
 
-	for (waited = 0;; waited += nap) {
+	for (;;) {
 		r = open_or_place(n, s);
 		if (r != -EAGAIN)
 			break;
-		if (waited >= DIR_PATIENCE_MS) {
-			r = vmp_fail(-ETIMEDOUT, "%s %s: '%s' has been in the making for %d seconds", n->p->info.transport,
-				     n->p->info.identity, n->name, DIR_PATIENCE_MS / 1000);
+		if (now_ms() >= until) {
+			r = still_making(n);
 			break;
 		}
-		nap = nap * 2 < NAP_LAST_MS ? nap * 2 : NAP_LAST_MS;
-		if (set < 0)
-			set = vmp_session_set(n->p);
-		r = set < 0 ? set : vmp_session_sleep(n->p, set, nap);
+		ms = ms * 2 < NAP_LAST_MS ? ms * 2 : NAP_LAST_MS;
+		r = nap(n->p, &set, ms);
 		if (r < 0)
 			break;
 	}

@@ -260,6 +260,63 @@ static void another_kind(void **state)
 	vmp_close(p);
 }
 
+struct slow {
+	struct vmp *maker;
+	uint64_t waiter;
+};
+
+/* It takes its time, and rings who waits for it all the while. */
+static int fills_slowly(void *arg, void *data, const struct vmp_named *n)
+{
+	struct slow *s = arg;
+	int64_t until = now_us() + 600000;
+
+	while (now_us() < until) {
+		vmp_ring_session(s->maker, s->waiter);
+		usleep(20);
+	}
+	return 0;
+}
+
+static void *makes_slowly(void *arg)
+{
+	struct slow *s = arg;
+	struct named_spec spec = { .name = "slow", .flags = VMP_CREATE, .bytes = 1, .init = fills_slowly,
+				   .arg = s, .kind = PORTAL_KIND_RAW };
+	struct vmp_named *n;
+	int r = vmp_named_make(&n, s->maker, &spec);
+
+	vmp_named_close(n);
+	return (void *)(intptr_t)r;
+}
+
+/* Who waits for an object does so by the clock, however often he is rung. */
+static void rung_while_it_is_made(void **state)
+{
+	struct vmp *p = house_open();
+	struct slow s = { .maker = house_open() };
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	struct vmp_named *n;
+	uint64_t count;
+	pthread_t t;
+	void *r;
+
+	assert_int_equal(vmp_join(p, &s.waiter), 0);
+	pthread_create(&t, NULL, makes_slowly, &s);
+	while (!objects_there(p))
+		usleep(1000);
+	count = __atomic_load_n((uint64_t *)&d->lock.count, __ATOMIC_RELAXED);
+	n = open_named(p, "slow", 0, 0);
+	count = __atomic_load_n((uint64_t *)&d->lock.count, __ATOMIC_RELAXED) - count;
+	if (count > 700)
+		fail_msg("the directory was locked %lu times in 600 ms", (unsigned long)count);
+	pthread_join(t, &r);
+	assert_null(r);
+	vmp_named_close(n);
+	vmp_close(s.maker);
+	vmp_close(p);
+}
+
 /* ---- Watching --------------------------------------------------------------------------- */
 
 static bool readable(int fd, int ms)
@@ -500,6 +557,7 @@ int main(int argc, char **argv)
 		in_house(until_it_is_full),
 		in_house(threads),
 		in_house(another_kind),
+		in_house(rung_while_it_is_made),
 		in_house(watching),
 		in_real(watching),
 		in_house(a_place_is_lost),
