@@ -44,7 +44,7 @@ alone() { # HEADER NAME COMPILER...
 	report $? "$header alone, $name"
 }
 
-echo "1..27"
+echo "1..28"
 # <asm/...> of 32-bit builds: gcc-multilib would bring it, but shuts out cross compilers.
 m32="-m32 -idirafter /usr/include/$($CC -print-multiarch)"
 layout "C, 64 bits" $CC -std=gnu11
@@ -59,6 +59,8 @@ for h in vmportal_ring.h vmportal_packet.h; do
 	alone $h "without a C library" $CC -xc -std=c11 -ffreestanding -nostdinc \
 		-isystem "$($CC -print-file-name=include)"
 done
+"$here/page.py" > "$dir/page.c" 2> "$dir/log" && $CC $inc -fsyntax-only "$dir/page.c" > "$dir/log" 2>&1
+report $? "portal-layout(5) says where things are"
 grep -h '^#include' "$top"/uapi/linux/portal*.h | grep -v '<linux/types.h>\|<linux/ioctl.h>' > "$dir/log"
 [ ! -s "$dir/log" ]
 report $? "uapi/ includes types.h and ioctl.h alone"
@@ -82,5 +84,5 @@ make -s -C "$top/userspace" O="$out" install-lib DESTDIR="$dir/root" PREFIX=/usr
 	LD_LIBRARY_PATH=$dir/root/usr/lib "$dir/send" 2> "$dir/log"
 [ "$(cat "$dir/log")" = "send: send URI TEXT..." ]
 report $? "a program builds and runs against what is installed"
-[ $n = 27 ] || { echo "# $n tests, 27 planned"; bad=1; }
+[ $n = 28 ] || { echo "# $n tests, 28 planned"; bad=1; }
 exit $bad

@@ -45,7 +45,7 @@ class Tables:
     def __init__(self, stack, client, size=1 << 20):
         self.m = mmap.mmap(client.region, size)
         stack.callback(self.m.close)
-        self.peers_n, self.sessions_n = struct.unpack_from('<II', self.m, 144)
+        self.peers_n, self.sessions_n = struct.unpack_from('<II', self.m, 176)
         self.at = [struct.unpack_from('<Q', self.m, 192 + 24 * a)[0] for a in range(2)]
 
     def peer_at(self, slot):
