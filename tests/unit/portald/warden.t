@@ -106,6 +106,7 @@ def _(stack):
     vm.kill()
     equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
     a.wait_change()
+    d.wait_log('is dead')
     told_in_time(d, 2)
     equal(d.status()['machines'][1]['state'], 'dead', 'status')
 
