@@ -151,7 +151,7 @@ void client_flush(struct client *c)
 	bool progress = false;
 	int ret;
 
-	if (c->doomed || c->deaf || c->busy || !c->k)
+	if (c->doomed || c->deaf || c->busy || c->portal->restoring || !c->k)
 		return;
 	ret = drain(c, &progress);
 	/*

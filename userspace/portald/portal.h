@@ -114,6 +114,7 @@ struct portal {
 	struct slot *slots;		/* conf_host_ids() of them */
 	struct client **guest;		/* by id */
 	struct managed *managed;	/* NULL: raw */
+	bool restoring;			/* nobody is sent anything: see restore.c */
 	struct client_list clients;
 	unsigned int guests, processes, others;	/* others: no hello yet */
 	sd_event_source *reaper;

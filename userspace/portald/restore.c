@@ -151,14 +151,17 @@ static int restore_all(struct portal *p, struct client **joining)
 int portal_restore(struct portal *p)
 {
 	struct client *joining = NULL;
-	int ret = restore_all(p, &joining);
+	int ret;
 
+	p->restoring = true;
+	ret = restore_all(p, &joining);
 	if (ret < 0)
 		return ret;
 	/* Either somebody was joining or somebody was leaving: not both. */
 	if (joining)
 		join_again(joining);
 	portal_reap(p);
+	p->restoring = false;
 	if (p->managed)
 		managed_resume(p->managed);
 	portal_flush(p);

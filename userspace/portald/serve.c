@@ -231,8 +231,10 @@ static int run(struct daemon *d)
 	tell_manager(d);
 	ret = sd_event_loop(d->event);
 	sd_notify(0, "STOPPING=1");
-	if (ret < 0)
+	if (ret < 0) {
+		d->keep = store_on();
 		log_line(LOG_ERR, NULL, "event loop: %s", strerror(-ret));
+	}
 	return ret ? 1 : 0;
 }
 
