@@ -23,7 +23,7 @@ MUST_HAVE = ['KASAN', 'PROVE_LOCKING', 'DEBUG_KMEMLEAK', 'UBSAN_BOUNDS',
              'MODULE_UNLOAD', 'HOTPLUG_PCI_ACPI', 'UIO_PCI_GENERIC',
              'USERFAULTFD', 'IO_STRICT_DEVMEM', 'FAILSLAB', 'KPROBES',
              'VIRTIO_PMEM', 'BLK_DEV_PMEM', 'HYPERV', 'UIO_HV_GENERIC',
-             'HIBERNATION']
+             'HIBERNATION', 'MMU_NOTIFIER']
 
 
 def _prepare(tree, jobs):
