@@ -135,14 +135,14 @@ static void in_order(void **state)
 	char text[16], buf[257];
 	int i, k, next = 0;
 
-	for (i = 0; i < 60; i++) {
+	for (i = 0; i < 12; i++) {
 		/* Its second end is not met before the first is read. */
 		while (vmp_channel_connect(a.ch, 0))
 			if (get(&h, buf, &from, 0) >= 0)
 				assert_int_equal(atoi(buf), next++);
-		/* More than are read in one turn. */
-		for (k = 0; k < 20; k++) {
-			snprintf(text, sizeof(text), "%d", 20 * i + k);
+		/* Of many turns. */
+		for (k = 0; k < 100; k++) {
+			snprintf(text, sizeof(text), "%d", 100 * i + k);
 			send_text(&a, text);
 		}
 		vmp_channel_close(a.ch);
@@ -381,6 +381,31 @@ static void by_name(void **state)
 	leave(&h);
 }
 
+/* What the directory says of it is checked before it is used. */
+static void not_as_it_says(void **state)
+{
+	struct vmp_hub_opts o = { .size = sizeof(o), .lanes = 2 };
+	struct portal_object *row = layout_row(house.base, &house.s, PORTAL_AREA_OBJECTS, 0);
+	struct user h = new_user();
+
+	assert_int_equal(vmp_hub_open(&h.h, h.p, "jobs", &o), 0);
+	vmp_hub_close(h.h);
+	h.h = NULL;
+	assert_string_equal(row->name, "jobs");
+	row->format++;
+	is(vmp_hub_open(&h.h, h.p, "jobs", &o), -EPROTONOSUPPORT, "version 2");
+	is(vmp_channel_named(&h.ch, h.p, "jobs", NULL, 0), -EPROTONOSUPPORT, "version 2");
+	row->format--;
+	row->param[0] = 1024;
+	is(vmp_hub_open(&h.h, h.p, "jobs", &o), -EPROTO, "1024 lanes");
+	row->param[0] = 2;
+	row->param[1]--;
+	is(vmp_channel_named(&h.ch, h.p, "jobs", NULL, 0), -EPROTO, "cannot be");
+	row->param[1]++;
+	assert_int_equal(vmp_hub_open(&h.h, h.p, "jobs", &o), 0);
+	leave(&h);
+}
+
 static void without_sessions(void **state)
 {
 	struct vmp_channel *ch = (void *)1;
@@ -412,6 +437,7 @@ int main(int argc, char **argv)
 		in_house(suspicion_comes_and_goes),
 		in_house(one_hub_at_a_time),
 		in_house(by_name),
+		in_house(not_as_it_says),
 		with_portald(there_and_back),
 		with_portald(a_sender_dies),
 		with_portald(by_name),
