@@ -74,7 +74,7 @@ void sendq_sent(struct sendq *q, bool done);
 /* Names the message that is the next to be sent; not 0. */
 uint64_t sendq_place(const struct sendq *q);
 
-/* Is there one of this kind? Of ITEM_FENCE: of this slot and claim. */
+/* Is there one of this kind? */
 bool sendq_has(const struct sendq *q, enum item_kind kind);
 /* Is there an announcement of this peer? */
 bool sendq_has_peer(const struct sendq *q, uint32_t id, uint64_t tenure);

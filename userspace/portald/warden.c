@@ -92,7 +92,7 @@ static uint64_t find_claim(const struct managed *m, uint32_t id, uint32_t *slot)
 	uint64_t claim;
 
 	for (; *slot < m->super.peers; ++*slot) {
-		claim = load_word(&peer_row(m, *slot)->claim);	/* once */
+		claim = load_word(&peer_row(m, *slot)->claim);
 		if (claim && claim_address(claim) == id &&
 		    load_word(&peer_row(m, *slot)->dead) != claim)
 			return claim;
