@@ -4,11 +4,10 @@
  * threads that find it out at once, a system that refuses random numbers or a system
  * call. The device here is one of the library's own backends, of this test's making.
  */
+#include "forbid.h"
 #include "test.h"
 
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
@@ -541,21 +540,6 @@ static void incoherent_file_systems(void **state)
 	vmp_close(p);
 	close(fd);
 	unlink(path);
-}
-
-/* From now on this process's system call @nr fails with @err. */
-static int forbid(unsigned int nr, unsigned int err)
-{
-	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | err),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog prog = { sizeof(f) / sizeof(f[0]), f };
-
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
 }
 
 /* A sandbox that is older than epoll_pwait2() says EPERM, an old kernel ENOSYS. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Sessions: this process's, others', and their ends, whichever way. */
+#include "forbid.h"
 #include "house.h"
 
 #include <poll.h>
@@ -213,6 +214,40 @@ static void in_a_child(void **state)
 	assert_true(vmp_watch_fd(p) >= 0);
 	assert_int_equal(vmp_watch_clear(p), 0);
 	house_leave(p);
+}
+
+static bool has_mapped(const char *what)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	bool found = false;
+
+	while (f && fgets(line, sizeof(line), f))
+		found |= strstr(line, what) != NULL;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static int cannot_keep_it(void *arg)
+{
+	struct vmp *p = house_open();
+
+	if (forbid(SYS_madvise, EINVAL) || !vmp_join(p, NULL))
+		return 1;
+	return has_mapped("vmportal-lifeline") ? 2 : 0;
+}
+
+static int keeps_it(void *arg)
+{
+	return vmp_join(house_open(), NULL) || !has_mapped("vmportal-lifeline");
+}
+
+/* A lifeline that children would have too is none, and is not left mapped. */
+static void no_lifeline(void **state)
+{
+	assert_int_equal(house_reap(house_spawn(keeps_it, NULL, -1, 0)), 0);
+	assert_int_equal(house_reap(house_spawn(cannot_keep_it, NULL, -1, 0)), 0);
 }
 
 /* Whatever copies of whatever a child has; whether it is stopped or not. */
@@ -481,6 +516,7 @@ int main(int argc, char **argv)
 		in_house(refused_to),
 		in_house(no_more_rows),
 		in_real(in_a_child),
+		in_real(no_lifeline),
 		in_real(ends),
 		in_house(ringing),
 		in_real(ringing),
