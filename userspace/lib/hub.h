@@ -69,6 +69,7 @@ struct hub_place {
  * @at: the lane whose turn it is; @run: messages that it has had in a row
  * @shown: the lane whose message is peeked, or NULL; @last: whose that is
  * @serial: counts uses of lanes
+ * @address: where to ring us, as published; @generation: of the device then
  * @ep, @ufd, @timer, @timer_on, @watch: as a channel's; @nap_ns, @spin_ns: as a waiter's
  * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables
  * @moved: messages read; @nap_moved: of these when the present wait began; @looked: when the
@@ -91,6 +92,7 @@ struct vmp_hub {
 	struct lane *shown;
 	struct vmp_from last;
 	uint64_t serial;
+	uint64_t address;
 	uint32_t generation;
 	int ep, ufd, timer, watch;
 	bool timer_on, look_due, tell_room;

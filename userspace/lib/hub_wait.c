@@ -24,6 +24,11 @@
 
 /* Nobody answers the handshake for so long: he is rung again. */
 #define HAIL_AFTER	(8 * MS)
+/*
+ * The longest sleep while a lane is free: whoever takes it rings until he is heard, but
+ * others may have overwritten where.
+ */
+#define LONGEST		(1000 * MS)
 
 static bool look(struct vmp_hub *h)
 {
@@ -81,6 +86,8 @@ static void arm(struct vmp_hub *h)
 {
 	struct lane *l;
 
+	if (load_relaxed(CW(h->head->address)) != h->address)
+		store_relaxed(W(h->head->address), h->address);
 	for_each_open(h, l) {
 		chan_flush(l->ch);
 		l->published = chan_publish(l->ch, RX);
@@ -141,6 +148,7 @@ void hub_set_address(struct vmp_hub *h)
 	a |= (uint64_t)h->opts.vector << PORTAL_CHAN_VECTOR_SHIFT;
 	if (h->bells)
 		a |= PORTAL_CHAN_DOORBELL;
+	h->address = a;
 	store_release(W(h->head->address), a);
 }
 
@@ -212,31 +220,36 @@ static int woken(struct vmp_hub *h, int bits)
 
 /* ---- Sleeping ---------------------------------------------------------------- */
 
-/* For ever, if whoever has something for us can ring us, and has shown it. */
-static bool all_trusted(struct vmp_hub *h)
+/*
+ * How long, if whoever has something for us can ring us and has shown it: for ever, if no
+ * others can come. 0: not all have.
+ */
+static int64_t all_trusted(struct vmp_hub *h)
 {
 	const struct lane *l;
+	int64_t ns = FOR_EVER;
 
 	if (!h->bells)
-		return false;
+		return 0;
 	for (l = h->lane; l < h->lane + h->lanes; l++) {
 		/* What a sender does last it rings for; but that ring may be lost. */
 		if (l->state == LANE_ENDED || l->state == LANE_TAKEN)
-			return false;
+			return 0;
 		if (l->state == LANE_OPEN && (!load_relaxed(&l->ch->trusted) ||
 					      load_relaxed(&l->ch->stage) != STAGE_SEND))
-			return false;
+			return 0;
+		if (l->state == LANE_FREE)
+			ns = LONGEST;
 	}
-	return true;
+	return ns;
 }
 
 static int64_t next_nap(struct vmp_hub *h)
 {
-	int64_t last = h->bells ? NAP_LAST : POLL_LAST, ns;
+	int64_t last = h->bells ? NAP_LAST : POLL_LAST, ns = all_trusted(h);
 
-	/* Nobody is there: who comes rings until he is heard. */
-	if (all_trusted(h))
-		return h->look_due ? LOOK_EVERY : FOR_EVER;
+	if (ns)
+		return h->look_due ? LOOK_EVERY : ns;
 	ns = h->nap_ns ? h->nap_ns : h->bells ? NAP_FIRST : POLL_FIRST;
 	h->nap_ns = ns + ns / 2 < last ? ns + ns / 2 : last;
 	return ns;
@@ -272,7 +285,7 @@ static int sleep_once(struct vmp_hub *h, int64_t left)
 	if (bits < 0)
 		return bits == -EINTR ? vmp_fail(bits, "interrupted by a signal") :
 			vmp_fail(bits, "a hub's sleep failed");
-	if (ns == FOR_EVER) {
+	if (ns >= LONGEST) {
 		h->spin_ns = now_ns() - t < 2 * SPIN_MOST ? h->spin_ns * 2 : h->spin_ns / 2;
 		h->spin_ns = h->spin_ns > SPIN_MOST ? SPIN_MOST : h->spin_ns < SPIN_LEAST ? SPIN_LEAST : h->spin_ns;
 	}
@@ -326,10 +339,12 @@ static int arm_fd(struct vmp_hub *h)
 		/* What woke him may be what we have just cleared. */
 		h->tell_room = false;
 		set_timer(h, 1);
-	} else if (ns != FOR_EVER) {
+	} else if (ns == FOR_EVER) {
+		if (h->timer_on)
+			set_timer(h, 0);
+	} else if (ns != LONGEST || !h->timer_on) {
+		/* A long one may end early: no call for each message. */
 		set_timer(h, ns);
-	} else if (h->timer_on) {
-		set_timer(h, 0);
 	}
 	return nothing_now();
 }

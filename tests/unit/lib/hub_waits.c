@@ -28,6 +28,23 @@ static void *read_some(void *arg)
 	return NULL;
 }
 
+/* How often the descriptor is readable within @ms, for a loop that receives; by naps, some 25. */
+static int woken_in(struct user *h, int ms)
+{
+	struct pollfd f = { vmp_hub_fd(h->h), POLLIN, 0 };
+	int64_t until = now_us() + ms * 1000;
+	struct vmp_from from;
+	char buf[257];
+	int n = 0;
+
+	while (now_us() < until)
+		if (poll(&f, 1, (int)((until - now_us()) / 1000 + 1)) == 1) {
+			n++;
+			assert_int_equal(get(h, buf, &from, 0), -EAGAIN);
+		}
+	return n;
+}
+
 /* One that sleeps for all is woken by each; and when nobody has anything, it sleeps. */
 static void one_sleep_for_all(void **state)
 {
@@ -86,11 +103,68 @@ static void a_ring_is_lost(void **state)
 	open_channel(&a);
 	usleep(50000);
 	head()->address = address;
-	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 3000), 0);
+	/* Before the hub looks by itself. */
+	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 500), 0);
 	pthread_join(t, NULL);
 	assert_int_equal(r.result, 0);
 	leave(&a);
 	leave(&r.h);
+}
+
+/* Where to ring is overwritten for good: the hub puts it right, and hears of who comes. */
+static void an_address_is_lost(void **state)
+{
+	struct reader r = { .h = hub(0), .left = 2 };
+	uint64_t address = head()->address;
+	struct user a = new_user(), b = new_user();
+	pthread_t t;
+
+	/* Nor is there any other change that it hears of. */
+	assert_int_equal(vmp_join(a.p, NULL), 0);
+	assert_int_equal(vmp_join(b.p, NULL), 0);
+	pthread_create(&t, NULL, read_some, &r);
+	usleep(100000);
+	head()->address = 0;
+	open_channel(&a);
+	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 3000), 0);
+	usleep(100000);
+	assert_int_equal(head()->address, address);
+	/* The same beside one whom it hears. */
+	head()->address = 0;
+	open_channel(&b);
+	assert_int_equal(vmp_send(b.ch, "x", 1, 0, 3000), 0);
+	pthread_join(t, NULL);
+	assert_int_equal(r.result, 0);
+	leave(&a);
+	leave(&b);
+	leave(&r.h);
+}
+
+/* The same by the descriptor, which is readable about once a second if nobody comes. */
+static void an_address_is_lost_by_descriptor(void **state)
+{
+	struct user h = hub(0), a;
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	char buf[257];
+	ssize_t n;
+	int i;
+
+	assert_true(woken_in(&h, 2500) <= 4);
+	head()->address = 0;
+	a = producer();
+	for (i = 0; i < 200; i++) {
+		n = get(&h, buf, &from, 0);
+		if (n == 1)
+			break;
+		assert_int_equal(n, -EAGAIN);
+		n = vmp_send(a.ch, "x", 1, 0, 0);
+		assert_true(!n || n == -EAGAIN);
+		assert_int_equal(poll(&f, 1, 3000), 1);
+	}
+	assert_int_equal(n, 1);
+	leave(&a);
+	leave(&h);
 }
 
 /* A hub that is never idle hears of a death all the same. */
@@ -229,23 +303,6 @@ static int64_t cpu_us(void)
 	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
 }
 
-/* How often the descriptor is readable within @ms, for a loop that receives; by naps, some 25. */
-static int woken_in(struct user *h, int ms)
-{
-	struct pollfd f = { vmp_hub_fd(h->h), POLLIN, 0 };
-	int64_t until = now_us() + ms * 1000;
-	struct vmp_from from;
-	char buf[257];
-	int n = 0;
-
-	while (now_us() < until)
-		if (poll(&f, 1, (int)((until - now_us()) / 1000 + 1)) == 1) {
-			n++;
-			assert_int_equal(get(h, buf, &from, 0), -EAGAIN);
-		}
-	return n;
-}
-
 /* Fill @u's way back. How many there were. */
 static int fill(struct user *h, const struct vmp_from *from, const char *big, size_t size)
 {
@@ -313,6 +370,7 @@ static void room_in_parts(void **state)
 	struct user h = hub(0), a = producer();
 	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
 	struct vmp_from from;
+	uint64_t armed;
 	char buf[3000];
 
 	pair(&h, &a);
@@ -324,7 +382,9 @@ static void room_in_parts(void **state)
 	assert_int_equal(fill(&h, &from, big, sizeof(big)), 2);
 	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
 	assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+	armed = side(from.lane, 0)->tx_armed;
 	assert_int_equal(woken_in(&h, 200), 1);
+	assert_true(side(from.lane, 0)->tx_armed && side(from.lane, 0)->tx_armed != armed);
 	assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
 	assert_int_equal(poll(&f, 1, 500), 1);
 	assert_int_equal(vmp_hub_reply(h.h, &from, big, sizeof(big), 0, 0), 0);
@@ -369,6 +429,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		in_house(one_sleep_for_all),
 		in_house(a_ring_is_lost),
+		in_house(an_address_is_lost),
+		in_house(an_address_is_lost_by_descriptor),
 		in_house(busy_and_told),
 		in_house(by_descriptor),
 		in_house(a_close_is_heard),
