@@ -27,7 +27,7 @@ SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
 # What workers do wrong, and the judge's word for it.
 MUTANTS = [
     ('lose', 'others are lost|were committed|overtakes'), ('twice', 'comes again'), ('torn', 'a torn message'),
-    ('early', 'lane'), ('unlocked', 'under the lock'), ('zombie', 'has bytes of'),
+    ('early', 'lane|no message of this channel|overtakes|were committed'), ('unlocked', 'under the lock'), ('zombie', 'has bytes of'),
 ]
 
 
