@@ -28,6 +28,8 @@ static int a_worker(char **argv)
 
 	if (slots == MAP_FAILED || slot >= SLOTS)
 		return 2;
+	/* A child of init's that ends while one of its group is stopped: SIGHUP for all of it. */
+	setsid();
 	close(atoi(argv[4]));
 	w.slot = &slots[slot];
 	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);

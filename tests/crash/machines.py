@@ -28,6 +28,7 @@ SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
 AT_A_TIME = 2
 HEARTBEAT = 300                     # ms; so suspicion comes after 900
 PROOF = 2                           # seconds until the death of a machine is known to all
+LOOK = 2                            # to look, on a machine that guests keep busy
 WORK = ('modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem; '
         'for i in 1 2 3 4 5 6 7 8 9; do [ -e /dev/portal0 ] || usleep 100000; done; '
         'VMPORTAL_TIMEOUT_SCALE=%d crash join -b %d -k 1000000 -t 100000 -w 6 -S 1200 /dev/portal0')
@@ -103,7 +104,8 @@ class Machines:
                 g.until = time.monotonic() + after
                 g._pump(lambda: job.status is not None, 60, 'work', job)
                 if job.status is not None:
-                    self.wrong(n, 'its workers ended: %s' % job.text()[-600:])
+                    self.wrong(n, 'its workers ended (%s): %s\n-- console:\n%s' % (job.status, job.text()[-600:],
+                                                                                     g.log()[-1500:]))
             if stop:
                 self.pause(n, g, stop, row)
             self.end(n, g, early, row)
@@ -115,10 +117,10 @@ class Machines:
     def pause(self, n, g, stop, row):
         began = time.monotonic()
         g.process.send_signal(signal.SIGSTOP)
-        self.becomes(n, row, ['suspect'], 3 * HEARTBEAT / 1000 + 1)
+        self.becomes(n, row, ['suspect'], 3 * HEARTBEAT / 1000 + LOOK)
         time.sleep(max(0, began + stop - time.monotonic()))
         g.process.send_signal(signal.SIGCONT)
-        self.becomes(n, row, ['alive'], 3 * HEARTBEAT / 1000 + 1)
+        self.becomes(n, row, ['alive'], 3 * HEARTBEAT / 1000 + LOOK)
         with self.lock:
             self.stopped += 1
         time.sleep(0.5)
@@ -133,7 +135,7 @@ class Machines:
         g.process.kill()
         g.process.wait()
         if row:
-            self.becomes(n, row, ['dead'], PROOF)
+            self.becomes(n, row, ['dead'], PROOF + LOOK)
         with self.lock:
             self.killed += 1
             self.when['booting' if early else 'at work'] += 1
