@@ -6,6 +6,7 @@
  */
 #include <getopt.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 
@@ -30,6 +31,7 @@ static int a_worker(char **argv)
 		return 2;
 	/* A child of init's that ends while one of its group is stopped: SIGHUP for all of it. */
 	setsid();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	close(atoi(argv[4]));
 	w.slot = &slots[slot];
 	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);
