@@ -202,15 +202,15 @@ static void test_watch(void)
 	settle();
 }
 
-/* Another machine's row, whose heart this program is. */
-static void play(uint64_t claim, uint32_t notice)
+/* Another machine's row, without a heart, or this program is that. */
+static void play(uint64_t claim, uint32_t notice, uint32_t heartbeat_ms)
 {
 	volatile struct portal_peer *row = peer_row(tables, PLAYED);
 
 	row->claim = claim;
 	row->incarnation = 77;
 	row->kind = PORTAL_PEER_GUEST;
-	row->heartbeat_ms = beat_ms;
+	row->heartbeat_ms = heartbeat_ms;
 	row->notice = notice;
 	row->vectors = info.vectors;
 	row->heartbeat++;
@@ -226,7 +226,7 @@ static void test_silence(void)
 	int i;
 
 	settle();
-	play(claim, PORTAL_VECTOR_NONE);
+	play(claim, PORTAL_VECTOR_NONE, beat_ms);
 	ok(wait_for(fd, POLLPRI, 5000) == POLLPRI, "a machine comes: POLLPRI");
 	for (i = 0; i < 20; i++) {
 		row->heartbeat++;
@@ -273,7 +273,7 @@ static void test_notice(void)
 		skip("who wants to be told is rung", "no doorbells");
 		return;
 	}
-	play(claim, 1);
+	play(claim, 1, 0);
 	/* And more rows that say the same: the address is rung once for all that. */
 	for (i = 6; i < (int)SUPER_PEERS; i++) {
 		peer_row(tables, i)->claim = claim + i;
@@ -329,8 +329,7 @@ static void test_fence_other(void)
 {
 	volatile struct portal_peer *row = peer_row(tables, PLAYED);
 
-	play(4711, PORTAL_VECTOR_NONE);
-	row->heartbeat_ms = 0;	/* or it is suspect already */
+	play(4711, PORTAL_VECTOR_NONE, 0);
 	settle();
 	ok(!fence(fd, PORTAL_FENCE_SUSPECT, PLAYED, 4711) && row->suspect == 4711 && !row->dead &&
 	   row->reason == PORTAL_REASON_FENCED, "another is declared suspect");
