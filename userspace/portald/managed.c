@@ -44,7 +44,6 @@ static int random_word(__le64 *v)
  */
 static int make_claim(struct managed *m)
 {
-	uint64_t was;
 	__le64 claim;
 	uint32_t address = m->portal->conf.host_peers;
 
@@ -52,9 +51,8 @@ static int make_claim(struct managed *m)
 		return -errno;
 	claim = (uint64_t)(address + 1) << 32 | (uint32_t)claim;
 	kept_store(&m->truth->row.claim, claim);
-	do
-		was = load_word(&peer_row(m, 0)->claim);
-	while (!swap_word(&peer_row(m, 0)->claim, was, claim));
+	/* Whatever stands there is not another's: the slot is ours alone. */
+	__atomic_exchange_n((row_word *)&peer_row(m, 0)->claim, claim, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -236,8 +234,7 @@ static void clear_suspicion(struct managed *m)
 {
 	uint64_t was = m->truth->row.claim;
 
-	if (load_word(&peer_row(m, 0)->suspect) == was &&
-	    swap_word(&peer_row(m, 0)->suspect, was, 0))
+	if (load_word(&peer_row(m, 0)->suspect) == was && heard(peer_row(m, 0), was))
 		managed_changed(m);
 }
 

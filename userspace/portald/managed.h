@@ -31,10 +31,12 @@ struct truth {
  * struct sight - how another machine's row was seen last
  * @claim ... @changes: its words
  * @beat_at: when its heart was seen to beat, CLOCK_MONOTONIC, microseconds
+ * @told: when the log last said that it stands still, and that it beats again
  */
 struct sight {
 	uint64_t claim, dead, suspect, life, changes, heartbeat;
 	uint64_t beat_at;
+	uint64_t told[2];
 };
 
 /**
@@ -83,6 +85,23 @@ static inline bool swap_word(void *word, uint64_t was, uint64_t to)
 					   __ATOMIC_RELAXED);
 }
 
+/*
+ * The heart of the suspect with @claim was heard: takes the suspicion back, if it was for
+ * silence, or is half stored. As any observer may.
+ */
+static inline bool heard(struct portal_peer *row, uint64_t claim)
+{
+	uint32_t *reason = (uint32_t *)&row->reason, silent = PORTAL_REASON_SILENT;
+	uint32_t was = __atomic_load_n(reason, __ATOMIC_RELAXED);
+
+	if (was == silent)
+		__atomic_compare_exchange_n(reason, &silent, PORTAL_REASON_NONE, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+	else if (was)
+		return false;
+	return swap_word(&row->suspect, claim, 0);
+}
+
 /* Joins as slot 0; 0, or -1 and @e. */
 int managed_open(struct portal *p, struct err *e);
 
@@ -129,11 +148,11 @@ bool session_over(struct client *c);
 void warden_watch(struct client *c);
 /*
  * It has left, and others know: a verdict on its machine, for which warden_cares(). It is
- * freed, or kept without its connection as long as its process lives and its claim stands.
+ * freed, or kept without its connection as long as its process lives.
  */
 bool warden_cares(const struct client *c);
 void warden_part(struct client *c);
-/* At each heartbeat: lets go of those whose machine is gone by itself. */
+/* At each heartbeat: whoever of them has a new claim is suspect, too. */
 void wardens_look(struct managed *m);
 void wardens_close(struct managed *m);
 /* One that lost its connection before a restart. */

@@ -9,6 +9,12 @@
 #include "log.h"
 #include "managed.h"
 
+/* Kernels listen to none that is faster or slower, either. */
+#define HEART_MIN_MS 100
+#define HEART_MAX_MS 60000
+
+#define TELL_USEC (60 * USEC_PER_SEC)
+
 /* A look that comes so late says nothing about hearts: it is we who stood still. */
 #define LATE(m) (3 * (m)->portal->conf.heartbeat * 1000ULL)
 
@@ -22,31 +28,47 @@ static void read_sight(const struct portal_peer *row, struct sight *s)
 	s->heartbeat = load_word(&row->heartbeat);
 }
 
+/* Whoever can write the region can make hearts stop and beat: a line each, once a minute. */
+static bool may_tell(struct sight *now, bool beats, uint64_t usec)
+{
+	if (now->told[beats] && usec - now->told[beats] < TELL_USEC)
+		return false;
+	now->told[beats] = usec;
+	return true;
+}
+
 /* Has it beaten since the last look? True if a verdict was stored, and is in @now. */
 static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, bool beats,
 			uint64_t usec)
 {
 	struct portal_peer *row = peer_row(m, slot);
-	uint64_t every = __atomic_load_n(&row->heartbeat_ms, __ATOMIC_RELAXED) * 1000ULL;
-	uint32_t reason = __atomic_load_n(&row->reason, __ATOMIC_RELAXED);
+	uint32_t ms = __atomic_load_n((uint32_t *)&row->heartbeat_ms, __ATOMIC_RELAXED);
+	uint32_t reason;
 
 	if (!now->claim || now->claim == now->dead || life_low(now->life) != PORTAL_LIFE_ALIVE)
 		return false;
-	if (beats && now->suspect == now->claim && reason == PORTAL_REASON_SILENT) {
-		if (!swap_word(&row->suspect, now->claim, 0))
+	if (beats && now->suspect == now->claim) {
+		if (!heard(row, now->claim))
 			return false;
 		now->suspect = 0;
-		log_line(LOG_NOTICE, m->portal->conf.name,
-			 "machine in slot %u (id %u): its heart beats again", slot,
-			 claim_address(now->claim));
+		if (may_tell(now, true, usec))
+			log_line(LOG_NOTICE, m->portal->conf.name,
+				 "machine in slot %u (id %u): its heart beats again", slot,
+				 claim_address(now->claim));
 		return true;
 	}
-	if (beats || !every || now->suspect == now->claim || usec - now->beat_at < 3 * every)
+	if (beats || ms < HEART_MIN_MS || ms > HEART_MAX_MS || now->suspect == now->claim ||
+	    usec - now->beat_at < 3000ULL * ms)
 		return false;
+	reason = __atomic_load_n((uint32_t *)&row->reason, __ATOMIC_RELAXED);
 	if (!swap_word(&row->suspect, now->suspect, now->claim))
 		return false;
 	now->suspect = now->claim;
-	__atomic_store_n(&row->reason, PORTAL_REASON_SILENT, __ATOMIC_RELEASE);
+	/* Unless a warden has given his own meanwhile. */
+	__atomic_compare_exchange_n((uint32_t *)&row->reason, &(uint32_t){ reason },
+				    PORTAL_REASON_SILENT, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+	if (!may_tell(now, false, usec))
+		return true;
 	log_line(LOG_WARNING, m->portal->conf.name,
 		 "machine in slot %u (id %u) is suspect: its heart has stood still for %u ms", slot,
 		 claim_address(now->claim), (unsigned int)((usec - now->beat_at) / 1000));
@@ -78,6 +100,7 @@ void observe(struct managed *m)
 	m->looked = usec;
 	for (slot = 1; slot < m->super.peers; slot++) {
 		last = &m->sight[slot];
+		now = *last;
 		read_sight(peer_row(m, slot), &now);
 		news = news || !same(&now, last);
 		beats = now.claim == last->claim && now.heartbeat != last->heartbeat;

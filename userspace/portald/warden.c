@@ -5,9 +5,10 @@
  * A machine's row has a claim with the id that we gave to its QEMU. When that process has
  * ended, and with it the connection, the machine is dead: nobody stores for it any more.
  * When only the connection is lost, it is suspect, and its process is watched on: a client
- * without connection, in m->ghosts. When the process that connected has ended and the
- * connection lives, somebody else has it, who may have the memory, too: nothing is proven
- * by its end any more.
+ * without connection, in m->ghosts, for as long as it lives, whatever its guest claims or
+ * gives up meanwhile. There are max_guests of them at most; those without a claim make room.
+ * When the process that connected has ended and the connection lives, somebody else has it,
+ * who may have the memory, too: nothing is proven by its end any more.
  */
 #include <errno.h>
 #include <poll.h>
@@ -24,6 +25,8 @@
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
+
+#define TRIES 64
 
 /* ---- The process ------------------------------------------------------------- */
 
@@ -70,20 +73,38 @@ static uint64_t usec_now(void)
 	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* Stores a verdict on the claim in @slot; false: that one is not there any more. */
-static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dead, uint32_t reason)
+/*
+ * Stores a verdict on the claim in @slot; false: that one is not there any more. The word is
+ * looked at before the claim: a verdict on a later claim is not replaced by ours.
+ */
+static bool verdict(struct portal_peer *row, void *word, uint64_t claim)
 {
-	struct portal_peer *row = peer_row(m, slot);
-	void *word = dead ? &row->dead : &row->suspect;
+	unsigned int tries;
 	uint64_t was;
 
-	do {
+	for (tries = 0; tries < TRIES; tries++) {
 		was = load_word(word);
 		if (load_word(&row->claim) != claim)
 			return false;
-	} while (!swap_word(word, was, claim));
-	__atomic_store_n(&row->reason, reason, __ATOMIC_RELEASE);
+		if (was == claim || swap_word(word, was, claim))
+			return true;
+	}
+	/* Somebody flips it, who breaks all promises. */
+	__atomic_exchange_n((row_word *)word, claim, __ATOMIC_SEQ_CST);
 	return true;
+}
+
+/* The reason first: whoever hears a suspect's heart takes back what was for silence. */
+static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dead, uint32_t reason)
+{
+	struct portal_peer *row = peer_row(m, slot);
+	uint32_t was = __atomic_exchange_n((uint32_t *)&row->reason, reason, __ATOMIC_SEQ_CST);
+
+	if (verdict(row, dead ? &row->dead : &row->suspect, claim))
+		return true;
+	__atomic_compare_exchange_n((uint32_t *)&row->reason, &reason, was, false, __ATOMIC_SEQ_CST,
+				    __ATOMIC_RELAXED);
+	return false;
 }
 
 /* A claim with @id that is not known to be dead; *slot: of which machine. 0: none. */
@@ -174,10 +195,30 @@ void warden_watch(struct client *c)
 
 bool warden_cares(const struct client *c)
 {
-	uint32_t slot = 1;
+	return c->portal->managed != NULL;
+}
 
-	/* As many as there are rows at most: each has a claim. */
-	return c->portal->managed && find_claim(c->portal->managed, c->id, &slot);
+/* So that there are never more of them than there may be guests. */
+static void make_room(struct managed *m)
+{
+	struct client *c, *least = TAILQ_FIRST(&m->ghosts);
+	unsigned int n = 0;
+	uint32_t slot;
+
+	TAILQ_FOREACH(c, &m->ghosts, link)
+		n++;
+	if (n < m->portal->conf.max_guests)
+		return;
+	TAILQ_FOREACH(c, &m->ghosts, link) {
+		slot = 1;
+		if (!find_claim(m, c->id, &slot)) {
+			least = c;
+			break;
+		}
+	}
+	client_log(least, LOG_WARNING, "unwatched",
+		   "is not watched any more, for others without connection: its death cannot be proven");
+	drop_ghost(m, least);
 }
 
 void warden_part(struct client *c)
@@ -190,8 +231,7 @@ void warden_part(struct client *c)
 		client_free(c);
 		return;
 	}
-	/* So that there are never more of them than rows. */
-	wardens_look(m);
+	make_room(m);
 	c->ghost = true;
 	client_disconnect(c);
 	sd_event_source_set_enabled(c->process, SD_EVENT_ON);
@@ -215,15 +255,10 @@ void warden_restore(struct client *c)
 
 void wardens_look(struct managed *m)
 {
-	struct client *c, *next;
-	uint32_t slot;
+	struct client *c;
 
-	for (c = TAILQ_FIRST(&m->ghosts); c; c = next) {
-		next = TAILQ_NEXT(c, link);
-		slot = 1;
-		if (!find_claim(m, c->id, &slot))
-			drop_ghost(m, c);
-	}
+	TAILQ_FOREACH(c, &m->ghosts, link)
+		judge(m, c, false);
 }
 
 void wardens_close(struct managed *m)

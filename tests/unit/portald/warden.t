@@ -56,9 +56,9 @@ class Vm:
         self.pid = None
 
 
-def managed(stack, *args):
+def managed(stack, *args, heartbeat='60000'):
     return Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--connect-rate',
-                  '0', '--heartbeat', '60000', *args)
+                  '0', '--heartbeat', heartbeat, *args)
 
 
 def told_in_time(d, n):
@@ -142,6 +142,84 @@ def _(stack):
     d.status()
     equal([(t.peer(s).dead, t.peer(s).suspect) for s in range(7)], [(0, 0)] * 7, 'verdicts')
     told_in_time(d, 0)
+
+
+@point('without connection: its guest leaves and joins again, or joins only now; dead when its process ends')
+def _(stack):
+    d = managed(stack, heartbeat='100')
+    a, vm, late = Member(d), Vm(stack, d), Vm(stack, d)
+    t = Tables(stack, a)
+    m = Machine(t, vm, 1)
+    vm.cut()
+    late.cut()
+    wait_for(m.suspect, 'suspicion')
+    d.wait_log(f'guest {late.id} left')
+    t.put(m.at + 128, '<Q', 1 << 16 | DEAD)
+    t.put(m.at, '<Q', 0)
+    time.sleep(0.3)
+    m, n = Machine(t, vm, 1), Machine(t, late, 2)
+    for x, y in ((m, vm), (n, late)):
+        equal(wait_for(x.suspect, 'suspicion of a new claim'), CUT, 'reason')
+        y.kill()
+        equal(wait_for(x.dead, 'the verdict'), EXITED, 'reason')
+
+
+@point('ids do not begin again while a process without connection may store by one')
+def _(stack):
+    d = managed(stack, '--first-guest-id', '32760')
+    a, vm = Member(d), Vm(stack, d)
+    t = Tables(stack, a)
+    m = Machine(t, vm, 1)
+    vm.cut()
+    wait_for(m.suspect, 'suspicion')
+    for i in range(12):
+        Guest(d.sock('ivshmem')).close()
+        d.status()
+    check(Vm(stack, d).id > 32768, 'ids began again')
+    vm.kill()
+    wait_for(m.dead, 'the verdict')
+
+
+@point('a heart that stops and beats again leaves no reason behind; a suspicion of others stays')
+def _(stack):
+    d = managed(stack, heartbeat='100')
+    a, g = Member(d), d.guest()
+    t = Tables(stack, a)
+    m = Machine(t, g, 1, heartbeat_ms=100)
+    m.beat()
+    equal(wait_for(m.suspect, 'suspicion'), SILENT, 'reason')
+    for reason, stays in ((SILENT, False), (0, False), (FENCED, True), (CUT, True)):
+        t.put(m.at + 24, '<I', reason)
+        t.put(m.at + 16, '<Q', m.claim)
+        end = time.monotonic() + (0.6 if stays else 10)
+        while t.peer(1).suspect and time.monotonic() < end:
+            m.beat()
+            time.sleep(0.05)
+        equal((t.peer(1).suspect != 0, t.peer(1).reason), (stays, reason if stays else 0),
+              f'after a suspicion for reason {reason}')
+    # The host's own row is others' to suspect, too.
+    for reason, stays in ((SILENT, False), (FENCED, True)):
+        at = t.peer_at(0)
+        t.put(at + 24, '<I', reason)
+        t.put(at + 16, '<Q', t.peer().claim)
+        time.sleep(0.5)
+        equal((t.peer().suspect != 0, t.peer().reason), (stays, reason if stays else 0), 'of the host')
+
+
+@point('hearts that stop and beat all the time fill no log')
+def _(stack):
+    d = managed(stack, heartbeat='100')
+    a, g = Member(d), d.guest()
+    t = Tables(stack, a)
+    machines = [Machine(t, g, 1 + i, heartbeat_ms=100) for i in range(5)]
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        for m in machines:
+            m.beat()
+        time.sleep(0.6)
+    d.status()
+    lines = [s for s in d.lines if 'heart' in s]
+    check(0 < len(lines) <= 2 * len(machines), f'{len(lines)} lines')
 
 
 @point('a new claim in its slot: an old verdict does not touch it')
