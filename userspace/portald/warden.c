@@ -212,8 +212,8 @@ static void make_room(struct managed *m)
 	TAILQ_FOREACH(c, &m->ghosts, link) {
 		slot = 1;
 		if (!find_claim(m, c->id, &slot)) {
-			least = c;
-			break;
+			drop_ghost(m, c);
+			return;
 		}
 	}
 	client_log(least, LOG_WARNING, "unwatched",
