@@ -110,6 +110,41 @@ def benches(t, g):
          ['bare doorbells'], 'bench of a wake-up beside the bare doorbells', r)
 
 
+def peers(g, dev):
+    return {p['slot']: p for p in json.loads(g.run('portalctl peers --json ' + dev))['peers']}
+
+
+def objects(t, g):
+    """What one end makes, the other has; what one end declares dead, comes again as another."""
+    g.run('portalctl create /dev/portal0 table 100K')
+    t.equal([(r['name'], r['bytes'], r['opens']) for r in json.loads(g.run('portalctl ls --json /dev/portal1'))],
+            [('table', 102400, 0)], 'create at one end, ls at the other')
+    one_line(t, g, 'portalctl create /dev/portal1 table 1', 6, ['there already'], 'create: the name is taken')
+    w = g.start('portalctl watch --json --count 1 --timeout 20 /dev/portal1')
+    w.expect('watching its tables', 10)
+    g.run('portalctl rm /dev/portal0 table')
+    w.wait(20)
+    t.ok('"change":"' in w.text(), 'watch tells what the other end changes', w.text())
+    before = peers(g, '/dev/portal0')
+    t.equal([(p['state'], p['kind']) for p in before.values()], [('alive', 'guest')] * 2, 'peers: both ends')
+    text = g.run('portalctl top --once /dev/portal0')
+    t.ok('2 peers, 0 sessions, 0 objects' in text, 'top --once', text)
+    slot = int(g.run('cat /sys/class/portal/portal1/slot'))
+    one_line(t, g, 'portalctl fence /dev/portal0 %d' % slot, 6, ['its heart beats', '--force'],
+             'fence of one whose heart beats is refused')
+    g.run('portalctl fence --force /dev/portal0 %d' % slot)
+    for _ in range(100):
+        now = peers(g, '/dev/portal0')
+        if len(now) == 2 and now != before and all(p['state'] == 'alive' for p in now.values()) and \
+                {p['incarnation'] for p in now.values()} != {p['incarnation'] for p in before.values()}:
+            break
+        g.run('sleep 0.1')
+    else:
+        t.ok(False, 'fenced, it never comes again', now)
+    t.ok(True, 'fence --force: it comes again, as another')
+    g.run('portalctl create /dev/portal1 again 1; portalctl rm /dev/portal1 again')
+
+
 def managed(t, g):
     """One region, two devices: each kernel has a mode of its own, and keeps it."""
     one_line(t, g, 'portalctl format /dev/portal0', 6, ['not empty', '--force'],
@@ -132,6 +167,7 @@ def managed(t, g):
     t.equal((tx.wait(60), rx.wait(60)), (0, 0), '20 MiB through the data')
     sums = g.run('sha256sum /tmp/in /tmp/out2').split()[::2]
     t.ok(sums[0] == sums[1], 'arrive unchanged', sums)
+    objects(t, g)
     t.equal(g.run('portalctl check /dev/portal0').strip(), '/dev/portal0: clean', 'tables are clean')
     rx = g.start('portalctl recv -q /dev/portal1 /tmp/out3')
     g.run('sleep 0.5')
