@@ -156,11 +156,15 @@ inline read_one()
 	pos++
 }
 
+/* (That owner and gone_away go on by compare-and-swap alone: hub.pml.) */
 inline reset_lane()
 {
+#ifndef MUT_NO_RESET_STATE
+	owner = RESET;
+#endif
 	inc0 = 0;
 #ifdef MUT_FREE_BEFORE_EMPTY
-	owner = RESET; gone_away = 0; owner = FREE;
+	gone_away = 0; owner = FREE;
 	live = 0;
 #else
 #ifndef MUT_LIVE_STAYS
@@ -168,9 +172,6 @@ inline reset_lane()
 #endif
 	/* All was read. */
 	d_step { assert(committed == done); committed = 0; done = 0; seen = 0 };
-#ifndef MUT_NO_RESET_STATE
-	owner = RESET;
-#endif
 #ifdef MUT_LEFT_CLEARED_LAST
 	owner = FREE;
 	gone_away = 0
@@ -203,7 +204,7 @@ inline serve()
 {
 	do
 	:: ended == 2 && owner == FREE -> break
-	:: owner == RESET -> gone_away = 0; owner = FREE
+	:: owner == RESET -> reset_lane()
 	:: owner > RESET ->
 		own = owner;
 		if

@@ -384,7 +384,8 @@ struct portal_use {
  *		the consumer side 0. L: the next multiple of 4096
  *
  * Consumer. consumer goes from 0, or from the token of a session that is dead, to the
- * consumer's by compare-and-swap; it stores 0 when it leaves. Nobody else writes a side 0.
+ * consumer's by compare-and-swap, and from that to 0 when it leaves. Nobody else writes a
+ * side 0.
  *
  * A lane's life, by its owner word:
  *
@@ -392,10 +393,13 @@ struct portal_use {
  *  open	The consumer sees it and opens side 0; from here on it is any channel. Each
  *		side's token says which session it is: proven death is -ECONNRESET.
  *  leave	The producer has closed side 1, and stores nothing there any more:
- *		left = its token (release).
+ *		left -> its token (release), while it is the owner.
  *  reset	The consumer has seen left (acquire), or that the owner is dead (acquire),
- *		and *then* found a header of 0: incarnation = 0, live = 0 of side 0, then
- *		owner -> PORTAL_HUB_RESET, left = 0, owner = 0 (release), in this order.
+ *		and *then* found a header of 0: owner -> PORTAL_HUB_RESET, incarnation = 0,
+ *		live = 0 of side 0, left -> 0, owner -> 0 (release), in this order.
+ *
+ * Each "->" is a compare-and-swap, from what was seen there before: a machine that was
+ * declared dead by mistake may go on for a while, and must not take what is another's now.
  *
  * So a lane has one producer session and one consumer session at a time, and goes to
  * another only when both have let go of it, or are dead. Suspicion changes nothing.

@@ -21,14 +21,20 @@ _Static_assert(PORTAL_HUB_CAPACITY_MIN >= VMPR_CAP_MIN && PORTAL_HUB_CAPACITY_MA
 
 /* ---- Opening and closing ----------------------------------------------------- */
 
+/* Each that fails was somebody else's; so many at a time are nobody's who means well. */
+#define TRIES	64
+
 /* Nobody receives by this name, or somebody who is dead: 0, or why not. */
 static int take_over(struct vmp_hub *h)
 {
 	uint64_t *word = (uint64_t *)&h->head->consumer;
 	uint64_t was = load_acquire(word);
-	int state;
+	int state, tries = 0;
 
 	do {
+		if (tries++ == TRIES)
+			return vmp_fail(-EPROTO, "%s: another program writes over the word that says who receives by this name",
+					h->p->info.identity);
 		/* A token that never was is nobody's. */
 		state = was ? vmp_token_state(h->p, was) : VMP_STATE_DEAD;
 		if (was == h->place.token)
@@ -115,8 +121,7 @@ VMP_API void vmp_hub_close(struct vmp_hub *h)
 	hub_lanes_close(h, h->pid == getpid());
 	if (h->pid == getpid()) {
 		vmp_step(STEP_HUB_CLOSED);
-		if (load_relaxed(CW(h->head->consumer)) == h->place.token)
-			store_release((uint64_t *)&h->head->consumer, 0);
+		hub_hand_on((uint64_t *)&h->head->consumer, h->place.token, 0);
 	}
 	free_hub(h);
 	hub_let_go(named);

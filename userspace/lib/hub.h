@@ -146,6 +146,16 @@ bool hub_want_room(struct vmp_hub *h, struct lane *l, size_t len);
 /* Nobody waits for room in @l any more. */
 void hub_need_no_room(struct vmp_hub *h, struct lane *l);
 
+/*
+ * A word that says whose something is, from @own to @then; false: it is somebody else's.
+ * Never by a plain store: whoever was declared dead by mistake goes on for a while, and what
+ * he let go of may have another owner by now.
+ */
+static inline bool hub_hand_on(uint64_t *word, uint64_t own, uint64_t then)
+{
+	return __atomic_compare_exchange_n(word, &own, then, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
 /* ---- hub_producer.c ---- */
 
 /* The producer's part, as hub_open_at(). -EUSERS: no lane is free. */

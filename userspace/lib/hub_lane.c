@@ -37,23 +37,34 @@ static struct portal_chan_side *our_side(struct lane *l)
 	return l->area;
 }
 
-/* Nobody has this lane any more, and all of it was read: it is the next one's. */
+static bool is_ours(const struct vmp_hub *h)
+{
+	return load_relaxed(CW(h->head->consumer)) == h->place.token;
+}
+
+/*
+ * Nobody has this lane any more, and all of it was read: it is the next one's. If somebody
+ * else stands there by now (we have a successor, he did this, and we do not know it yet),
+ * nothing is touched; it is looked at as if new.
+ */
 static void reset(struct vmp_hub *h, struct lane *l)
 {
 	struct portal_chan_side *me = our_side(l);
+	uint64_t left = load_acquire(CW(l->row->left));
 
-	store_relaxed(W(me->rx_armed), 0);
-	store_relaxed(W(me->tx_armed), 0);
-	store_release(W(me->incarnation), 0);
-	/* From here on nothing is left to inherit. */
-	store_release(W(me->live), 0);
-	vmp_step(STEP_LANE_EMPTY);
-	store_release(W(l->row->owner), PORTAL_HUB_RESET);
-	vmp_step(STEP_LANE_RESET);
-	store_release(W(l->row->left), 0);
-	vmp_step(STEP_LANE_CLEARED);
-	/* Pairs with the exchange in hub_channel_at(). */
-	store_release(W(l->row->owner), 0);
+	if (hub_hand_on(W(l->row->owner), l->owner, PORTAL_HUB_RESET)) {
+		vmp_step(STEP_LANE_RESET);
+		store_relaxed(W(me->rx_armed), 0);
+		store_relaxed(W(me->tx_armed), 0);
+		store_release(W(me->incarnation), 0);
+		/* From here on nothing is left to inherit. */
+		store_release(W(me->live), 0);
+		vmp_step(STEP_LANE_EMPTY);
+		hub_hand_on(W(l->row->left), left, 0);
+		vmp_step(STEP_LANE_CLEARED);
+		/* Pairs with the exchange in hub_channel_at(). */
+		hub_hand_on(W(l->row->owner), PORTAL_HUB_RESET, 0);
+	}
 	if (l->ch) {
 		hub_add_stats(&h->gone, l->ch);
 		chan_free(l->ch);
@@ -322,8 +333,11 @@ static int64_t step_on(struct vmp_hub *h, struct lane *l)
 		reset(h, l);
 	if (l->state == LANE_FREE) {
 		owner = load_acquire(CW(l->row->owner));
-		if (owner)
-			arrive(h, l, owner);
+		if (!owner)
+			return 0;
+		if (!is_ours(h))
+			return hub_judge(h);
+		arrive(h, l, owner);
 	}
 	if (l->state == LANE_TAKEN && !l->tell) {
 		uint64_t nonce = load_acquire(CW(our_side(l)->live));
@@ -404,7 +418,7 @@ int hub_judge(struct vmp_hub *h)
 		if (h->lane[i].state != LANE_FREE)
 			judge_lane(h, &h->lane[i]);
 	r = vmp_session_check(h->p);
-	if (!r && load_relaxed(CW(h->head->consumer)) != h->place.token)
+	if (!r && !is_ours(h))
 		r = vmp_fail(-EPROTO, "%s: another program writes over this hub's own words",
 			     h->p->info.identity);
 	return r;

@@ -84,13 +84,28 @@ int hub_channel_at(struct vmp_channel **out, struct vmp *p, const struct hub_pla
 	return 0;
 }
 
+/*
+ * We store nothing there any more. The lane may be another's, if we were declared dead by
+ * mistake: what he has said after we looked whose it is stays.
+ */
+static void say_left(struct portal_hub_lane *row, uint64_t token)
+{
+	uint64_t was;
+	int tries;
+
+	for (tries = 0; tries < 4; tries++) {
+		was = load_acquire(CW(row->left));
+		/* Pairs with the load in over() in hub_lane.c. */
+		if (load_relaxed(CW(row->owner)) != token || hub_hand_on(W(row->left), was, token))
+			return;
+	}
+}
+
 void hub_leave(struct vmp_channel *ch)
 {
 	if (ch->pid == getpid()) {
 		vmp_step(STEP_LANE_CLOSED);
-		/* Pairs with the load in over() in hub_lane.c: we store nothing there any more. */
-		if (load_relaxed(CW(ch->row->owner)) == ch->token)
-			store_release(W(ch->row->left), ch->token);
+		say_left(ch->row, ch->token);
 		vmp_step(STEP_LANE_LEFT);
 		vmpr_full_fence();
 		chan_ring_at(ch, load_acquire(CW(ch->hub->address)));

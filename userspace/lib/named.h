@@ -129,8 +129,8 @@ enum vmp_step {
 	STEP_LANE_INHERITED,	/* from a dead hub: its end is gone, ours reads */
 	STEP_LANE_SHOWN,	/* and nobody has seen it yet */
 	STEP_LANE_CONSUMED,	/* the position stands */
-	STEP_LANE_EMPTY,	/* side 0 is gone, owner is as it was */
-	STEP_LANE_RESET,	/* owner says so */
+	STEP_LANE_EMPTY,	/* side 0 is gone, left is as it was */
+	STEP_LANE_RESET,	/* owner says so, nothing else does */
 	STEP_LANE_CLEARED,	/* left is 0, the lane is not free */
 	STEPS
 };

@@ -293,6 +293,35 @@ static void one_hub_at_a_time(void **state)
 	leave(&x);
 }
 
+/* Whoever looks whether a consumer is dead finds another name there afterwards: so often. */
+static int flips;
+
+int __real_vmp_token_state(struct vmp *p, uint64_t token);
+int __wrap_vmp_token_state(struct vmp *p, uint64_t token)
+{
+	if (flips) {
+		flips--;
+		head()->consumer = head()->consumer == 5ULL << 16 ? 6ULL << 16 : 5ULL << 16;
+	}
+	return __real_vmp_token_state(p, token);
+}
+
+/* The word for who receives changes all the time: an error, and no end of tries. */
+static void a_word_that_changes(void **state)
+{
+	struct user x = new_user();
+
+	head()->consumer = 6ULL << 16;
+	flips = 100000;
+	assert_int_equal(try_hub(&x, 0), -EPROTO);
+	assert_non_null(strstr(vmp_errmsg(), "another program writes"));
+	assert_true(flips > 90000);
+	flips = 3;
+	assert_int_equal(try_hub(&x, 0), 0);
+	assert_int_equal(head()->consumer, x.p->token);
+	leave(&x);
+}
+
 /* ---- By name ------------------------------------------------------------------------- */
 
 static void is(int got, int err, const char *word)
@@ -436,6 +465,7 @@ int main(int argc, char **argv)
 		in_house(suspicion_takes_nothing),
 		in_house(suspicion_comes_and_goes),
 		in_house(one_hub_at_a_time),
+		in_house(a_word_that_changes),
 		in_house(by_name),
 		in_house(not_as_it_says),
 		with_portald(there_and_back),

@@ -311,6 +311,122 @@ static void a_hub_dies_anywhere(void **state)
 	munmap(noted, 4096);
 }
 
+/* ---- Declared dead by mistake --------------------------------------------------------- */
+
+/* Nobody has told @u that its session is over, and its end is nobody's affair. */
+static void declare_dead(struct user *u)
+{
+	uint64_t token = u->p->token;
+
+	house_store_life(life_low(token), life_sequence(token), PORTAL_LIFE_DEAD);
+	u->p->priv = NULL;
+}
+
+/* A hub whose sender has died, which it has told of, and whose lane it would reset now. */
+static struct user a_hub_behind_time(void)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer();
+
+	expect_event(&h, VMP_FROM_CAME);
+	pair(&h, &a);
+	perish(&a);
+	expect_event(&h, VMP_FROM_DEAD);
+	return h;
+}
+
+/* The next hub has given its lane to another: that stays, and so does the hub. */
+static void a_hub_by_mistake(void **state)
+{
+	struct user h = a_hub_behind_time(), g, b;
+	struct vmp_from from;
+	char buf[257];
+	ssize_t n;
+
+	declare_dead(&h);
+	g = hub(0);
+	/* It frees the lane. */
+	assert_int_equal(get(&g, buf, &from, 0), -EAGAIN);
+	b = producer();
+	pair(&g, &b);
+	n = get(&h, buf, &from, 100);
+	assert_int_equal(n, -ESTALE);
+	leave(&h);
+	assert_int_equal(head()->consumer, g.p->token);
+	send_text(&b, "well");
+	expect(&g, "well");
+	leave(&b);
+	leave(&g);
+}
+
+static struct user next_hub, next_sender;
+
+static void the_next_come(void)
+{
+	struct vmp_from from;
+	char buf[257];
+
+	next_hub = hub(0);
+	/* It frees the lane. */
+	assert_int_equal(get(&next_hub, buf, &from, 0), -EAGAIN);
+	next_sender = producer();
+}
+
+/* The same in the middle of giving the lane back. */
+static void a_reset_by_mistake(void **state)
+{
+	static const int steps[] = { STEP_LANE_RESET, STEP_LANE_EMPTY, STEP_LANE_CLEARED };
+	struct vmp_from from;
+	struct user h;
+	unsigned int i;
+	char buf[257];
+	uint32_t lane;
+
+	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		h = a_hub_behind_time();
+		declare_dead(&h);
+		house_act = the_next_come;
+		house_act_at = steps[i];
+		assert_int_equal(get(&h, buf, &from, 100), -ESTALE);
+		assert_int_equal(house_act_at, -1);
+		for (lane = 0; lane < LANES && row(lane)->owner != next_sender.p->token; lane++)
+			;
+		assert_true(lane < LANES);
+		leave(&h);
+		assert_int_equal(head()->consumer, next_hub.p->token);
+		pair(&next_hub, &next_sender);
+		send_text(&next_sender, "well");
+		expect(&next_hub, "well");
+		leave(&next_sender);
+		leave(&next_hub);
+	}
+}
+
+/* A sender: what it says of its lane is not said of the next one's. */
+static void a_sender_by_mistake(void **state)
+{
+	struct user h = hub(0), a = producer(), b;
+	struct vmp_from from;
+	char buf[257];
+
+	pair(&h, &a);
+	declare_dead(&a);
+	house_changed();
+	assert_int_equal(get(&h, buf, &from, 30), -ETIMEDOUT);
+	b = producer();
+	pair(&h, &b);
+	send_text(&b, "well");
+	from = expect(&h, "well");
+	/* The one for whom it was taken has left, too, and his word is there still. */
+	vmp_channel_close(b.ch);
+	b.ch = NULL;
+	leave(&a);
+	assert_int_equal(row(from.lane)->left, b.p->token);
+	assert_int_equal(get(&h, buf, &from, 30), -ETIMEDOUT);
+	assert_int_equal(row(0)->owner | row(1)->owner, 0);
+	leave(&b);
+	leave(&h);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -319,6 +435,9 @@ int main(int argc, char **argv)
 		in_house(many_hubs),
 		in_house(a_sender_dies_anywhere),
 		in_house(a_hub_dies_anywhere),
+		in_house(a_hub_by_mistake),
+		in_house(a_reset_by_mistake),
+		in_house(a_sender_by_mistake),
 		with_portald(handed_over),
 		with_portald(many_hubs),
 		with_portald(a_sender_dies_anywhere),

@@ -86,13 +86,15 @@ static void one_sleep_for_all(void **state)
 	leave(&r.h);
 }
 
-/* A ring that is lost, as devices lose them while nobody is connected: rung again. */
-static void a_ring_is_lost(void **state)
+/* A ring that is lost, as devices lose them while nobody is connected: was it rung again? */
+static bool a_lost_ring(void)
 {
 	struct reader r = { .h = hub(0), .left = 1 };
 	uint64_t address = head()->address;
 	struct user a = new_user();
+	int64_t start;
 	pthread_t t;
+	bool soon;
 
 	assert_true(address & PORTAL_CHAN_DOORBELL);
 	/* What it is told of a new session ends a sleep, too. */
@@ -103,12 +105,26 @@ static void a_ring_is_lost(void **state)
 	open_channel(&a);
 	usleep(50000);
 	head()->address = address;
-	/* Before the hub looks by itself. */
-	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 500), 0);
+	start = now_us();
+	assert_int_equal(vmp_send(a.ch, "x", 1, 0, 3000), 0);
+	/* Or has the hub looked by itself? */
+	soon = now_us() - start < 500000;
 	pthread_join(t, NULL);
 	assert_int_equal(r.result, 0);
 	leave(&a);
 	leave(&r.h);
+	return soon;
+}
+
+static void a_ring_is_lost(void **state)
+{
+	int i;
+
+	/* On a busy machine not each time. */
+	for (i = 0; i < 5; i++)
+		if (a_lost_ring())
+			return;
+	fail_msg("the hub was not rung again");
 }
 
 /* Where to ring is overwritten for good: the hub puts it right, and hears of who comes. */
