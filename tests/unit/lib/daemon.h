@@ -5,6 +5,8 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <linux/portal_layout.h>
@@ -22,11 +24,22 @@ static inline void find_portald(const char *argv0)
 		 slash ? (int)(slash - argv0) : 1, slash ? argv0 : ".");
 }
 
+/* Until it accepts connections: the socket is there before it does. */
+static inline void await_portald(const char *sock)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int i, fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", sock);
+	for (i = 0; i < 500 && connect(fd, (struct sockaddr *)&a, sizeof(a)); i++)
+		usleep(20000);
+	close(fd);
+}
+
 static inline pid_t start_portald_with(const char *option, const char *another)
 {
 	const char *sock = in_dir("DIR/t.sock");
 	pid_t pid = fork();
-	int i;
 
 	if (!pid) {
 		int null = open("/dev/null", O_RDWR);
@@ -39,8 +52,7 @@ static inline pid_t start_portald_with(const char *option, const char *another)
 		      in_dir("--socket-dir=DIR"), option, another, (char *)NULL);
 		_exit(127);
 	}
-	for (i = 0; i < 500 && access(sock, F_OK); i++)
-		usleep(20000);
+	await_portald(sock);
 	return pid;
 }
 

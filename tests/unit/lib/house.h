@@ -330,7 +330,6 @@ static int house_down(void **state)
 static inline int house_up_real(void **state)
 {
 	const char *sock = in_dir("DIR/t.sock");
-	int i;
 
 	(void)state;
 	house.real = true;
@@ -346,8 +345,7 @@ static inline int house_up_real(void **state)
 		      (char *)NULL);
 		_exit(127);
 	}
-	for (i = 0; i < 500 && access(sock, F_OK); i++)
-		usleep(20000);
+	await_portald(sock);
 	return house.server > 0 ? 0 : -1;
 }
 
