@@ -25,7 +25,7 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 $(O)/tests/unit/backends $(O)/tests/unit/deaths $(O)/tests/unit/locks $(O)/tests/unit/directory $(O)/tests/unit/directory_deaths $(O)/tests/unit/session: | $(O)/bin/portald
 
 $(O)/tests/unit/hub $(O)/tests/unit/hub_waits $(O)/tests/unit/hub_deaths: | $(O)/bin/portald
-$(O)/tests/unit/hub: unit_ld := -Wl,--wrap=chan_try,--wrap=vmp_token_state
+$(O)/tests/unit/hub: unit_ld := -Wl,--wrap=chan_try,--wrap=vmp_token_state,--wrap=chan_alloc
 
 # It steps between the library and the system.
 $(O)/tests/unit/inner: unit_ld := -Wl,--wrap=pthread_mutex_unlock,--wrap=getrandom,--wrap=fstatfs

@@ -145,8 +145,8 @@ static void take_turns(struct vmp_hub *h, uint32_t lane)
 /* As lane_next(), of any lane. */
 static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 {
+	int64_t n, none = -EAGAIN;
 	uint32_t i, k = h->at;
-	int64_t n;
 
 	if (unlikely(h->err))
 		return vmp_fail(h->err, "%s: this hub has failed before", h->p->info.identity);
@@ -163,9 +163,13 @@ static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 		n = lane_next(h, &h->lane[k], ptr, from);
 		if (n == -EAGAIN)
 			continue;
+		/* Not the others' fault. */
+		if (n == -ENOMEM) {
+			none = n;
+			continue;
+		}
 		if (n < 0) {
-			if (n != -ENOMEM)
-				h->err = (int)n;
+			h->err = (int)n;
 			return n;
 		}
 		if (from->event == VMP_FROM_MESSAGE) {
@@ -175,7 +179,7 @@ static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 		}
 		return n;
 	}
-	return -EAGAIN;
+	return none;
 }
 
 static ssize_t peek(struct vmp_hub *h, const void **ptr, struct vmp_from *from, int timeout_ms)

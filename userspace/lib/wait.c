@@ -68,6 +68,9 @@ void chan_hail(struct vmp_channel *ch)
 		chan_ring_at(ch, load_acquire(CW(ch->hub->address)));
 		return;
 	}
+	/* Nor does a lane's owner until he has said who he is: that is who had it before. */
+	if (ch->peer_token && !ch->row && load_acquire(CW(ch->peer->token)) != ch->peer_token)
+		return;
 	/* Old memory names nobody whom we should disturb. */
 	if (load_acquire(CW(ch->peer->hello)) == CHAN_HELLO)
 		chan_ring_at(ch, load_acquire(CW(ch->peer->address)));

@@ -322,6 +322,67 @@ static void a_word_that_changes(void **state)
 	leave(&x);
 }
 
+/* Of the ends that are made from now on, the second alone finds memory; -1: all do. */
+static int ends = -1;
+
+int __real_chan_alloc(struct vmp_channel **ch, struct vmp *p, const struct vmp_channel_opts *o);
+int __wrap_chan_alloc(struct vmp_channel **ch, struct vmp *p, const struct vmp_channel_opts *o)
+{
+	if (ends >= 0 && ends++ != 1)
+		return vmp_fail(-ENOMEM, "no memory for this one");
+	return __real_chan_alloc(ch, p, o);
+}
+
+/* One lane for which there is no memory does not hide the others, nor is it lost. */
+static void no_memory_for_one(void **state)
+{
+	struct user h = hub(0), a = producer(), b = producer();
+	struct vmp_from from;
+	char buf[257];
+
+	ends = 0;
+	pair(&h, &b);
+	send_text(&b, "from b");
+	from = expect(&h, "from b");
+	assert_int_equal(from.token, b.p->token);
+	assert_int_equal(get(&h, buf, &from, 0), -ENOMEM);
+	ends = -1;
+	pair(&h, &a);
+	send_text(&a, "from a");
+	expect(&h, "from a");
+	leave(&a);
+	leave(&b);
+	leave(&h);
+}
+
+/* Who had a lane before is not rung for the next one, who has not said yet who he is. */
+static void old_owner_sleeps(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), a = producer(), b = new_user();
+	struct vmp_stats before, after;
+	struct vmp_from from;
+	uint32_t lane;
+
+	from = expect_event(&h, VMP_FROM_CAME);
+	lane = from.lane;
+	pair(&h, &a);
+	vmp_channel_close(a.ch);
+	a.ch = NULL;
+	expect_event(&h, VMP_FROM_LEFT);
+	expect_nothing(&h);
+	assert_int_equal(row(lane)->owner, 0);
+	assert_int_equal(vmp_join(b.p, NULL), 0);
+	vmp_hub_stats(h.h, &before, sizeof(before));
+	row(lane)->owner = b.p->token;
+	expect_event(&h, VMP_FROM_CAME);
+	expect_nothing(&h);
+	vmp_hub_stats(h.h, &after, sizeof(after));
+	assert_int_equal(after.doorbells, before.doorbells);
+	leave(&b);
+	leave(&a);
+	leave(&h);
+}
+
 /* ---- By name ------------------------------------------------------------------------- */
 
 static void is(int got, int err, const char *word)
@@ -466,6 +527,8 @@ int main(int argc, char **argv)
 		in_house(suspicion_comes_and_goes),
 		in_house(one_hub_at_a_time),
 		in_house(a_word_that_changes),
+		in_house(no_memory_for_one),
+		in_house(old_owner_sleeps),
 		in_house(by_name),
 		in_house(not_as_it_says),
 		with_portald(there_and_back),
