@@ -13,6 +13,8 @@
 /* Naps of who waits for a name, or for a lane. */
 #define WAIT_FIRST	(1 * MS)
 #define WAIT_LAST	(20 * MS)
+/* And the name is looked up again so often, for who waits for a lane. */
+#define FIND_EVERY	(1000 * MS)
 
 void hub_let_go(struct vmp_named *n)
 {
@@ -148,16 +150,33 @@ static int check_opts(struct vmp_channel_opts *o, const struct vmp_channel_opts 
 	return 0;
 }
 
+static void take_a_nap(int64_t *nap)
+{
+	struct timespec t = { .tv_nsec = *nap };
+
+	nanosleep(&t, NULL);
+	*nap = *nap + *nap / 2 < WAIT_LAST ? *nap + *nap / 2 : WAIT_LAST;
+}
+
+/*
+ * Once the name is found, wait for a lane there until @until: to find it costs two changes
+ * of the directory. But not long: it may be another object's by then.
+ */
 static int open_once(struct vmp_channel **ch, struct vmp *p, const char *name,
-		     const struct vmp_channel_opts *o)
+		     const struct vmp_channel_opts *o, int64_t until, int64_t *nap)
 {
 	struct named_spec s = { .name = name, .kind = PORTAL_KIND_CHANNEL };
+	int64_t anew = now_ns() + FIND_EVERY;
 	struct hub_place at;
 	int r = find(&at, p, &s);
 
 	if (r)
 		return r;
 	r = hub_channel_at(ch, p, &at, o);
+	while (r == -EUSERS && now_ns() < until && now_ns() < anew) {
+		take_a_nap(nap);
+		r = hub_channel_at(ch, p, &at, o);
+	}
 	if (r)
 		hub_let_go(at.named);
 	return r;
@@ -166,9 +185,8 @@ static int open_once(struct vmp_channel **ch, struct vmp *p, const char *name,
 VMP_API int vmp_channel_named(struct vmp_channel **ch, struct vmp *p, const char *name,
 			      const struct vmp_channel_opts *opts, int timeout_ms)
 {
-	int64_t until = now_ns() + timeout_ms * MS, nap = WAIT_FIRST;
+	int64_t until = timeout_ms < 0 ? FOR_EVER : now_ns() + timeout_ms * MS, nap = WAIT_FIRST;
 	struct vmp_channel_opts o;
-	struct timespec t = { 0 };
 	int r;
 
 	if (!ch || !p || !name)
@@ -181,14 +199,12 @@ VMP_API int vmp_channel_named(struct vmp_channel **ch, struct vmp *p, const char
 	if (r)
 		return r;
 	for (;;) {
-		r = open_once(ch, p, name, &o);
+		r = open_once(ch, p, name, &o, until, &nap);
 		if ((r != -ENOENT && r != -EUSERS) || !timeout_ms)
 			return r;
-		if (timeout_ms > 0 && now_ns() >= until)
+		if (now_ns() >= until)
 			return vmp_fail(-ETIMEDOUT, "%s: '%s': %s for %d ms", p->info.identity, name,
 					r == -ENOENT ? "nobody has opened a hub by this name" : "no free lane", timeout_ms);
-		t.tv_nsec = nap;
-		nanosleep(&t, NULL);
-		nap = nap + nap / 2 < WAIT_LAST ? nap + nap / 2 : WAIT_LAST;
+		take_a_nap(&nap);
 	}
 }

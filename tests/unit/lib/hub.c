@@ -400,6 +400,13 @@ static void *open_late(void *arg)
 	return (void *)(intptr_t)vmp_hub_open(&u->h, u->p, "late", &o);
 }
 
+static uint64_t dir_changes(const struct vmp *p)
+{
+	const struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+
+	return d->generation;
+}
+
 /* The public calls, on any portal that has sessions. */
 static void by_name(void **state)
 {
@@ -496,6 +503,30 @@ static void not_as_it_says(void **state)
 	leave(&h);
 }
 
+/* Who waits for a lane does not change the directory all the time. */
+static void waits_for_a_lane(void **state)
+{
+	struct vmp_hub_opts o = { .size = sizeof(o), .lanes = 1 };
+	struct user h = new_user(), a = new_user(), late = new_user();
+	uint64_t changes;
+
+	assert_int_equal(vmp_hub_open(&h.h, h.p, "jobs", &o), 0);
+	assert_int_equal(vmp_channel_named(&a.ch, a.p, "jobs", NULL, 0), 0);
+	changes = dir_changes(h.p);
+	is(vmp_channel_named(&late.ch, late.p, "jobs", NULL, 400), -ETIMEDOUT, "no free lane");
+	/* It comes and goes; perhaps at the very end once more. */
+	assert_true(dir_changes(h.p) - changes <= 2 * 2 * 2);
+	/* It is found where it was sought first. */
+	vmp_channel_close(a.ch);
+	a.ch = NULL;
+	expect_nothing(&h);
+	assert_int_equal(vmp_channel_named(&late.ch, late.p, "jobs", NULL, PATIENCE_MS), 0);
+	pair(&h, &late);
+	leave(&late);
+	leave(&a);
+	leave(&h);
+}
+
 static void without_sessions(void **state)
 {
 	struct vmp_channel *ch = (void *)1;
@@ -530,6 +561,7 @@ int main(int argc, char **argv)
 		in_house(no_memory_for_one),
 		in_house(old_owner_sleeps),
 		in_house(by_name),
+		in_house(waits_for_a_lane),
 		in_house(not_as_it_says),
 		with_portald(there_and_back),
 		with_portald(a_sender_dies),
