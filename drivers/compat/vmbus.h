@@ -20,9 +20,17 @@ static inline int portal_vmbus_establish(struct vmbus_channel *channel, void *me
 	return vmbus_establish_gpadl(channel, memory, size, gpadl);
 }
 
+/*
+ * A message that could not be posted is no error to newer kernels, which return that of
+ * the encryption; but they forget the handle only when the host has answered.
+ */
 static inline int portal_vmbus_teardown(struct vmbus_channel *channel, struct vmbus_gpadl *gpadl)
 {
-	return vmbus_teardown_gpadl(channel, gpadl);
+	int ret = vmbus_teardown_gpadl(channel, gpadl);
+
+	if (!ret && gpadl->gpadl_handle && !READ_ONCE(channel->rescind))
+		ret = -EIO;
+	return ret;
 }
 
 /* The GPADL of a channel's rings, of which the bus then knows nothing. */

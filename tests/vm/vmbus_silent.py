@@ -204,6 +204,28 @@ def check_bye(s):
     s.g.run('echo 0 >%sevents/hyperv/enable' % trace)
 
 
+def check_bye_rescind(s):
+    """Nor later: the device goes, and nobody else is there who could notice."""
+    name = 'no BYE_ACK, then a rescind'
+    s.g.run('rmmod portal_vmbus')
+    s.load()
+    s.g.vsp('lie silence@bye-ack')
+    s.bind('unbind')
+    kept = free_kib(s.g)
+    s.g.vsp('truth')
+    s.g.run('rmmod portal_vmbus')
+    status, text = s.g.call('rmmod portal_vmbus_line')
+    s.t.ok(status, name + ': the module keeps the region', text)
+    s.g.vsp('rescind now')
+    lab.wait_run(s.g, 'rmmod portal_vmbus_line')
+    free = free_kib(s.g)
+    s.t.ok(free - kept > (REGION >> 10) - 1024, name + ': it is free, and the module goes',
+           '%d KiB free, %d before' % (free, kept))
+    s.g.vsp('offer')
+    s.load()
+    lab.wait_run(s.g, 'test -c /dev/portal0')
+
+
 def check_foreign(s):
     """Another class: a process that opens, one that is killed, one that closes."""
     t, g = s.t, s.g
@@ -269,6 +291,7 @@ def main():
              '%d KiB free, %d before' % (left, free))
         check_rescind(s)
         check_bye(s)
+        check_bye_rescind(s)
         check_foreign(s)
         g.allow = 'unknown message type 0xd'
         g.finish(t)

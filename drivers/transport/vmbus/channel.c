@@ -14,6 +14,9 @@
 
 #include "line_internal.h"
 
+/* More than a bus can have: a list that is being changed may lead in circles. */
+#define VBL_MAX_SUBCHANNELS	4096
+
 /* Until the channel is closed, which is after the owner has gone if the host is slow. */
 static void vbl_on_signal(void *context)
 {
@@ -39,18 +42,40 @@ static void vbl_channel_prepare(struct vbl *line, struct vmbus_channel *channel)
 }
 
 /*
- * Rings are new, zeroed and empty at each opening. If it fails, the bus keeps callback
- * and context until vbl_channels_close().
+ * A subchannel that is rescinded while it is being opened stays with the bus, which has
+ * said that it may go, but waits for that word at each closing again. As an open one it
+ * is closed once, and gone. The bus sets the flag before it looks at the state.
+ */
+static void vbl_subchannel_failed(struct vmbus_channel *channel)
+{
+	struct vmbus_gpadl gone;
+
+	/* Its new state before our look at the flag. */
+	smp_mb();
+	if (!READ_ONCE(channel->rescind))
+		return;
+	portal_vmbus_ring_take(channel, &gone);
+	WRITE_ONCE(channel->state, CHANNEL_OPENED_STATE);
+}
+
+/*
+ * Rings are new and empty at each opening. If it fails, the bus keeps callback and
+ * context until vbl_channels_close().
  */
 int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel)
 {
 	struct vbl_channel *c = &line->channels[index];
-	u32 size = line->terms.ring_size;
+	u32 size = line->ring_size;
 	int ret;
 
+	/* Not offered again after a hibernation: no host knows it, and none would answer. */
+	if (channel->offermsg.child_relid == INVALID_RELID)
+		return -ENODEV;
 	vbl_channel_prepare(line, channel);
 	ret = vmbus_open(channel, size, size, NULL, 0, vbl_on_signal, c);
 	if (ret) {
+		if (index)
+			vbl_subchannel_failed(channel);
 		dev_err(&line->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
 			index, size, ret);
 		return ret;
@@ -64,27 +89,54 @@ int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel)
 	return 0;
 }
 
+static void vbl_found_put(struct vbl_channel *c)
+{
+	if (c->found)
+		kobject_put(&c->found->kobj);
+	c->found = NULL;
+}
+
+/*
+ * Our reference keeps the directory of a rescinded one in sysfs, whose name a successor
+ * may have to have.
+ */
+static void vbl_found_put_rescinded(struct vbl *line)
+{
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
+		struct vbl_channel *c = &line->channels[i];
+
+		if (c->found && READ_ONCE(c->found->rescind))
+			vbl_found_put(c);
+	}
+}
+
 /*
  * Looks once for those that are new; 1: not all are there yet.
  *
  * Without the bus's lock, which nobody outside it can take. The list grows at its end.
  * A host that rescinds one has it taken off, whereupon its next is LIST_POISON1, and
  * freed after a grace period: so each next is looked at before it is followed, and a
- * walk that meets one that is gone begins anew later. Our reference is then all that
- * holds it, and opening it fails. probe_done says that the bus has finished with a
+ * walk that meets one that is gone begins anew later. One that we have found goes at the
+ * next look, or opening it fails. probe_done says that the bus has finished with a
  * newcomer.
  */
 static int vbl_look_for_subchannels(struct vbl *line, u32 channels)
 {
 	struct list_head *head = &vbl_primary(line)->sc_list, *at, *next;
-	struct vmbus_channel *sc;
-	u32 index = 0, n = 1;
+	u32 index = 0, n = 1, steps = 0;
+	struct vmbus_channel *sc, *found;
 	int ret = 0;
 
+	vbl_found_put_rescinded(line);
 	rcu_read_lock();
-	for (at = READ_ONCE(head->next); at != head; at = next) {
-		next = READ_ONCE(at->next);
-		if (next == LIST_POISON1) {
+	/* Each link before what is behind it. */
+	at = smp_load_acquire(&head->next);
+	for (; at != head; at = next) {
+		/* Likewise. */
+		next = smp_load_acquire(&at->next);
+		if (next == LIST_POISON1 || ++steps > VBL_MAX_SUBCHANNELS) {
 			n = 0;
 			break;
 		}
@@ -94,15 +146,15 @@ static int vbl_look_for_subchannels(struct vbl *line, u32 channels)
 		index = sc->offermsg.offer.sub_channel_index;
 		if (index >= channels)
 			continue;
-		n++;
-		if (index && line->channels[index].found == sc)
-			continue;
-		if (!index || line->channels[index].found) {
+		found = line->channels[index].found;
+		if (!index || (found && found != sc && !READ_ONCE(found->rescind))) {
 			ret = -EPROTO;
 			break;
 		}
-		if (kobject_get_unless_zero(&sc->kobj))
+		if (!found && kobject_get_unless_zero(&sc->kobj))
 			line->channels[index].found = sc;
+		if (line->channels[index].found == sc)
+			n++;
 	}
 	rcu_read_unlock();
 	if (ret)
@@ -142,6 +194,7 @@ static void vbl_ring_take(struct vbl_channel *c)
 	c->ring.order = get_order((unsigned long)channel->ringbuffer_pagecount << PAGE_SHIFT);
 	portal_vmbus_ring_take(channel, &c->ring.gpadl);
 	c->ring.established = true;
+	c->ring.lost = false;
 	channel->ringbuffer_page = NULL;
 }
 
@@ -154,6 +207,24 @@ static void vbl_ring_give_back(struct vbl_channel *c, bool closed)
 		vbl_piece_unshare(c->channel, &c->ring);
 	vbl_piece_free(&c->ring);
 	vbl_answered(c->line);
+	c->channel = NULL;
+}
+
+/* Also what only was to be opened. Rescinded ones do not wait, and have successors. */
+static void vbl_channels_give_back(struct vbl *line, bool rescinded)
+{
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
+		struct vbl_channel *c = &line->channels[i];
+		struct vmbus_channel *channel = c->channel ? c->channel : c->found;
+
+		if (!channel || (rescinded && !READ_ONCE(channel->rescind)))
+			continue;
+		if (c->channel)
+			vbl_ring_give_back(c, !channel->outbound.ring_buffer);
+		vbl_found_put(c);
+	}
 }
 
 /*
@@ -161,6 +232,7 @@ static void vbl_ring_give_back(struct vbl_channel *c, bool closed)
  * one closes the subchannels, and is a matter of telling the host; then the rings'
  * GPADLs are waited for. The bus may have given a rescinded subchannel back meanwhile.
  * The primary one is then as we found it: the next driver may sleep in its callback.
+ * Subchannels keep the mode; whoever opens one sets it.
  */
 void vbl_channels_close(struct vbl *line)
 {
@@ -182,14 +254,6 @@ void vbl_channels_close(struct vbl *line)
 	primary->low_latency = line->low_latency;
 	line->touched = false;
 
-	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
-		struct vbl_channel *c = &line->channels[i];
-
-		if (c->channel)
-			vbl_ring_give_back(c, !c->channel->outbound.ring_buffer);
-		c->channel = NULL;
-		if (c->found)
-			kobject_put(&c->found->kobj);
-		c->found = NULL;
-	}
+	vbl_channels_give_back(line, true);
+	vbl_channels_give_back(line, false);
 }

@@ -21,10 +21,11 @@
 
 #include "vmbus.h"
 
-/* Both rings of a channel are one allocation, which has a limit; 8 KiB cannot greet. */
-#define VBP_MIN_RING	max(PAGE_SIZE * 2, 16384UL)
+/* Both rings of a channel are one allocation, which has a limit. */
 #define VBP_MAX_RING	(2UL << 20)
-#define VBP_MAX_REGION	BIT_ULL(40)
+
+/* What the largest pieces make, as many as memory.c has of them. */
+#define VBP_MAX_REGION	BIT_ULL(36)
 
 /* Lines, so that what is read fits one page. */
 #define VBP_MAX_CONFIGS	32
@@ -203,7 +204,7 @@ int vbp_config_init(void)
 	}
 	if (!vbp_parse_size(region_size, &vbp_default_region) ||
 	    !vbp_region_valid(vbp_default_region)) {
-		pr_err(VBP_NAME ": region_size=%s: give a multiple of 64K, at most 1T\n",
+		pr_err(VBP_NAME ": region_size=%s: give a multiple of 64K, at most 64G\n",
 		       region_size);
 		return -EINVAL;
 	}

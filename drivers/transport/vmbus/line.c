@@ -68,6 +68,9 @@ static const char *const vbl_names[] = {
 /* How long a wait goes without a look at what does not wake it. */
 #define VBL_LOOK	(HZ / 10)
 
+/* How often a host that does answer may use up nearly all patience with one thing asked. */
+#define VBL_SLOW	4
+
 static LIST_HEAD(vbl_lines);
 static DEFINE_MUTEX(vbl_lines_lock);
 static struct workqueue_struct *vbl_workqueue;
@@ -77,7 +80,7 @@ static void vbl_put(struct vbl *line)
 	if (!refcount_dec_and_test(&line->refs))
 		return;
 	put_device(&line->dev->device);
-	kfree(line);
+	kfree_rcu(line, rcu);
 	/* The worker's last steps: vbl_exit() waits for them. */
 	module_put(THIS_MODULE);
 }
@@ -87,9 +90,11 @@ static int vbl_do_open_subchannels(struct vbl *line)
 	int ret = 0;
 	u32 i;
 
-	for (i = 1; !ret && i < line->channels_wanted; i++)
-		ret = line->channels[i].found ?
-		      vbl_channel_open(line, i, line->channels[i].found) : -ENODEV;
+	for (i = 1; !ret && i < line->channels_wanted; i++) {
+		if (READ_ONCE(line->silent) || !line->channels[i].found)
+			return -ENODEV;
+		ret = vbl_channel_open(line, i, line->channels[i].found);
+	}
 	return ret;
 }
 
@@ -103,10 +108,10 @@ static void vbl_do_end(struct vbl *line)
 	vbl_channels_close(line);
 	if (m)
 		vbl_memory_end(line->dev, m, line->exposed);
-	vbl_overdue_reap(line);
+	vbl_overdue_reap();
 
 	if (line->silent)
-		dev_info(&line->dev->device, "the host has answered after all: nothing of it is left\n");
+		dev_info(&line->dev->device, "the host has answered after all: the line to it is closed\n");
 	mutex_lock(&vbl_lines_lock);
 	list_del(&line->node);
 	mutex_unlock(&vbl_lines_lock);
@@ -167,7 +172,7 @@ static bool vbl_give_up(struct vbl *line, const char *why)
 
 	spin_lock(&line->lock);
 	asked = line->asked;
-	line->silent = asked;
+	WRITE_ONCE(line->silent, asked);
 	spin_unlock(&line->lock);
 	if (asked)
 		dev_warn(&line->dev->device, "%s to \"%s\": what it may still have is kept until it answers or takes the device away\n",
@@ -179,14 +184,15 @@ static bool vbl_give_up(struct vbl *line, const char *why)
 static int vbl_wait(struct vbl *line, const bool *stop, bool killable)
 {
 	unsigned int seen = READ_ONCE(line->answers), now;
-	unsigned long since = jiffies;
+	unsigned long began = jiffies, since = began;
 
 	while (!wait_for_completion_timeout(&line->done, VBL_LOOK)) {
 		now = READ_ONCE(line->answers);
 		if (now != seen)
 			since = jiffies;
 		seen = now;
-		if (time_after(jiffies, since + line->terms.patience)) {
+		if (time_after(jiffies, since + line->terms.patience) ||
+		    time_after(jiffies, began + VBL_SLOW * line->terms.patience)) {
 			if (vbl_give_up(line, "the host does not answer"))
 				return -ETIMEDOUT;
 		} else if ((stop && READ_ONCE(*stop)) ||
@@ -202,14 +208,18 @@ static int vbl_ask(struct vbl *line, unsigned int what, const bool *stop, bool k
 {
 	if (line->silent)
 		return -ETIMEDOUT;
+	spin_lock(&line->lock);
 	reinit_completion(&line->done);
 	line->asked = what;
+	spin_unlock(&line->lock);
 	queue_work(vbl_workqueue, &line->work);
 	return vbl_wait(line, stop, killable);
 }
 
-int vbl_open(struct vbl *line, const bool *stop)
+int vbl_open(struct vbl *line, u32 ring_size, const bool *stop)
 {
+	if (!line->silent)
+		line->ring_size = ring_size;
 	return vbl_ask(line, VBL_OPEN, stop, stop);
 }
 EXPORT_SYMBOL_GPL(vbl_open);
@@ -328,8 +338,9 @@ void vbl_end(struct vbl *line, struct vbl_memory *m, bool exposed, const bool *s
 	line->terms.signal = NULL;
 	spin_unlock_irqrestore(&line->signal_lock, flags);
 
-	reinit_completion(&line->done);
 	spin_lock(&line->lock);
+	/* Not before: the worker may just have finished what nobody waits for any more. */
+	reinit_completion(&line->done);
 	line->last = m;
 	line->exposed = exposed;
 	line->ended = true;
@@ -350,7 +361,7 @@ static int __init vbl_init(void)
 {
 	int ret;
 
-	vbl_workqueue = alloc_workqueue("portal_vmbus", WQ_UNBOUND, 0);
+	vbl_workqueue = alloc_workqueue("portal_vmbus", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!vbl_workqueue)
 		return -ENOMEM;
 	ret = vbl_overdue_init();

@@ -59,14 +59,12 @@ static inline u64 vbl_piece_size(const struct vbl_piece *piece)
 
 /**
  * struct vbl_terms - what a line is begun with
- * @ring_size: bytes of each packet ring, header page included
  * @patience: how long each answer of the host is waited for, jiffies
  * @signal: called in hard interrupts for each signal of channel @index, from the
  *	opening until vbl_end() begins
  * @arg: for it
  */
 struct vbl_terms {
-	u32 ring_size;
 	unsigned long patience;
 	void (*signal)(void *arg, u32 index);
 	void *arg;
@@ -81,12 +79,13 @@ struct vbl *vbl_begin(struct hv_device *dev, const struct vbl_terms *terms);
 
 /*
  * What is asked of the host. Each returns when it has answered, and at the latest when it
- * has been silent for the line's patience; then it is -ETIMEDOUT, from this and from each
- * later call, and all that is left to do is vbl_end().
+ * has been silent for the line's patience, or slow for four times as long; then it is
+ * -ETIMEDOUT, from this and from each later call, and all that is left to do is vbl_end().
  *
- * vbl_open:	the primary channel, with rings that are new, zeroed and empty. @stop, if
- *		not NULL: give up once it is true or the process is being killed
- * vbl_open_subchannels: those with the indices 1 .. @channels - 1
+ * vbl_open:	the primary channel, with rings that are new and empty, of @ring_size bytes
+ *		each, header page included. @stop, if not NULL: give up once it is true or
+ *		the process is being killed
+ * vbl_open_subchannels: those with the indices 1 .. @channels - 1, with rings of that size
  * vbl_close:	all channels
  * vbl_share:	a GPADL for each piece; on error some have one. Zeroed where the
  *		decryption made garbage of it
@@ -94,7 +93,7 @@ struct vbl *vbl_begin(struct hv_device *dev, const struct vbl_terms *terms);
  * vbl_let_go:	the host said that it has nothing any more: the overdue memory of
  *		this instance is freed
  */
-int vbl_open(struct vbl *line, const bool *stop);
+int vbl_open(struct vbl *line, u32 ring_size, const bool *stop);
 int vbl_open_subchannels(struct vbl *line, u32 channels);
 int vbl_close(struct vbl *line);
 int vbl_share(struct vbl *line, struct vbl_memory *m);

@@ -7,6 +7,7 @@
 #define _PORTAL_VMBUS_LINE_INTERNAL_H
 
 #include <linux/completion.h>
+#include <linux/rcupdate.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
@@ -38,6 +39,7 @@ struct vbl_channel {
 /**
  * struct vbl - a line: the bus side of one session with the host of a device
  * @refs: the owner's, until vbl_end() returns, and the worker's, until all is wound up
+ * @rcu: an interrupt that began before the channel went may yet come with it
  * @node: in the list of lines
  * @dev: the device, with a reference
  * @terms: see there; signal is NULL once it may not be called any more
@@ -50,6 +52,7 @@ struct vbl_channel {
  * @result: of what was asked
  * @done: it was answered
  * @answers: that the host gave; only differences count
+ * @ring_size: bytes of each packet ring that is opened, header page included
  * @channels_wanted: for VBL_OPEN_SUBCHANNELS
  * @memory: for VBL_SHARE and VBL_UNSHARE
  * @last: for VBL_END: memory to be rid of, or NULL
@@ -61,6 +64,7 @@ struct vbl_channel {
  */
 struct vbl {
 	refcount_t refs;
+	struct rcu_head rcu;
 	struct list_head node;
 	struct hv_device *dev;
 	struct vbl_terms terms;
@@ -73,6 +77,7 @@ struct vbl {
 	int result;
 	struct completion done;
 	unsigned int answers;
+	u32 ring_size;
 	u32 channels_wanted;
 	struct vbl_memory *memory;
 	struct vbl_memory *last;
@@ -106,7 +111,7 @@ void vbl_piece_unshare(struct vmbus_channel *channel, struct vbl_piece *piece);
 void vbl_piece_free(struct vbl_piece *piece);
 void vbl_memory_free(struct vbl_memory *m);
 void vbl_overdue_let_go(struct vbl *line);
-void vbl_overdue_reap(struct vbl *line);
+void vbl_overdue_reap(void);
 int vbl_overdue_init(void);
 void vbl_overdue_exit(void);
 

@@ -17,14 +17,15 @@
  *		portal_put().
  *
  * A rescind is a remove: without a rescind callback the bus itself unregisters the
- * device. The bus serialises all of these for a device (device_lock()).
+ * device. Probe, remove and shutdown have the device's lock, by the driver core. Suspend
+ * and resume of the noirq phase have not, and a rescind comes then, too: they take it.
  *
  * Trust
  *
  * The host is believed nothing (session.c, packet.c), and user space less: once it had
  * the rings the kernel looks at them no more, but closes and opens the channel for the
- * last words. Nothing here waits for a silent host for longer than timeout=; what the bus
- * itself waits for without end, a line does (line.c, a module of its own, because it may
+ * last words. Nothing here waits for a silent host for longer than timeout=, nor for one
+ * that is slow without an end; what the bus itself waits for without end, a line does (line.c, a module of its own, because it may
  * have to outlive this one).
  */
 #include <linux/err.h>
@@ -73,7 +74,7 @@ static int vbp_ring(void *priv, u32 peer, u32 vector)
 		return 0;
 	}
 	channel = READ_ONCE(vbp->ringing[vector]);
-	if (!channel)
+	if (!channel || READ_ONCE(channel->rescind))
 		return -ENXIO;
 	vmbus_setevent(channel);
 	return 0;
@@ -99,7 +100,7 @@ static int vbp_open_rings(void *priv, u32 vector)
 	vbp_line_end(vbp);
 	ret = vbp_line_begin(vbp);
 	if (!ret)
-		ret = vbp_line_open(vbp, &vbp->ending);
+		ret = vbp_line_open(vbp, vbp->ring_size, &vbp->ending);
 	if (!ret)
 		portal_set_rings(vbp->portal, vector, vbl_rings(vbp->line, vector));
 	else
@@ -291,10 +292,8 @@ static void vbp_shutdown(struct hv_device *dev)
  * Hibernation; the bus has nothing to do for a suspend to idle. User space is frozen.
  * The region's pages stay, channels and their rings go.
  */
-static int vbp_suspend(struct hv_device *dev)
+static int vbp_sleep(struct vbp *vbp)
 {
-	struct vbp *vbp = hv_get_drvdata(dev);
-
 	if (vbp->gone)
 		return 0;
 	WRITE_ONCE(vbp->ending, true);
@@ -302,7 +301,7 @@ static int vbp_suspend(struct hv_device *dev)
 	WRITE_ONCE(vbp->ending, false);
 	vbp->was_open = vbp->line;
 	if (vbp->line && !vbp_session_pause(vbp)) {
-		dev_err(&dev->device, "the portal does not outlive this: bind the device anew\n");
+		dev_err(&vbp->dev->device, "the portal does not outlive this: bind the device anew\n");
 		vbp_revoke(vbp);
 		vbp_session_end(vbp);
 	}
@@ -317,13 +316,12 @@ static int vbp_restart(struct vbp *vbp)
 	if (vbp->ours)
 		return vbp_session_again(vbp);
 	ret = vbp_line_begin(vbp);
-	return ret ? ret : vbp_line_open(vbp, NULL);
+	return ret ? ret : vbp_line_open(vbp, vbp->ring_size, NULL);
 }
 
 /* On failure the portal is gone, so that nobody waits for it; binding anew helps. */
-static int vbp_resume(struct hv_device *dev)
+static int vbp_wake(struct vbp *vbp)
 {
-	struct vbp *vbp = hv_get_drvdata(dev);
 	u32 i;
 	int ret;
 
@@ -343,6 +341,30 @@ static int vbp_resume(struct hv_device *dev)
 	return 0;
 }
 
+/* The device may have been removed meanwhile, or the removal has to wait. */
+static int vbp_locked(struct hv_device *dev, int (*fn)(struct vbp *vbp))
+{
+	struct vbp *vbp;
+	int ret = 0;
+
+	device_lock(&dev->device);
+	vbp = hv_get_drvdata(dev);
+	if (vbp)
+		ret = fn(vbp);
+	device_unlock(&dev->device);
+	return ret;
+}
+
+static int vbp_suspend(struct hv_device *dev)
+{
+	return vbp_locked(dev, vbp_sleep);
+}
+
+static int vbp_resume(struct hv_device *dev)
+{
+	return vbp_locked(dev, vbp_wake);
+}
+
 static struct hv_driver vbp_driver = {
 	.name = VBP_NAME,
 	.id_table = vbp_ids,
@@ -352,6 +374,8 @@ static struct hv_driver vbp_driver = {
 	.suspend = vbp_suspend,
 	.resume = vbp_resume,
 	.driver = {
+		/* A host that is silent holds up no other device of the bus. */
+		.probe_type = PROBE_PREFER_ASYNCHRONOUS,
 		.groups = vbp_driver_groups,
 	},
 };

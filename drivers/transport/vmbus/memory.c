@@ -12,9 +12,10 @@
  * WELCOME of a later session, a rescind), when their GPADL is torn down, and when they
  * are encrypted again. Without its word they are overdue: nobody's, their GPADLs as they
  * were, until a later session of the same instance gets the word, or the bus says that
- * the device they were lent by was rescinded. Overdue memory holds this module, lest it
- * be forgotten. Pages that could not be encrypted again are lost for ever.
+ * the device they were lent by was rescinded, which is looked at now and then. Overdue
+ * memory holds this module, lest it be forgotten. Pages that could not be encrypted again are lost for ever.
  */
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/gfp.h>
 #include <linux/kobject.h>
@@ -37,13 +38,19 @@
 /* Memory that is so scattered that more would be needed is not worth the hypercalls. */
 #define VBL_MAX_PIECES	16384
 
+/* How often the overdue is looked at: has its device been rescinded? */
+#define VBL_REAP	(2 * HZ)
+
 static LIST_HEAD(vbl_overdue);
 static DEFINE_MUTEX(vbl_overdue_lock);
+
+static void vbl_overdue_look(struct work_struct *work);
+static DECLARE_DELAYED_WORK(vbl_overdue_work, vbl_overdue_look);
 
 void vbl_piece_free(struct vbl_piece *piece)
 {
 	if (piece->lost)
-		pr_warn(VBL_NAME ": %llu KiB could not be taken back and are lost\n",
+		pr_warn_ratelimited(VBL_NAME ": %llu KiB could not be taken back and are lost\n",
 			vbl_piece_size(piece) >> 10);
 	else
 		__free_pages(piece->page, piece->order);
@@ -122,7 +129,8 @@ static int vbl_piece_share(struct vmbus_channel *channel, struct vbl_piece *piec
 	ret = portal_vmbus_establish(channel, page_address(piece->page), vbl_piece_size(piece),
 				     &piece->gpadl);
 	if (ret) {
-		piece->lost = portal_vmbus_decrypted(&piece->gpadl, false);
+		piece->lost = portal_vmbus_decrypted(&piece->gpadl,
+						     portal_vmbus_confidential());
 		return ret;
 	}
 	piece->established = true;
@@ -132,7 +140,7 @@ static int vbl_piece_share(struct vmbus_channel *channel, struct vbl_piece *piec
 	return 0;
 }
 
-/* On error some have a GPADL. The bus answers -ENODEV at a rescind. */
+/* On error some have a GPADL. The bus answers -ENODEV at a rescind. The owner may go. */
 int vbl_memory_share(struct vbl *line, struct vbl_memory *m)
 {
 	struct vmbus_channel *channel = vbl_primary(line);
@@ -140,6 +148,8 @@ int vbl_memory_share(struct vbl *line, struct vbl_memory *m)
 	int ret;
 
 	for (i = 0; i < m->nr; i++) {
+		if (READ_ONCE(line->silent))
+			return -ENODEV;
 		ret = vbl_piece_share(channel, &m->pieces[i]);
 		if (ret) {
 			dev_err(&line->dev->device, "GPADL %u of %u (%llu KiB) cannot be established: %d\n",
@@ -152,17 +162,26 @@ int vbl_memory_share(struct vbl *line, struct vbl_memory *m)
 	return 0;
 }
 
+/* A few bytes for the message are missing now, and not for ever. */
 void vbl_piece_unshare(struct vmbus_channel *channel, struct vbl_piece *piece)
 {
+	unsigned int tries = 100;
+	int ret;
+
 	if (!piece->established)
 		return;
 	piece->established = false;
-	if (portal_vmbus_teardown(channel, &piece->gpadl) ||
-	    portal_vmbus_decrypted(&piece->gpadl, false))
+	for (;;) {
+		ret = portal_vmbus_teardown(channel, &piece->gpadl);
+		if (ret != -ENOMEM || !piece->gpadl.gpadl_handle || !--tries)
+			break;
+		msleep(100);
+	}
+	if (ret || portal_vmbus_decrypted(&piece->gpadl, false))
 		piece->lost = true;
 }
 
-/* Of the line's channel; what was overdue may be of one that is gone. */
+/* Of the line's channel; what was overdue has its own, and needs no line if it is gone. */
 void vbl_memory_unshare(struct vbl *line, struct vbl_memory *m)
 {
 	struct vmbus_channel *channel = m->channel ? m->channel : vbl_primary(line);
@@ -170,7 +189,8 @@ void vbl_memory_unshare(struct vbl *line, struct vbl_memory *m)
 
 	for (i = 0; i < m->nr; i++) {
 		vbl_piece_unshare(channel, &m->pieces[i]);
-		vbl_answered(line);
+		if (line)
+			vbl_answered(line);
 		cond_resched();
 	}
 	if (m->channel)
@@ -227,6 +247,7 @@ static void vbl_overdue_add(struct hv_device *dev, struct vbl_memory *m)
 	mutex_lock(&vbl_overdue_lock);
 	list_add(&m->node, &vbl_overdue);
 	mutex_unlock(&vbl_overdue_lock);
+	queue_delayed_work(system_freezable_wq, &vbl_overdue_work, VBL_REAP);
 }
 
 /* Memory that is not wanted any more; if the host may still reach it, with its GPADLs. */
@@ -274,12 +295,28 @@ void vbl_overdue_let_go(struct vbl *line)
 }
 
 /* A device that was rescinded has had all access ended before, and answers nothing. */
-void vbl_overdue_reap(struct vbl *line)
+void vbl_overdue_reap(void)
 {
 	struct vbl_memory *m;
 
-	while ((m = vbl_overdue_take(NULL)))
-		vbl_overdue_free(line, m);
+	while ((m = vbl_overdue_take(NULL))) {
+		pr_info(VBL_NAME ": the host took the device of %llu KiB away: they are free again\n",
+			m->size >> 10);
+		vbl_overdue_free(NULL, m);
+	}
+}
+
+/* Nobody else may be there to notice. */
+static void vbl_overdue_look(struct work_struct *work)
+{
+	bool more;
+
+	vbl_overdue_reap();
+	mutex_lock(&vbl_overdue_lock);
+	more = !list_empty(&vbl_overdue);
+	mutex_unlock(&vbl_overdue_lock);
+	if (more)
+		queue_delayed_work(system_freezable_wq, &vbl_overdue_work, VBL_REAP);
 }
 
 static int vbl_overdue_pm(struct notifier_block *nb, unsigned long event, void *unused)
@@ -306,5 +343,7 @@ int vbl_overdue_init(void)
 
 void vbl_overdue_exit(void)
 {
+	/* Nothing is overdue, but who freed the last may still be there. */
+	cancel_delayed_work_sync(&vbl_overdue_work);
 	unregister_pm_notifier(&vbl_overdue_nb);
 }

@@ -41,6 +41,8 @@ static int vbp_wait(struct vbp *vbp, const u32 *word, u32 is, unsigned long dead
 		return -ENODEV;
 	if (time_after(jiffies, deadline))
 		return -ETIMEDOUT;
+	/* A word that the host changes all the time is never waited for. */
+	cond_resched();
 	wait_event_timeout(vbp->wait, READ_ONCE(*word) != is || vbp_rescinded(vbp), VBP_LOOK);
 	return 0;
 }

@@ -218,7 +218,6 @@ static void vbp_on_signal(void *arg, u32 index)
 int vbp_line_begin(struct vbp *vbp)
 {
 	const struct vbl_terms terms = {
-		.ring_size = vbp->ring_size,
 		.patience = vbp_patience(),
 		.signal = vbp_on_signal,
 		.arg = vbp,
@@ -232,12 +231,12 @@ int vbp_line_begin(struct vbp *vbp)
 }
 
 /* The primary channel. @stop: see vbl_open(). */
-int vbp_line_open(struct vbp *vbp, const bool *stop)
+int vbp_line_open(struct vbp *vbp, u32 ring_size, const bool *stop)
 {
 	int ret;
 
 	vbp->read_index = 0;
-	ret = vbl_open(vbp->line, stop);
+	ret = vbl_open(vbp->line, ring_size, stop);
 	if (!ret)
 		vbp_ringing(vbp, true);
 	return ret;
@@ -258,7 +257,7 @@ static int vbp_session_open(struct vbp *vbp)
 {
 	int ret = vbp_line_begin(vbp);
 
-	return ret ? ret : vbp_line_open(vbp, NULL);
+	return ret ? ret : vbp_line_open(vbp, vbp->ring_size, NULL);
 }
 
 /* From WELCOME to LIVE, with memory that is there. */
@@ -322,14 +321,14 @@ int vbp_session_again(struct vbp *vbp)
 
 /*
  * BYE on new rings: what processes wrote to the old ones cannot be mistaken for the
- * host's word.
+ * host's word. They are small: what needs memory now may not get it.
  */
 static int vbp_bye(struct vbp *vbp)
 {
 	struct portal_vmbus_plain bye = { 0 };
 	int ret;
 
-	ret = vbp_line_open(vbp, NULL);
+	ret = vbp_line_open(vbp, VBP_MIN_RING, NULL);
 	if (ret)
 		return ret;
 	vbp_header(&bye.header, PORTAL_VMBUS_BYE, sizeof(bye));

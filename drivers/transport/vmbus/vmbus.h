@@ -18,6 +18,9 @@
 
 #define VBP_NAME	"portal_vmbus"
 
+/* 8 KiB cannot greet. */
+#define VBP_MIN_RING	max(PAGE_SIZE * 2, 16384UL)
+
 /* What the host granted, checked; see struct portal_vmbus_welcome. */
 struct vbp_welcome {
 	u64 features;
@@ -83,7 +86,7 @@ int vbp_receive(struct vbp *vbp, void *msg, u32 room, u32 *size);
 
 /* session.c */
 int vbp_line_begin(struct vbp *vbp);
-int vbp_line_open(struct vbp *vbp, const bool *stop);
+int vbp_line_open(struct vbp *vbp, u32 ring_size, const bool *stop);
 void vbp_line_end(struct vbp *vbp);
 int vbp_session_begin(struct vbp *vbp);
 int vbp_session_again(struct vbp *vbp);
