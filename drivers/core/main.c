@@ -62,8 +62,9 @@
  * included (a fork copies the parent's entries after its VMA has been linked
  * behind the parent's, so the walk meets the child after the parent). The same
  * goes for callbacks: each runs inside portal_enter() and portal_leave().
- * Neither waits for user space: a fault or a callback under the lock never
- * sleeps for anyone but the memory allocator. Then vectors are closed, and
+ * Neither waits for user space: a fault or a callback under the lock sleeps for
+ * the memory allocator, or in open_rings and close_rings for a transport's host,
+ * for as long as the transport bounds it. Then vectors are closed, and
  * whoever sleeps is woken.
  *
  * A pause (reset, suspend) does the same with a state that ends.

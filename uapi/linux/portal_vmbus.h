@@ -59,7 +59,9 @@
  * sees a control message in LIVE ignores it or takes it as a broken session.
  *
  * Rescind: a host ends all access before it rescinds the primary channel. There is
- * nobody to say BYE to any more, and the guest frees the pages at once.
+ * nobody to say BYE to any more, and the guest frees the pages at once. Subchannels
+ * are rescinded once the primary channel was closed, or before it is rescinded; a
+ * guest whose host never does the former cannot hibernate.
  *
  * Suspend and hibernation are an end (BYE) and a new session with new GPADLs.
  *

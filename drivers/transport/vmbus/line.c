@@ -272,6 +272,19 @@ bool vbl_silent(const struct vbl *line)
 }
 EXPORT_SYMBOL_GPL(vbl_silent);
 
+bool vbl_owed(const struct hv_device *dev)
+{
+	struct vbl *line;
+	bool owed = false;
+
+	mutex_lock(&vbl_lines_lock);
+	list_for_each_entry(line, &vbl_lines, node)
+		owed |= READ_ONCE(line->ended) && (!dev || line->dev == dev);
+	mutex_unlock(&vbl_lines_lock);
+	return owed;
+}
+EXPORT_SYMBOL_GPL(vbl_owed);
+
 struct vmbus_channel *vbl_channel(const struct vbl *line, u32 index)
 {
 	return line->channels[index].channel;
@@ -343,7 +356,7 @@ void vbl_end(struct vbl *line, struct vbl_memory *m, bool exposed, const bool *s
 	reinit_completion(&line->done);
 	line->last = m;
 	line->exposed = exposed;
-	line->ended = true;
+	WRITE_ONCE(line->ended, true);
 	busy = line->asked;
 	if (!busy)
 		line->asked = VBL_END;

@@ -103,6 +103,9 @@ int vbl_let_go(struct vbl *line);
 /* The host owed an answer for too long. */
 bool vbl_silent(const struct vbl *line);
 
+/* The worker of an earlier line of @dev, or of any device, waits for the host. */
+bool vbl_owed(const struct hv_device *dev);
+
 /* A channel that is open, and its rings. */
 struct vmbus_channel *vbl_channel(const struct vbl *line, u32 index);
 const struct portal_rings *vbl_rings(const struct vbl *line, u32 index);

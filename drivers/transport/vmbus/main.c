@@ -28,6 +28,7 @@
  * that is slow without an end; what the bus itself waits for without end, a line does (line.c, a module of its own, because it may
  * have to outlive this one).
  */
+#include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/kernel.h>
 #include <linux/module.h>
@@ -288,26 +289,6 @@ static void vbp_shutdown(struct hv_device *dev)
 		vbp_session_end(vbp);
 }
 
-/*
- * Hibernation; the bus has nothing to do for a suspend to idle. User space is frozen.
- * The region's pages stay, channels and their rings go.
- */
-static int vbp_sleep(struct vbp *vbp)
-{
-	if (vbp->gone)
-		return 0;
-	WRITE_ONCE(vbp->ending, true);
-	portal_pause(vbp->portal);
-	WRITE_ONCE(vbp->ending, false);
-	vbp->was_open = vbp->line;
-	if (vbp->line && !vbp_session_pause(vbp)) {
-		dev_err(&vbp->dev->device, "the portal does not outlive this: bind the device anew\n");
-		vbp_revoke(vbp);
-		vbp_session_end(vbp);
-	}
-	return 0;
-}
-
 /* A foreign service begins anew if a process had its rings; the process sees that. */
 static int vbp_restart(struct vbp *vbp)
 {
@@ -338,6 +319,49 @@ static int vbp_wake(struct vbp *vbp)
 			portal_set_rings(vbp->portal, i, vbl_rings(vbp->line, i));
 	}
 	portal_resume(vbp->portal);
+	return 0;
+}
+
+/*
+ * The bus waits, without an end, for the subchannels to be taken away when the primary
+ * one is closed, before it ends its connection: rather not begin.
+ */
+static bool vbp_subchannels_gone(struct vbp *vbp)
+{
+	unsigned long deadline = jiffies + vbp_patience();
+
+	while (READ_ONCE(vbp_primary(vbp)->sc_list.next) != &vbp_primary(vbp)->sc_list) {
+		if (time_after(jiffies, deadline))
+			return false;
+		msleep(20);
+	}
+	return true;
+}
+
+/*
+ * Hibernation; the bus has nothing to do for a suspend to idle. User space is frozen.
+ * The region's pages stay, channels and their rings go. With an error there is no
+ * hibernation: an answer that is owed never comes to who has hibernated.
+ */
+static int vbp_sleep(struct vbp *vbp)
+{
+	if (vbp->gone)
+		return vbl_owed(vbp->dev) ? -EBUSY : 0;
+	WRITE_ONCE(vbp->ending, true);
+	portal_pause(vbp->portal);
+	WRITE_ONCE(vbp->ending, false);
+	vbp->was_open = vbp->line;
+	if ((vbp->line && !vbp_session_pause(vbp)) || vbl_owed(vbp->dev)) {
+		dev_err(&vbp->dev->device, "the host owes an answer: no hibernation, and the portal is gone\n");
+		vbp_revoke(vbp);
+		vbp_session_end(vbp);
+		return -EBUSY;
+	}
+	if (!vbp_subchannels_gone(vbp)) {
+		dev_err(&vbp->dev->device, "the host does not take the subchannels away: no hibernation\n");
+		vbp_wake(vbp);
+		return -EBUSY;
+	}
 	return 0;
 }
 

@@ -323,6 +323,13 @@ static int vbl_overdue_pm(struct notifier_block *nb, unsigned long event, void *
 {
 	struct vbl_memory *m;
 
+	if (event != PM_HIBERNATION_PREPARE && event != PM_RESTORE_PREPARE)
+		return NOTIFY_DONE;
+	/* The bus forgets what it was asked: no answer could end the wait any more. */
+	if (vbl_owed(NULL)) {
+		pr_err(VBL_NAME ": a host owes an answer, without which there is no hibernation\n");
+		return notifier_from_errno(-EBUSY);
+	}
 	if (event != PM_HIBERNATION_PREPARE)
 		return NOTIFY_DONE;
 	mutex_lock(&vbl_overdue_lock);
