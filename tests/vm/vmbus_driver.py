@@ -94,7 +94,7 @@ def check_config(t, g, device):
     config = DRIVER + '/config'
     for bad in ('rubbish', device + ' ring=1', device + ' region=100K',
                 device + ' ring=4M', device + ' colour=1', device + 'x region=1M',
-                device + ' region=65G', ''):
+                device + ' region=65G', device + ' region=16777216T', ''):
         t.ok(g.call('echo "%s" > %s' % (bad, config))[0] != 0,
              'config refuses "%s"' % bad.replace(device, 'GUID'))
     g.run('echo "%s region=1M ring=64K" > %s' % (device, config))

@@ -56,8 +56,9 @@ static bool vbp_parse_size(const char *text, u64 *size)
 {
 	char *end;
 
+	/* It wraps silently: no more digits, and no larger unit, than can be meant. */
 	*size = memparse(text, &end);
-	return end != text && !*end;
+	return end != text && !*end && strlen(text) <= 11 && !strpbrk(text, "TtPpEe");
 }
 
 static bool vbp_ring_valid(u64 size)

@@ -24,7 +24,10 @@
  *			overdue.
  *
  * The owner never calls a line from two places at once. What the worker does for it is
- * one thing at a time; for a rescind wakes but one who waits for a channel.
+ * one thing at a time; for a rescind wakes but one who waits for a channel. So root should
+ * not write to a channel's "cpu" in sysfs meanwhile, which may wait, too. Nor does the
+ * primary channel's rescind wake who waits for a subchannel: that one's own does, and
+ * hosts rescind it first.
  *
  * Locks
  *

@@ -24,9 +24,9 @@
  *
  * The host is believed nothing (session.c, packet.c), and user space less: once it had
  * the rings the kernel looks at them no more, but closes and opens the channel for the
- * last words. Nothing here waits for a silent host for longer than timeout=, nor for one
- * that is slow without an end; what the bus itself waits for without end, a line does (line.c, a module of its own, because it may
- * have to outlive this one).
+ * last words. Nothing here waits for a silent host for longer than timeout=, nor without
+ * an end for one that is slow; what the bus itself waits for without end, a line does
+ * (line.c, a module of its own, because it may have to outlive this one).
  */
 #include <linux/delay.h>
 #include <linux/err.h>

@@ -13,7 +13,8 @@
  * are encrypted again. Without its word they are overdue: nobody's, their GPADLs as they
  * were, until a later session of the same instance gets the word, or the bus says that
  * the device they were lent by was rescinded, which is looked at now and then. Overdue
- * memory holds this module, lest it be forgotten. Pages that could not be encrypted again are lost for ever.
+ * memory holds this module, lest it be forgotten. Pages that could not be encrypted again
+ * are lost for ever.
  */
 #include <linux/delay.h>
 #include <linux/device.h>
@@ -51,7 +52,7 @@ void vbl_piece_free(struct vbl_piece *piece)
 {
 	if (piece->lost)
 		pr_warn_ratelimited(VBL_NAME ": %llu KiB could not be taken back and are lost\n",
-			vbl_piece_size(piece) >> 10);
+				    vbl_piece_size(piece) >> 10);
 	else
 		__free_pages(piece->page, piece->order);
 }
