@@ -42,7 +42,9 @@
 /* How often the overdue is looked at: has its device been rescinded? */
 #define VBL_REAP	(2 * HZ)
 
+/* The lock: both. Hibernating: from before processes are frozen until after all. */
 static LIST_HEAD(vbl_overdue);
+static bool vbl_hibernating;
 static DEFINE_MUTEX(vbl_overdue_lock);
 
 static void vbl_overdue_look(struct work_struct *work);
@@ -246,6 +248,9 @@ static void vbl_overdue_add(struct hv_device *dev, struct vbl_memory *m)
 	}
 	__module_get(THIS_MODULE);
 	mutex_lock(&vbl_overdue_lock);
+	/* A GPADL of before cannot be torn down afterwards: nobody would answer. */
+	if (vbl_hibernating)
+		vbl_memory_forget(m);
 	list_add(&m->node, &vbl_overdue);
 	mutex_unlock(&vbl_overdue_lock);
 	queue_delayed_work(system_freezable_wq, &vbl_overdue_work, VBL_REAP);
@@ -324,6 +329,11 @@ static int vbl_overdue_pm(struct notifier_block *nb, unsigned long event, void *
 {
 	struct vbl_memory *m;
 
+	if (event == PM_POST_HIBERNATION) {
+		mutex_lock(&vbl_overdue_lock);
+		vbl_hibernating = false;
+		mutex_unlock(&vbl_overdue_lock);
+	}
 	if (event != PM_HIBERNATION_PREPARE && event != PM_RESTORE_PREPARE)
 		return NOTIFY_DONE;
 	/* The bus forgets what it was asked: no answer could end the wait any more. */
@@ -334,6 +344,7 @@ static int vbl_overdue_pm(struct notifier_block *nb, unsigned long event, void *
 	if (event != PM_HIBERNATION_PREPARE)
 		return NOTIFY_DONE;
 	mutex_lock(&vbl_overdue_lock);
+	vbl_hibernating = true;
 	list_for_each_entry(m, &vbl_overdue, node)
 		vbl_memory_forget(m);
 	mutex_unlock(&vbl_overdue_lock);
