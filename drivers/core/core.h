@@ -8,6 +8,7 @@
 
 #include <linux/cache.h>
 #include <linux/device.h>
+#include <linux/hashtable.h>
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
@@ -30,6 +31,7 @@ struct poll_table_struct;
 struct portal_process;
 struct portal_row;
 struct portal_seen;
+struct portal_writer;
 struct seq_file;
 
 /*
@@ -144,6 +146,7 @@ struct portal_layout {
  * @processes: sessions, by portal_process.node
  * @nr_processes: how many
  * @nr_windows: those begun by windows
+ * @nr_unasked: those that no file holds any more, but mappings do
  * @seen: other machines' rows, as they were at the last look (watch.c)
  * @rung: addresses that were rung in this round
  * @notice: the vector that says that tables have changed, or PORTAL_VECTOR_NONE; read
@@ -170,6 +173,7 @@ struct portal_self {
 	struct list_head processes;
 	u32 nr_processes;
 	u32 nr_windows;
+	u32 nr_unasked;
 	struct portal_seen *seen;
 	unsigned long *rung;
 	u32 notice;
@@ -198,10 +202,11 @@ struct portal {
 	unsigned long changes;		/* of the tables, as watchers count them */
 	u64 epoch;			/* files of another one reach nothing any more */
 
-	spinlock_t mode_lock;		/* the next three; taken under mmap_lock */
+	spinlock_t mode_lock;		/* the next four; taken under mmap_lock */
 	u32 mode;			/* PORTAL_MODE_* */
 	u64 protected_size;		/* bytes that no mapping may write; 0: raw */
 	unsigned int nr_writable;	/* mappings of the region that are or could become so */
+	DECLARE_HASHTABLE(writers, 6);	/* whose they are (managed.c) */
 
 	u64 size;
 	unsigned int nr_pieces;
@@ -249,9 +254,8 @@ struct portal_handle_vector {
  * @owner: who opened or made it
  * @epoch: portal.epoch when it was made, or 0: it reaches nothing any more, as if the
  *	portal were gone
- * @writer: whose @nr_writable mappings are; portal.mode_lock, as for the next three
- * @nr_writable: mappings of the region through this file that are or could become so
- * @nr_others: and those of processes other than @writer
+ * @nr_writable: mappings of the region through this file that are or could become so;
+ *	portal.mode_lock, as for the next
  * @mm: the one process that may have such mappings, or NULL
  * @process: the session that it holds, or NULL; portal.self.lock
  * @session_node: in portal_process.files while it holds one
@@ -277,9 +281,7 @@ struct portal_handle {
 	u32 nr_bells;
 	kuid_t owner;
 	u64 epoch;
-	const struct mm_struct *writer;
 	unsigned int nr_writable;
-	unsigned int nr_others;
 	const struct mm_struct *mm;
 	struct portal_process *process;
 	struct list_head session_node;
@@ -344,12 +346,14 @@ void portal_mode_probe(struct portal *p);
 void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout);
 #define PORTAL_MAP_WRITE	0x1U
 #define PORTAL_MAP_OWN		0x2U
-unsigned int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start,
-			     bool could);
-void portal_mode_map_again(struct portal_handle *h, const struct mm_struct *mm);
-void portal_mode_unmap(struct portal_handle *h, const struct mm_struct *mm);
+int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start, bool could,
+		    struct portal_writer **w);
+void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w);
+void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w);
 bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm);
-bool portal_mode_disown(struct portal_handle *h, bool idle);
+void portal_mode_disown(struct portal_handle *h);
+bool portal_mode_maps(struct portal *p, const struct mm_struct *mm);
+void portal_mode_stale(struct portal *p, const struct mm_struct *mm);
 u32 portal_mode_get(struct portal *p, u64 *protected);
 int portal_mode_set(struct portal *p, u32 mode);
 
@@ -398,6 +402,7 @@ void portal_sessions_adopt(struct portal *p, bool again);
 unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n);
 void portal_sessions_end(struct portal *p);
 void portal_sessions_stale(struct portal *p);
+void portal_sessions_idle(struct portal *p);
 
 int portal_session(struct portal_handle *h, struct portal_session_begin *a);
 void portal_session_release(struct portal_handle *h);

@@ -244,6 +244,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	init_rwsem(&p->lock);
 	portal_self_init(p);
 	spin_lock_init(&p->mode_lock);
+	hash_init(p->writers);
 	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);
 	init_waitqueue_head(&p->windows);

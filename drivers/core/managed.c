@@ -16,13 +16,32 @@
  *
  * And a mapping of a managed portal belongs to one process: fork() does not copy it, for
  * good (VM_DONTCOPY, and VM_IO, for which madvise() refuses MADV_DOFORK). So what a
- * process could write through a file is counted with the file, by process; a session
- * (sessions.c) begins only where no other process can, and keeps it so.
+ * process could write is counted by process and file (struct portal_writer): a session
+ * (sessions.c) is not over while its process can write through any file of the portal,
+ * whether that file asked for it or not.
  */
 #include <linux/dev_printk.h>
+#include <linux/hashtable.h>
 #include <linux/kernel.h>
+#include <linux/slab.h>
 
 #include "core.h"
+
+/**
+ * struct portal_writer - one process's writable mappings through one file
+ * @node: in portal.writers, by @mm
+ * @h: the file, which each of the mappings holds
+ * @mm: the process. Compared only; a mapping is left, so no other has its address
+ * @nr: how many mappings
+ *
+ * Under portal.mode_lock. vm_private_data of each of these mappings, and of no other.
+ */
+struct portal_writer {
+	struct hlist_node node;
+	struct portal_handle *h;
+	const struct mm_struct *mm;
+	unsigned int nr;
+};
 
 /* Nobody has the portal yet. The region may be touched from here on. */
 void portal_mode_probe(struct portal *p)
@@ -59,85 +78,146 @@ void portal_mode_found(struct portal *p, int ret, const struct portal_layout *la
 			 ret);
 }
 
-/* Under mode_lock. */
-static void portal_mode_count(struct portal_handle *h, const struct mm_struct *mm)
+/* Under mode_lock. NULL: @mm has nothing mapped writable through @h. */
+static struct portal_writer *portal_writer_find(const struct portal_handle *h,
+						const struct mm_struct *mm)
+{
+	struct portal_writer *w;
+
+	hash_for_each_possible(h->portal->writers, w, node, (unsigned long)mm) {
+		if (w->mm == mm && w->h == h)
+			return w;
+	}
+	return NULL;
+}
+
+/* Under mode_lock. One more mapping; @w: its process's, or NULL in a raw portal. */
+static void portal_mode_count(struct portal_handle *h, struct portal_writer *w)
 {
 	h->portal->nr_writable++;
-	if (!h->nr_writable && !h->nr_others)
-		h->writer = mm;
-	if (h->writer == mm)
-		h->nr_writable++;
-	else
-		h->nr_others++;
+	h->nr_writable++;
+	if (w)
+		w->nr++;
+}
+
+/* Under mode_lock. Of a managed portal: *@w is @mm's, which may be the new one it was. */
+static void portal_writer_take(struct portal_handle *h, const struct mm_struct *mm,
+			       struct portal_writer **w)
+{
+	struct portal_writer *old = portal_writer_find(h, mm), *new = *w;
+
+	if (old) {
+		*w = old;
+		return;
+	}
+	new->h = h;
+	new->mm = mm;
+	hash_add(h->portal->writers, &new->node, (unsigned long)mm);
 }
 
 /*
  * Makes room for a mapping by @mm, through @h, that begins at @start of the region; @could: by
- * the file's rights it is writable, or could be made so. Returns PORTAL_MAP_*: with
- * PORTAL_MAP_WRITE it may, and is counted until portal_mode_unmap(); with PORTAL_MAP_OWN
- * it is @mm's alone.
+ * the file's rights it is writable, or could be made so. Returns PORTAL_MAP_*, or -ENOMEM:
+ * with PORTAL_MAP_WRITE it may, and is counted, as *@w's, until portal_mode_unmap(); with
+ * PORTAL_MAP_OWN it is @mm's alone.
  */
-unsigned int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start,
-			     bool could)
+int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start, bool could,
+		    struct portal_writer **w)
 {
+	struct portal_writer *new = NULL;
 	struct portal *p = h->portal;
-	unsigned int ret = 0;
+	int ret = 0;
 
+	*w = NULL;
+	if (could) {
+		new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+		if (!new)
+			return -ENOMEM;
+	}
 	spin_lock(&p->mode_lock);
 	if (p->mode == PORTAL_MODE_MANAGED)
 		ret |= PORTAL_MAP_OWN;
 	if (could && start >= p->protected_size && (!h->mm || h->mm == mm)) {
-		portal_mode_count(h, mm);
+		if (ret & PORTAL_MAP_OWN) {
+			*w = new;
+			portal_writer_take(h, mm, w);
+		}
+		portal_mode_count(h, *w);
 		ret |= PORTAL_MAP_WRITE;
 	}
 	spin_unlock(&p->mode_lock);
+	if (*w != new)
+		kfree(new);
 	return ret;
 }
 
-/* Another mapping like one that was counted: a part of it, or a child's. */
-void portal_mode_map_again(struct portal_handle *h, const struct mm_struct *mm)
+/* Another mapping like one that was counted: a part of it, or, of a raw portal, a child's. */
+void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w)
 {
 	spin_lock(&h->portal->mode_lock);
-	portal_mode_count(h, mm);
+	portal_mode_count(h, w);
 	spin_unlock(&h->portal->mode_lock);
 }
 
-void portal_mode_unmap(struct portal_handle *h, const struct mm_struct *mm)
+void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w)
 {
 	spin_lock(&h->portal->mode_lock);
 	h->portal->nr_writable--;
-	/* Of its mappings one at least is left, so no other mm has its address. */
-	if (h->nr_writable && h->writer == mm)
-		h->nr_writable--;
-	else
-		h->nr_others--;
+	h->nr_writable--;
+	if (w && --w->nr)
+		w = NULL;
+	if (w)
+		hash_del(&w->node);
 	spin_unlock(&h->portal->mode_lock);
+	kfree(w);
 }
 
 /* Whether @h is @mm's alone from now on, to write through it: until portal_mode_disown(). */
 bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm)
 {
+	const struct portal_writer *w;
 	bool alone;
 
 	spin_lock(&h->portal->mode_lock);
-	alone = !h->nr_others && (!h->nr_writable || h->writer == mm);
+	w = portal_writer_find(h, mm);
+	alone = h->nr_writable == (w ? w->nr : 0);
 	if (alone)
 		h->mm = mm;
 	spin_unlock(&h->portal->mode_lock);
 	return alone;
 }
 
-/* With @idle: only if nothing is mapped through it that could write; else false. */
-bool portal_mode_disown(struct portal_handle *h, bool idle)
+void portal_mode_disown(struct portal_handle *h)
 {
-	bool may;
-
 	spin_lock(&h->portal->mode_lock);
-	may = !idle || (!h->nr_writable && !h->nr_others);
-	if (may)
-		h->mm = NULL;
+	h->mm = NULL;
 	spin_unlock(&h->portal->mode_lock);
-	return may;
+}
+
+/* Whether @mm could write through any file of the portal. */
+bool portal_mode_maps(struct portal *p, const struct mm_struct *mm)
+{
+	const struct portal_writer *w;
+	bool maps = false;
+
+	spin_lock(&p->mode_lock);
+	hash_for_each_possible(p->writers, w, node, (unsigned long)mm)
+		maps = maps || w->mm == mm;
+	spin_unlock(&p->mode_lock);
+	return maps;
+}
+
+/* Files through which @mm could write reach nothing any more, and never will. */
+void portal_mode_stale(struct portal *p, const struct mm_struct *mm)
+{
+	struct portal_writer *w;
+
+	spin_lock(&p->mode_lock);
+	hash_for_each_possible(p->writers, w, node, (unsigned long)mm) {
+		if (w->mm == mm)
+			WRITE_ONCE(w->h->epoch, 0);
+	}
+	spin_unlock(&p->mode_lock);
 }
 
 /* What the mode is now; *@protected: and from where on mappings may be writable. */

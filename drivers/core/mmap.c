@@ -24,16 +24,17 @@
 /* Entries that one fault inserts at most: a page table's worth with 4 KiB pages. */
 #define PORTAL_FAULT_PAGES	512
 
+/* Its vm_private_data is the struct portal_writer that it is counted with, or NULL. */
 static struct portal_handle *vma_to_handle(const struct vm_area_struct *vma)
 {
-	return vma->vm_private_data;
+	return vma->vm_file->private_data;
 }
 
 /*
  * The byte of the region that @addr shows. It lies within the file's part, because
  * portal_mmap_region() saw to it for the whole VMA, and a VMA never grows: what it
- * becomes by munmap() and mprotect() is a part of it, with the offset to match, mremap()
- * refuses VM_DONTEXPAND and VM_PFNMAP, and a new one comes by portal_mmap() again.
+ * becomes by munmap() and mprotect() is a part of it, with the offset to match; mremap()
+ * may move or shrink it, but of VM_DONTEXPAND and VM_PFNMAP makes no larger one, and no second.
  */
 static u64 portal_vma_offset(const struct vm_area_struct *vma, unsigned long addr)
 {
@@ -222,13 +223,13 @@ static int portal_access(struct vm_area_struct *vma, unsigned long addr, void *b
 static void portal_vma_open(struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & VM_MAYWRITE)
-		portal_mode_map_again(vma_to_handle(vma), vma->vm_mm);
+		portal_mode_map_again(vma_to_handle(vma), vma->vm_private_data);
 }
 
 static void portal_vma_close(struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & VM_MAYWRITE)
-		portal_mode_unmap(vma_to_handle(vma), vma->vm_mm);
+		portal_mode_unmap(vma_to_handle(vma), vma->vm_private_data);
 }
 
 /* Of the region. VM_MAYWRITE is what says that it was counted; nothing changes it later. */
@@ -289,9 +290,13 @@ static int portal_mmap_protect(struct file *file, struct vm_area_struct *vma)
 {
 	struct portal_handle *h = file->private_data;
 	bool could = file->f_mode & FMODE_WRITE;
-	unsigned int how;
+	struct portal_writer *w;
+	int how;
 
-	how = portal_mode_map(h, vma->vm_mm, portal_vma_offset(vma, vma->vm_start), could);
+	how = portal_mode_map(h, vma->vm_mm, portal_vma_offset(vma, vma->vm_start), could, &w);
+	if (how < 0)
+		return how;
+	vma->vm_private_data = w;
 	if (how & PORTAL_MAP_OWN)
 		portal_vm_flags_set(vma, VM_DONTCOPY | VM_IO);
 	if (how & PORTAL_MAP_WRITE)
@@ -333,8 +338,7 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 		return -ESTALE;
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
-	/* portal_vma_offset() asks for it from here on. */
-	vma->vm_private_data = h;
+	vma->vm_private_data = NULL;
 	vma->vm_ops = &portal_vm_ops;
 
 	/* A register page rings whom it likes, so a window never has it. */

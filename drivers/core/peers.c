@@ -281,9 +281,9 @@ static void portal_join(struct portal *p)
 	self->address = portal_peer_id(p);
 	if (!portal_slot_claim(p, true) && !portal_slot_claim(p, false)) {
 		if (!self->full)
-			dev_warn(portal_where(p),
-				 "no free slot among %u: no process of this machine can have a session; 'portalctl fence' frees those of machines that are no more\n",
-				 self->layout.peers - 1);
+			dev_warn_ratelimited(portal_where(p),
+					     "no free slot among %u: no process of this machine can have a session; 'portalctl fence' frees those of machines that are no more\n",
+					      self->layout.peers - 1);
 		self->full = true;
 		return;
 	}
@@ -354,7 +354,8 @@ void portal_self_leave(struct portal *p)
 
 /*
  * The row is another's, or nobody's: sessions are over, unsaid, and the files that had
- * them reach nothing any more. Lets go of the lock for a while.
+ * them reach nothing any more. Lets go of the lock for a while, when nothing of the old life
+ * is left that a beat, which alone joins anew, could meet.
  */
 static void portal_lost(struct portal *p)
 {
@@ -364,8 +365,8 @@ static void portal_lost(struct portal *p)
 			     "slot %u was declared dead, or taken: all sessions are over, and this machine joins anew\n",
 			     self->slot);
 	trace_portal_lost(p->number, self->slot, self->claim);
-	self->joined = false;
 	portal_sessions_stale(p);
+	portal_self_forget(p);
 
 	/* Faults that did not see that are over when the write lock was had. Then zap. */
 	mutex_unlock(&self->lock);
@@ -373,13 +374,6 @@ static void portal_lost(struct portal *p)
 	up_write(&p->lock);
 	portal_zap(p);
 	mutex_lock(&self->lock);
-
-	/* Meanwhile it may have joined anew (a pause, a change of the mode), or ended. */
-	if (!self->joined) {
-		portal_self_forget(p);
-		if (self->reach && !self->error)
-			portal_join(p);
-	}
 	portal_changed(p, 1);
 }
 
@@ -417,17 +411,19 @@ static void portal_put_right(struct portal *p, bool spoilt)
 static void portal_beat(struct portal *p)
 {
 	struct portal_self *self = &p->self;
-	enum portal_row_state state;
+	enum portal_row_state state = PORTAL_ROW_LOST;
 
-	if (!self->joined) {
+	if (self->joined) {
+		state = portal_row_look(p);
+		if (state == PORTAL_ROW_LOST)
+			portal_lost(p);
+	}
+	/* Which let go of the lock. Joining at beats only, however often it is lost. */
+	if (!self->joined && self->reach && !self->error)
 		portal_join(p);
+	if (state == PORTAL_ROW_LOST)
 		return;
-	}
-	state = portal_row_look(p);
-	if (state == PORTAL_ROW_LOST) {
-		portal_lost(p);
-		return;
-	}
+	portal_sessions_idle(p);
 	portal_put_right(p, state == PORTAL_ROW_SPOILT);
 	if (!heartbeat_ms || !portal_row_mine(p))
 		return;
@@ -450,7 +446,7 @@ static void portal_beat_work(struct work_struct *work)
 	mutex_unlock(&p->self.lock);
 }
 
-/* When somebody rang, or something of this machine's has changed. */
+/* When somebody rang, or something of this machine's has changed. The next beat joins anew. */
 static void portal_look_work(struct work_struct *work)
 {
 	struct portal *p = container_of(to_delayed_work(work), struct portal, self.look);

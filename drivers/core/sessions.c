@@ -10,11 +10,17 @@
  *    MMU notifiers then, before anything is unmapped. So do exec, kill, and the end of a
  *    core dump, but not one thread's exit. Copies of the descriptor do not matter, and
  *    copies of the mappings there are none (managed.c).
- *  - The last file that asked is released: no mapping through it is left, for each holds
- *    the file.
- *  - The process says that it is done, and has nothing mapped through the file.
+ *  - The last file that asked is released, and the process has nothing mapped any more
+ *    through which it could write: not through any file of the portal. Else its mappings
+ *    hold the session; when the last is gone, that is found out at the next heartbeat, or
+ *    when the next file is released, which is before the portal goes.
+ *  - The process says that it is done, and has nothing mapped so.
  *  - The portal is revoked, or this machine was declared dead: mappings were zapped, and
  *    the files cannot fault them in again.
+ *
+ * What a process maps after its session's end is nobody's, as of one that never asked. And
+ * processors alone are meant: devices that the process lets write to such memory (VFIO's
+ * mappings, shared virtual addressing) are not stopped by any of this. linux/portal.h says so.
  *
  * References. struct portal_process is freed by the MMU notifiers' own grace period
  * (portal_process_free()) after whoever ended it, exactly one, has put the notifier. It is in
@@ -33,6 +39,7 @@
 #include <linux/atomic.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
+#include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
 #include <linux/list.h>
@@ -40,10 +47,14 @@
 #include <linux/module.h>
 #include <linux/nospec.h>
 #include <linux/pid.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/uidgid.h>
+#include <linux/wait_bit.h>
 
 #include "../compat/mmend.h"
 #include "core.h"
@@ -57,6 +68,8 @@
  * @files: that hold it, by portal_handle.session_node
  * @row: in this machine's block
  * @window: begun by a window, and no file of open() has asked since
+ * @unasked: no file holds it, its mappings do
+ * @owner: of the file that began it
  * @bytes: what the row must say; life is in portal_self.rows
  *
  * All but @mn and @portal under self.lock.
@@ -68,6 +81,8 @@ struct portal_process {
 	struct list_head files;
 	u32 row;
 	bool window;
+	bool unasked;
+	kuid_t owner;
 	struct portal_session bytes;
 };
 
@@ -82,6 +97,12 @@ struct portal_row {
 };
 
 static DEFINE_SPINLOCK(portal_process_lock);
+
+/* How long who asks waits for this machine to join: a heart may have to be listened to. */
+#define PORTAL_JOIN_WAIT	(5 * HZ)
+
+/* struct portal_process that are not freed yet; their end waits for a grace period. */
+static atomic_t portal_processes = ATOMIC_INIT(0);
 
 /* ---- Rows -------------------------------------------------------------------------- */
 
@@ -146,13 +167,31 @@ unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n)
 	return wrong;
 }
 
-/* A row that is free, -EUSERS: there is none. Windows leave half of them to others. */
-static int portal_row_find(struct portal *p, bool window)
+/* How many sessions files of this user have begun. */
+static u32 portal_owner_count(const struct portal *p, kuid_t owner)
 {
+	const struct portal_process *s;
+	u32 n = 0;
+
+	list_for_each_entry(s, &p->self.processes, node)
+		n += uid_eq(s->owner, owner);
+	return n;
+}
+
+/*
+ * A row that is free, or -EUSERS: there is none for this file. Windows leave half of them
+ * to others, and so that no user keeps others out, each but root has a quarter at most.
+ */
+static int portal_row_find(const struct portal_handle *h)
+{
+	struct portal *p = h->portal;
 	struct portal_self *self = &p->self;
 	u32 i;
 
-	if (window && self->nr_windows >= self->layout.sessions / 2)
+	if (h->window && self->nr_windows >= self->layout.sessions / 2)
+		return -EUSERS;
+	if (!uid_eq(h->owner, GLOBAL_ROOT_UID) &&
+	    portal_owner_count(p, h->owner) >= max(self->layout.sessions / 4, 1U))
 		return -EUSERS;
 	for (i = 0; i < self->layout.sessions; i++) {
 		if (!self->rows[i].process &&
@@ -185,15 +224,20 @@ static void portal_session_fill(struct portal *p, struct portal_session *s, u32 
 
 /* ---- End ---------------------------------------------------------------------------- */
 
-/* After a grace period, in a context that must not sleep. */
+/*
+ * After a grace period, with bottom halves off. From the last decrement on the module may
+ * go: portal_sessions_module_exit().
+ */
 static void portal_process_free(struct mmu_notifier *mn)
 {
 	kfree(container_of(mn, struct portal_process, mn));
+	if (atomic_dec_and_test(&portal_processes))
+		wake_up_var(&portal_processes);
 }
 
 static void portal_file_drop(struct portal_handle *h)
 {
-	portal_mode_disown(h, false);
+	portal_mode_disown(h);
 	h->process = NULL;
 	list_del(&h->session_node);
 }
@@ -219,6 +263,7 @@ static void portal_process_end(struct portal *p, struct portal_process *s)
 	list_del(&s->node);
 	self->nr_processes--;
 	self->nr_windows -= s->window;
+	self->nr_unasked -= s->unasked;
 
 	spin_lock(&portal_process_lock);
 	s->portal = NULL;
@@ -261,7 +306,36 @@ void portal_sessions_end(struct portal *p)
 		portal_process_end(p, s);
 }
 
-/* Files that hold a session reach nothing any more, and never will. */
+/* Ends a session that nothing holds: no file, and no mapping of its process. */
+static void portal_process_idle(struct portal *p, struct portal_process *s)
+{
+	if (!list_empty(&s->files))
+		return;
+	if (!portal_mode_maps(p, s->mn.mm)) {
+		portal_process_end(p, s);
+		return;
+	}
+	p->self.nr_unasked += !s->unasked;
+	s->unasked = true;
+}
+
+/* Those whose mappings held them, and are gone. */
+void portal_sessions_idle(struct portal *p)
+{
+	struct portal_process *s, *next;
+
+	if (!p->self.nr_unasked)
+		return;
+	list_for_each_entry_safe(s, next, &p->self.processes, node) {
+		if (s->unasked)
+			portal_process_idle(p, s);
+	}
+}
+
+/*
+ * Files that hold a session, or through which its process could write, reach nothing any
+ * more, and never will.
+ */
 void portal_sessions_stale(struct portal *p)
 {
 	struct portal_process *s;
@@ -270,6 +344,7 @@ void portal_sessions_stale(struct portal *p)
 	list_for_each_entry(s, &p->self.processes, node) {
 		list_for_each_entry(h, &s->files, session_node)
 			WRITE_ONCE(h->epoch, 0);
+		portal_mode_stale(p, s->mn.mm);
 	}
 }
 
@@ -283,9 +358,9 @@ void portal_session_release(struct portal_handle *h)
 	s = h->process;
 	if (s) {
 		portal_file_drop(h);
-		if (list_empty(&s->files))
-			portal_process_end(p, s);
+		portal_process_idle(p, s);
 	}
+	portal_sessions_idle(p);
 	mutex_unlock(&p->self.lock);
 }
 
@@ -296,11 +371,12 @@ static int portal_session_done(struct portal_handle *h)
 
 	if (!s)
 		return -ENOENT;
-	if (s->mn.mm != current->mm || !portal_mode_disown(h, true))
+	if (s->mn.mm != current->mm)
+		return -EBUSY;
+	if (list_is_singular(&s->files) && portal_mode_maps(h->portal, s->mn.mm))
 		return -EBUSY;
 	portal_file_drop(h);
-	if (list_empty(&s->files))
-		portal_process_end(h->portal, s);
+	portal_process_idle(h->portal, s);
 	return 0;
 }
 
@@ -330,47 +406,64 @@ static struct portal_process *portal_process_new(void)
 	ret = mmu_notifier_register(&s->mn, current->mm);
 	if (ret) {
 		kfree(s);
-		return ERR_PTR(ret);
+		/* What it says if a signal came while it took the mm's locks. */
+		return ERR_PTR(ret == -EINTR ? -ERESTARTSYS : ret);
 	}
+	atomic_inc(&portal_processes);
 	return s;
 }
 
 /* The row before the word that it is one: as in portal_row_begin(). */
-static int portal_process_begin(struct portal *p, struct portal_process *s, u32 vector,
-				bool window)
+static void portal_session_store(struct portal *p, u32 i)
 {
-	struct portal_self *self = &p->self;
-	int i = portal_row_find(p, window);
-	u64 sequence;
+	struct portal_session *at = portal_session_at(p, i);
+	u64 life = p->self.rows[i].life;
 
-	if (i < 0)
-		return i;
-	sequence = (self->rows[i].life >> PORTAL_SLOT_BITS) + 1;
+	WRITE_ONCE(at->life, cpu_to_le64((life & ~(u64)0xffff) | PORTAL_LIFE_JOINING));
+	/* A reader's second look at life tells that the rest is changing. */
+	virt_wmb();
+	portal_session_put(p, i);
+	/* Release: the rest is seen by whoever sees it alive. */
+	virt_store_release(&at->life, cpu_to_le64(life));
+}
+
+/*
+ * In a free row @i. False: this machine lost its rows, so that another may give the
+ * same token; that is found out soon.
+ */
+static bool portal_process_begin(const struct portal_handle *h, struct portal_process *s, u32 i,
+				 u32 vector)
+{
+	struct portal *p = h->portal;
+	struct portal_self *self = &p->self;
+	u64 sequence = (self->rows[i].life >> PORTAL_SLOT_BITS) + 1;
+
 	portal_session_fill(p, &s->bytes, vector);
 	s->row = i;
-	s->window = window;
+	s->window = h->window;
+	s->owner = h->owner;
 	self->rows[i].process = s;
 	self->rows[i].life = sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
-	if (portal_row_mine(p)) {
-		struct portal_session *at = portal_session_at(p, i);
-
-		WRITE_ONCE(at->life,
-			   cpu_to_le64(sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_JOINING));
-		/* A reader's second look at life tells that the rest is changing. */
-		virt_wmb();
-		portal_session_put(p, i);
-		/* Release: the rest is seen by whoever sees it alive. */
-		virt_store_release(&at->life, cpu_to_le64(self->rows[i].life));
+	portal_session_store(p, i);
+	/*
+	 * Who takes the slot claims it by a swap, and then reads where sequences go on. So
+	 * either that claim is seen here, or this life is seen there.
+	 */
+	virt_mb();
+	if (!portal_row_mine(p)) {
+		self->rows[i].process = NULL;
+		self->rows[i].life = sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD;
+		return false;
 	}
 	list_add_tail(&s->node, &self->processes);
 	self->nr_processes++;
-	self->nr_windows += window;
+	self->nr_windows += s->window;
 	spin_lock(&portal_process_lock);
 	s->portal = p;
 	spin_unlock(&portal_process_lock);
 	portal_row_changed(p);
 	trace_portal_session(p->number, portal_token(p, i), true);
-	return 0;
+	return true;
 }
 
 /* @h asks for @s, which is this process's. */
@@ -383,6 +476,8 @@ static int portal_process_join(struct portal_handle *h, struct portal_process *s
 			return -EBUSY;
 		h->process = s;
 		list_add_tail(&h->session_node, &s->files);
+		p->self.nr_unasked -= s->unasked;
+		s->unasked = false;
 	}
 	if (s->window && !h->window) {
 		s->window = false;
@@ -397,7 +492,40 @@ static int portal_process_join(struct portal_handle *h, struct portal_process *s
 	return 0;
 }
 
-/* Under the lock. @s: one that may be used if there is none; it is NULLed then. */
+/*
+ * This process has no session yet; @s: one to be used, NULLed then, or NULL. -EAGAIN: there
+ * must be one. -EINPROGRESS: this machine has no row, but may have one in a moment: a
+ * heart is being listened to, or it has just been declared dead.
+ */
+static int portal_session_new(struct portal_handle *h, u32 vector, struct portal_process **s)
+{
+	struct portal *p = h->portal;
+	int row;
+
+	if (!p->self.joined)
+		return p->self.full ? -EUSERS : -EINPROGRESS;
+	if (!portal_row_mine(p))
+		goto lost;
+	row = portal_row_find(h);
+	if (row < 0)
+		return row;
+	/* Costs all locks of the mm, so not before now; and then this is asked again. */
+	if (!*s)
+		return -EAGAIN;
+	if (!portal_mode_own(h, current->mm))
+		return -EBUSY;
+	if (!portal_process_begin(h, *s, row, vector)) {
+		portal_mode_disown(h);
+		goto lost;
+	}
+	*s = NULL;
+	return 0;
+lost:
+	portal_look_soon(p);
+	return -EINPROGRESS;
+}
+
+/* Under the lock. @s as above. */
 static int portal_session_ask(struct portal_handle *h, struct portal_session_begin *a,
 			      struct portal_process **s)
 {
@@ -413,20 +541,11 @@ static int portal_session_ask(struct portal_handle *h, struct portal_session_beg
 		return portal_session_done(h);
 	if (h->process && h->process != mine)
 		return -EBUSY;
-	if (!p->self.joined)
-		return -EUSERS;
 	if (!mine) {
-		if (!*s)
-			return -EAGAIN;
-		if (!portal_mode_own(h, current->mm))
-			return -EBUSY;
-		ret = portal_process_begin(p, *s, a->vector, h->window);
-		if (ret) {
-			portal_mode_disown(h, false);
+		ret = portal_session_new(h, a->vector, s);
+		if (ret)
 			return ret;
-		}
-		mine = *s;
-		*s = NULL;
+		mine = portal_process_find(p, current->mm);
 	}
 	ret = portal_process_join(h, mine, a->vector);
 	if (ret)
@@ -453,16 +572,28 @@ static int portal_session_try(struct portal_handle *h, struct portal_session_beg
 /* PORTAL_SESSION; the vector is one of @h's, or none. */
 int portal_session(struct portal_handle *h, struct portal_session_begin *a)
 {
+	unsigned long end = jiffies + PORTAL_JOIN_WAIT;
 	struct portal_process *s = NULL;
 	int ret;
 
-	ret = portal_session_try(h, a, &s);
-	if (ret != -EAGAIN)
-		return ret;
-	s = portal_process_new();
-	if (IS_ERR(s))
-		return PTR_ERR(s);
-	ret = portal_session_try(h, a, &s);
+	for (;;) {
+		ret = portal_session_try(h, a, &s);
+		if (ret == -EAGAIN) {
+			s = portal_process_new();
+			if (IS_ERR(s))
+				return PTR_ERR(s);
+			continue;
+		}
+		if (ret != -EINPROGRESS)
+			break;
+		ret = -EUSERS;
+		if (time_after(jiffies, end))
+			break;
+		schedule_timeout_interruptible(HZ / 50);
+		ret = -ERESTARTSYS;
+		if (signal_pending(current))
+			break;
+	}
 	/* Another thread was faster, or it was not to be. */
 	if (s)
 		mmu_notifier_put(&s->mn);
@@ -480,8 +611,14 @@ void portal_session_show(struct seq_file *m, struct portal_handle *h)
 	mutex_unlock(&p->self.lock);
 }
 
-/* Sessions are over; frees that are under way have to end before the code goes. */
+/*
+ * Sessions are over; frees that are under way have to end before the code goes. Not
+ * mmu_notifier_synchronize(): that waits for a grace period, not for what is called after one,
+ * by other processors. That runs with bottom halves off, which is a reader of RCU: so the
+ * rest of the last one is over, too.
+ */
 void portal_sessions_module_exit(void)
 {
-	mmu_notifier_synchronize();
+	wait_var_event(&portal_processes, !atomic_read(&portal_processes));
+	synchronize_rcu();
 }

@@ -346,10 +346,11 @@ static uint32_t got;
 /* A process with a session and a mapping, which are taken from it; says how, by bits. */
 static int fenced_process(void)
 {
-	int file = open_portal(device, O_RDWR), w, wrong = 0;
+	int file = open_portal(device, O_RDWR), silent = open_portal(device, O_RDWR), w, wrong = 0;
 	uint64_t token = token_of(file), claim = own()->claim;
 	char *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, DATA);
 	char *ro = mmap(NULL, page, PROT_READ, MAP_SHARED, open_portal(device, O_RDONLY), 0);
+	char *m2 = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, silent, DATA);
 	volatile struct portal_peer *row = own();
 
 	w = plain_window(file, PORTAL_WINDOW_WRITE, DATA, PORTAL_UNIT);
@@ -367,6 +368,9 @@ static int fenced_process(void)
 		  session_row(tables, token & 0xffff)->claim == row->claim) << 8;
 	wrong |= (token_of(open_portal(device, O_RDWR)) == 0) << 9;
 	wrong |= (session(w, 0, PORTAL_SESSION_SILENT, NULL) != -1 || errno != ESTALE) << 10;
+	/* A file that has not asked, but by which the process could write. */
+	wrong |= (touch(m2, 8, &got) != SIGBUS) << 11;
+	wrong |= (mmap(NULL, page, PROT_READ, MAP_SHARED, silent, DATA) != MAP_FAILED || errno != ESTALE) << 12;
 	printf("# fenced: %#x\n", wrong);
 	return wrong;
 }
@@ -384,6 +388,65 @@ static void test_fenced(void)
 	ok(!status, "declared dead itself: mappings SIGBUS, files ESTALE, tables and new files work; joined anew");
 	ok(take_changes(fd, NULL), "and a change is told");
 	settle();
+}
+
+/*
+ * Asks again and again, while this machine is declared dead again and again. No token may
+ * be given twice: its row's sequences only rise.
+ */
+static int asks_again(void)
+{
+	uint64_t last[SUPER_PEERS * SUPER_SESSIONS] = { 0 };
+	unsigned int n = 0;
+	double end;
+
+	for (end = now() + 25 * beat_ms / 1000.0; now() < end;) {
+		int file = open_portal(device, O_RDWR);
+		uint64_t token = token_of(file);
+
+		if (token && token <= last[token & 0x7f]) {
+			printf("# %#llx after %#llx\n", (unsigned long long)token,
+			       (unsigned long long)last[token & 0x7f]);
+			return 1;
+		}
+		if (token) {
+			last[token & 0x7f] = token;
+			n++;
+		}
+		close(file);
+	}
+	printf("# %u sessions meanwhile\n", n);
+	return n < 3;
+}
+
+static void test_declared_often(void)
+{
+	volatile struct portal_peer *row = own();
+	unsigned int claims = 0, slot = own_slot();
+	uint64_t last = row->claim;
+	int status;
+	double end;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(asks_again());
+	for (end = now() + 20 * beat_ms / 1000.0; now() < end;) {
+		uint64_t claim = row->claim;
+
+		claims += claim != last;
+		last = claim;
+		row->dead = claim;
+		if (info.vectors)
+			ring(other, info.peer_id, info.vectors - 1);
+		usleep(500);
+	}
+	ok(claims > 3 && claims <= 24, "declared dead all the time, and rung: it joins anew at its beats only (%u in 20)", claims);
+	waitpid(pid, &status, 0);
+	ok(!status, "no token is given twice");
+	ok(UNTIL(own_slot() == slot && state_of(row->life) == PORTAL_LIFE_ALIVE, 5000), "then it lives");
+	settle();
+	close(fd);
+	fd = open_portal(device, O_RDWR);
 }
 
 /* ---- Hostile --------------------------------------------------------------------------------- */
@@ -577,6 +640,7 @@ int main(int argc, char **argv)
 	test_fence_arguments();
 	test_fence_other();
 	test_fenced();
+	test_declared_often();
 	test_repair();
 	test_scribble();
 	test_full();

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -196,6 +197,65 @@ static void test_closed_but_mapped(void)
 	ok(dead_within(token, 2000), "unmapped: over");
 }
 
+/* The row speaks for the process, so a mapping by whatever file holds the session. */
+static void test_other_files(void)
+{
+	int a = open_portal(device, O_RDWR), b = open_portal(device, O_RDWR), c;
+	uint64_t token = token_of(a);
+	char *m = map(b, DATA, PROT_READ | PROT_WRITE), *n;
+	int w;
+
+	*m = 1;
+	close(a);
+	usleep(300000);
+	ok(alive(token), "what asked is closed, another file is mapped writable: alive");
+	c = open_portal(device, O_RDWR);
+	ok(token_of(c) == token, "who asks again has the same");
+	close(c);
+	ok(alive(token), "closed again: alive");
+	munmap(m, page);
+	ok(dead_within(token, 3000), "unmapped: over, though the other file is open");
+
+	w = plain_window(b, PORTAL_WINDOW_WRITE, DATA, PORTAL_UNIT);
+	m = map(w, 0, PROT_READ);
+	n = map(b, DATA, PROT_READ | PROT_WRITE);
+	a = open_portal(device, O_RDWR);
+	token = token_of(a);
+	fails(session(a, PORTAL_SESSION_END, 0, NULL), EBUSY, "mapped before, through others: no end");
+	munmap(n, page);
+	fails(session(a, PORTAL_SESSION_END, 0, NULL), EBUSY, "nor through a window that could be made writable");
+	close(a);
+	close(w);
+	usleep(300000);
+	ok(alive(token), "all are closed that asked, and the window: alive");
+	munmap(m, page);
+	ok(dead_within(token, 3000), "the window unmapped: over");
+	close(b);
+}
+
+/* Held by a mapping alone, of a file that is closed with it: nobody else has the portal then. */
+static uint64_t maps_another(int file)
+{
+	uint64_t token;
+
+	file = open_portal(device, O_RDWR);
+	token = token_of(file);
+	if (map(open_portal(device, O_RDWR), DATA, PROT_READ | PROT_WRITE) == MAP_FAILED)
+		return 0;
+	close(file);
+	return token;
+}
+
+static void test_other_files_killed(void)
+{
+	struct child c = start_child(maps_another, -1);
+
+	usleep(300000);
+	ok(alive(c.token), "a process that has mapped another file than it asked by: alive");
+	end_child(&c, true);
+	ok(token_state(tables, c.token) == PORTAL_LIFE_DEAD, "killed: over");
+}
+
 /* ---- One process ------------------------------------------------------------------------ */
 
 static uint64_t maps_writable(int file)
@@ -254,6 +314,14 @@ static void test_exclusive(void)
 	fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), EBUSY, "and then no session begins");
 	end_child(&c, true);
 	ok(token_of(file) != 0, "until that one is gone");
+	ok(!session(file, PORTAL_SESSION_END, 0, NULL), "over");
+
+	/* The one that mapped it first goes first. */
+	c = start_child(maps_writable, file);
+	inherited = map(file, DATA, PROT_READ | PROT_WRITE);
+	end_child(&c, true);
+	ok(token_of(file) != 0, "two map it, one goes: the other may ask");
+	munmap(inherited, page);
 	close(file);
 }
 
@@ -508,6 +576,11 @@ static uint64_t file_session(int file)
 	return session(open_portal(device, O_RDWR), 0, PORTAL_SESSION_SILENT, &b) ? errno : b.token;
 }
 
+static uint64_t user_session(int file)
+{
+	return setresuid(65534, 65534, 65534) ? 0 : file_session(file);
+}
+
 /* So many get one, and the next does not. Leaves them there. */
 static unsigned int fill(struct child *c, unsigned int from, uint64_t (*fn)(int file))
 {
@@ -527,6 +600,18 @@ static void test_how_many(void)
 {
 	struct child c[SUPER_SESSIONS + 1], one;
 	unsigned int n, windows, i;
+	struct stat node;
+
+	stat(device, &node);
+	chmod(device, 0666);
+	n = fill(c, 0, user_session);
+	chmod(device, node.st_mode & 07777);
+	ok(n == SUPER_SESSIONS / 4, "a user who is not root gets a quarter of the rows, then EUSERS (%u)", n);
+	one = start_child(file_session, -1);
+	ok(one.token > EUSERS, "which keeps nobody else out");
+	end_child(&one, true);
+	while (n)
+		end_child(&c[--n], true);
 
 	windows = fill(c, 0, window_session);
 	ok(windows == SUPER_SESSIONS / 2, "windows get half of the rows, then EUSERS (%u)", windows);
@@ -626,6 +711,8 @@ int main(int argc, char **argv)
 	test_begin();
 	test_mapped_end();
 	test_closed_but_mapped();
+	test_other_files();
+	test_other_files_killed();
 	test_exclusive();
 	test_kill();
 	test_living_child();
