@@ -51,8 +51,8 @@ struct portal;
  *	Returns 0 or -errno, which the process gets. NULL: rings stay as they are.
  * @close_rings: the process and its mappings are gone. Same context. NULL: as above.
  * @flush: for fsync(), fdatasync() and msync(): put what was stored to the region
- *	before on stable storage. Process context, read lock held, concurrently. It
- *	may wait for the device, killable, provided that the transport ends every
+ *	before on stable storage. Process context, concurrently, under a read lock that
+ *	remove and pause alone wait for. It may wait for the device, killable, provided that the transport ends every
  *	such wait before it calls portal_remove() or portal_pause(). Returns 0, -EIO
  *	if it is not certain that all arrived, -ENODEV if the device went, or
  *	-ERESTARTSYS after a fatal signal. Each failure of the device, whether anybody

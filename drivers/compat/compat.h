@@ -16,6 +16,8 @@
 #include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/mm.h>
+#include <linux/notifier.h>
+#include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 
@@ -165,6 +167,23 @@ static inline bool portal_compat_cas32(__le32 *at, __le32 old, __le32 new)
 	return sync_cmpxchg((__force u32 *)at, was, (__force u32)new) == was;
 #else
 	return cmpxchg((__force u32 *)at, was, (__force u32)new) == was;
+#endif
+}
+
+/* Since 5.18 a hypervisor's word (VM generation ID) that the machine was copied is passed on. */
+static inline int portal_compat_register_copied(struct notifier_block *nb)
+{
+#ifdef PORTAL_HAVE_VMFORK_NOTIFIER
+	return register_random_vmfork_notifier(nb);
+#else
+	return 0;
+#endif
+}
+
+static inline void portal_compat_unregister_copied(struct notifier_block *nb)
+{
+#ifdef PORTAL_HAVE_VMFORK_NOTIFIER
+	unregister_random_vmfork_notifier(nb);
 #endif
 }
 

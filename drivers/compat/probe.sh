@@ -42,6 +42,7 @@ compile()
 probe CONTROL_YES << 'EOF'
 #include <linux/eventfd.h>
 #include <linux/mm.h>
+#include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -81,6 +82,12 @@ EOF
 probe MM_GET_UNMAPPED_AREA_5 << 'EOF'
 #include <linux/sched/mm.h>
 unsigned long f(struct file *file) { return mm_get_unmapped_area(file, 0, 1, 2, 3); }
+EOF
+
+# 5.18: who wants to know is told that the machine was copied
+probe VMFORK_NOTIFIER << 'EOF'
+#include <linux/random.h>
+int f(struct notifier_block *nb) { return register_random_vmfork_notifier(nb); }
 EOF
 
 # 5.18: a function to reset a virtio device

@@ -55,6 +55,13 @@ struct seq_file;
 /* Minor numbers, thus portals at one time. */
 #define PORTAL_MAX_NUMBERS	256
 
+/* Whose this machine's row is (peers.c). */
+enum portal_row_state {
+	PORTAL_ROW_MINE,
+	PORTAL_ROW_SPOILT,	/* the claim is overwritten with one that cannot have come about */
+	PORTAL_ROW_LOST,
+};
+
 enum portal_state {
 	PORTAL_LIVE,	/* callbacks run, faults map */
 	PORTAL_PAUSED,	/* reset or suspended: both wait */
@@ -128,15 +135,17 @@ struct portal_layout {
 };
 
 /**
- * struct portal_self - this machine's part in a managed portal (peers.c, sessions.c, watch.c)
+ * struct portal_self - this machine's part in a managed portal (self.c, peers.c, beat.c,
+ *	sessions.c, watch.c)
  * @lock: everything here, and every store to the tables
  * @reach: the region may be touched, and callbacks be called
  * @error: why there are no tables: -ENODATA (raw), -EUCLEAN, -EOPNOTSUPP ...; 0: there are
- * @layout: where the tables are, if @error is 0
+ * @layout: where the tables are; all 0: raw, or nobody knows
  * @joined: this machine has a row
  * @full: there was no free one, and that was said
  * @ring: something changed that other machines have not been rung for
  * @slot: which row
+ * @strange: another machine's claim that stood in its row at the last beat, or 0
  * @last_slot: which it had last, whose sequences are known; 0: none
  * @address: this machine's peer id, as the claim has it
  * @claim: the word that makes the row its own
@@ -152,6 +161,8 @@ struct portal_layout {
  * @notice: the vector that says that tables have changed, or PORTAL_VECTOR_NONE; read
  *	in interrupts
  * @next_look: jiffies; not sooner; read in interrupts
+ * @next_windows: jiffies; windows are not woken sooner for changes
+ * @windows_due: there was one since they were
  * @beat: at each heartbeat
  * @look: when there is something to be seen or told
  */
@@ -167,6 +178,7 @@ struct portal_self {
 	u32 last_slot;
 	u32 address;
 	u64 claim;
+	u64 strange;
 	struct portal_peer row;
 	struct portal_row *rows;
 	u32 next_row;
@@ -178,6 +190,8 @@ struct portal_self {
 	unsigned long *rung;
 	u32 notice;
 	unsigned long next_look;
+	unsigned long next_windows;
+	bool windows_due;
 	struct delayed_work beat;
 	struct delayed_work look;
 };
@@ -189,6 +203,7 @@ struct portal {
 	struct inode *inode;		/* its i_mapping is every file's f_mapping */
 
 	struct rw_semaphore lock;	/* state; read-held in callbacks and PTE inserts */
+	struct rw_semaphore flush_lock;	/* read-held in ops->flush, which may wait for a disk */
 	enum portal_state state;	/* read without the lock where only a hint is needed */
 	bool added;			/* portal_add() succeeded; transport's context only */
 	int number;
@@ -299,6 +314,9 @@ struct portal_handle {
 int portal_enter(struct portal *p);
 int portal_enter_killable(struct portal *p);
 void portal_leave(struct portal *p);
+int portal_enter_flush(struct portal *p);
+void portal_leave_flush(struct portal *p);
+void portal_wait_callbacks(struct portal *p);
 
 static inline bool portal_is_dead(const struct portal *p)
 {
@@ -364,13 +382,31 @@ struct portal_peer *portal_peer_at(const struct portal *p, u32 slot);
 struct portal_session *portal_session_at(const struct portal *p, u32 row);
 unsigned int portal_words_put(void *to, const void *from, size_t len);
 
-/* peers.c; under self.lock but for the last three blocks */
-extern struct workqueue_struct *portal_wq;
+/* peers.c; under self.lock */
+extern unsigned int portal_heartbeat_ms;
+u64 portal_life(u64 sequence, u32 state);
 bool portal_claim_valid(const struct portal *p, u64 claim);
 void portal_text_put(char *to, const char *from, size_t room);
+enum portal_row_state portal_row_look(struct portal *p);
 bool portal_row_mine(struct portal *p);
 void portal_row_changed(struct portal *p);
+void portal_row_live(struct portal *p, u32 state);
+unsigned int portal_row_put(struct portal *p);
+void portal_row_begin(struct portal *p);
+void portal_row_end(struct portal *p);
+bool portal_row_catch_up(struct portal *p);
+void portal_join(struct portal *p);
+
+/* beat.c; under self.lock but for the work */
+unsigned long portal_beat_period(void);
+void portal_lost(struct portal *p, const char *why);
+void portal_beat_work(struct work_struct *work);
+void portal_look_work(struct work_struct *work);
+
+/* self.c; under self.lock but for the last three blocks */
+extern struct workqueue_struct *portal_wq;
 void portal_self_start(struct portal *p, const struct portal_layout *layout);
+void portal_self_forget(struct portal *p);
 void portal_self_leave(struct portal *p);
 
 int portal_self_lock(struct portal *p);
@@ -380,6 +416,7 @@ void portal_self_init(struct portal *p);
 void portal_self_remove(struct portal *p);
 void portal_self_pause(struct portal *p);
 void portal_self_resume(struct portal *p);
+void portal_self_copied(struct portal *p);
 void portal_self_exit(struct portal *p);
 
 int portal_self_module_init(void);
@@ -388,7 +425,9 @@ void portal_self_module_exit(void);
 /* watch.c; under self.lock but for portal_look_soon() */
 int portal_watch_alloc(struct portal *p);
 void portal_watch_free(struct portal *p);
-void portal_watch_reset(struct portal *p);
+void portal_watch_reset(struct portal *p, u32 slot);
+void portal_watch_reset_all(struct portal *p);
+int portal_heart(struct portal *p, u32 slot, u64 claim);
 void portal_look_soon(struct portal *p);
 void portal_look(struct portal *p, bool beat);
 void portal_changed(struct portal *p, unsigned int n);
@@ -399,6 +438,7 @@ int portal_fence(struct portal *p, const struct portal_fence *f);
 int portal_sessions_alloc(struct portal *p);
 void portal_sessions_free(struct portal *p);
 void portal_sessions_adopt(struct portal *p, bool again);
+bool portal_sessions_ahead(struct portal *p, u32 first, u32 n);
 unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n);
 void portal_sessions_end(struct portal *p);
 void portal_sessions_stale(struct portal *p);

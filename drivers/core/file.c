@@ -124,11 +124,11 @@ static int portal_fsync(struct file *file, loff_t start, loff_t end, int datasyn
 	struct portal *p = h->portal;
 	int ret, earlier;
 
-	ret = portal_enter(p);
+	ret = portal_enter_flush(p);
 	if (ret)
 		return ret;
 	ret = p->ops->flush ? p->ops->flush(p->priv) : -EINVAL;
-	portal_leave(p);
+	portal_leave_flush(p);
 	if (ret && portal_is_dead(p))
 		return -ENODEV;
 	/* Who was killed, say, has not been told. */

@@ -12,7 +12,8 @@
 #include <linux/dev_printk.h>
 #include <linux/io.h>
 #include <linux/kernel.h>
-#include <linux/slab.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/string.h>
 
 #include "core.h"
@@ -47,14 +48,18 @@ static u32 portal_super_checksum(const struct portal_super *s)
 	return portal_crc32c(crc, (const u8 *)s + behind, sizeof(*s) - behind);
 }
 
-/* Copied once, word by word: others may write meanwhile, and only the copy is judged. */
+/*
+ * Copied once, word by word: others may write meanwhile, and only the copy is judged. Acquire
+ * of the magic, which is stored last: the rest is not older.
+ */
 static void portal_super_copy(struct portal_super *s, const void *from)
 {
 	const u64 *word = from;
 	u64 *to = (u64 *)s;
 	size_t i;
 
-	for (i = 0; i < sizeof(*s) / sizeof(*to); i++)
+	to[0] = virt_load_acquire(word);
+	for (i = 1; i < sizeof(*s) / sizeof(*to); i++)
 		to[i] = READ_ONCE(word[i]);
 }
 
@@ -124,13 +129,30 @@ static void portal_layout_take(struct portal_layout *l, const struct portal_supe
 	memcpy(l->uuid, s->uuid, sizeof(l->uuid));
 }
 
+static void portal_layout_unknown(struct portal *p, const struct portal_super *s)
+{
+	if (le32_to_cpu(s->version) == PORTAL_LAYOUT_VERSION &&
+	    !(le64_to_cpu(s->incompat) & ~PORTAL_INCOMPAT_KNOWN))
+		dev_warn(portal_where(p),
+			 "the protected part of %llu bytes does not end on a page of this kernel, of %lu\n",
+			 le64_to_cpu(s->protected_size), PAGE_SIZE);
+	else
+		dev_warn(portal_where(p),
+			 "layout of version %u with features %#llx, of which this module knows version %u and %#llx\n",
+			 le32_to_cpu(s->version), le64_to_cpu(s->incompat),
+			 PORTAL_LAYOUT_VERSION, PORTAL_INCOMPAT_KNOWN);
+}
+
 /*
- * Reads the superblock. 0 and *@l, or -ENODATA, -EUCLEAN, -EPROTONOSUPPORT, -ENOMEM. The
+ * Reads the superblock. 0 and *@l, or -ENODATA, -EUCLEAN, -EPROTONOSUPPORT; or -ENOMEM,
+ * where the core has no mapping of its own, so never for one that takes part. The
  * caller sees to it that the region may be touched.
  */
 int portal_layout_read(struct portal *p, struct portal_layout *l)
 {
-	struct portal_super *s;
+	static DEFINE_MUTEX(lock);	/* a leaf */
+	static struct portal_super copy;
+	struct portal_super *s = &copy;
 	void *at;
 	int ret;
 
@@ -138,24 +160,18 @@ int portal_layout_read(struct portal *p, struct portal_layout *l)
 	/* A piece is whole pages, so the superblock is in the first. */
 	if (p->size < PORTAL_LAYOUT_MIN)
 		return -ENODATA;
-	s = kmalloc(sizeof(*s), GFP_KERNEL);
 	at = portal_region_look(p);
-	if (!s || !at) {
-		portal_region_unlook(p, at);
-		kfree(s);
+	if (!at)
 		return -ENOMEM;
-	}
+	mutex_lock(&lock);
 	portal_super_copy(s, at);
 	portal_region_unlook(p, at);
 	ret = portal_super_judge(p, s);
 	if (!ret)
 		portal_layout_take(l, s);
 	if (ret == -EPROTONOSUPPORT)
-		dev_warn(portal_where(p),
-			 "layout of version %u with features %#llx, of which this module knows version %u and %#llx\n",
-			 le32_to_cpu(s->version), le64_to_cpu(s->incompat),
-			 PORTAL_LAYOUT_VERSION, PORTAL_INCOMPAT_KNOWN);
-	kfree(s);
+		portal_layout_unknown(p, s);
+	mutex_unlock(&lock);
 	return ret;
 }
 

@@ -8,7 +8,7 @@
  *                     them. Lives from portal_alloc() until the last reference
  *                     goes; is dead (revoked) from portal_remove() on.
  * struct portal_self   this machine's part in a managed portal: its row, sessions, what it
- *                     saw of others. A part of struct portal (peers.c, watch.c).
+ *                     saw of others. A part of struct portal (self.c and what it names).
  * struct portal_process  a session: one process's use of a managed portal (sessions.c).
  * struct portal_handle  an open file, of open() or of PORTAL_WINDOW (window.c), and what
  *                     of the portal it reaches. Belongs to the struct file.
@@ -39,7 +39,8 @@
  *                     and every store to its tables. Not where mmap_lock is taken: a fault
  *                     holds that during a pause, whose end needs self.lock. portal.lock nests
  *                     inside, and so do mode_lock, portal_process_lock, and the MMU
- *                     notifiers' locks. Taken by an mm's end, without locks that matter.
+ *                     notifiers' locks. Taken by an mm's end, maybe in exec(), under its
+ *                     exec_update_lock, which nobody takes who has this one.
  * portal.rings_lock   who owns which packet rings (rings.c); portal.lock nests inside.
  * mmap_lock           of whoever maps and faults, by the caller.
  * portal.lock         rwsem. Read: "the portal is live and stays so", held
@@ -47,6 +48,8 @@
  *                     page table entries. Write: to change the state, for a
  *                     moment, with nothing taken inside. User memory is never
  *                     touched under it: that could fault, thus take mmap_lock.
+ * portal.flush_lock   rwsem. Read: the same, for ops->flush alone, which may wait for a
+ *                     disk. Write: to wait for these, with nothing else held.
  * portal_handle.lock    mapped, zero_page, changes. A leaf.
  * portal.mode_lock    the mode, and how many mappings could write (managed.c). A leaf.
  * portal_process_lock spinlock: which portal a session is of (sessions.c). A leaf.
@@ -73,7 +76,7 @@
  * no store is possible any more: portal_self_pause(), portal_self_remove(). From there
  * on the region is not touched and no callback is called, by whatever work is left
  * (self.reach, under self.lock). Files alone can be revoked, too: those that had a session when
- * this machine was declared dead (portal_handle.epoch, peers.c).
+ * this machine was declared dead (portal_handle.epoch, beat.c).
  */
 #include <linux/cdev.h>
 #include <linux/err.h>
@@ -84,6 +87,7 @@
 #include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/suspend.h>
 
 #include "core.h"
 #include "trace.h"
@@ -116,17 +120,29 @@ static void portal_dev_release(struct device *dev)
 	kfree(p);
 }
 
-/* 0 with the read lock held, -ENODEV, or -EAGAIN: paused. */
-static int portal_try_enter(struct portal *p)
+/* 0 with the read lock held, -ENODEV, or -EAGAIN: paused. @lock: p->lock or p->flush_lock. */
+static int portal_try_enter(struct portal *p, struct rw_semaphore *lock)
 {
 	enum portal_state state;
 
-	down_read(&p->lock);
-	state = p->state;
+	down_read(lock);
+	state = READ_ONCE(p->state);
 	if (state == PORTAL_LIVE)
 		return 0;
-	up_read(&p->lock);
+	up_read(lock);
 	return state == PORTAL_DEAD ? -ENODEV : -EAGAIN;
+}
+
+static int portal_enter_by(struct portal *p, struct rw_semaphore *lock)
+{
+	int ret;
+
+	while ((ret = portal_try_enter(p, lock)) == -EAGAIN) {
+		ret = wait_event_interruptible(p->wait, READ_ONCE(p->state) != PORTAL_PAUSED);
+		if (ret)
+			break;
+	}
+	return ret;
 }
 
 /**
@@ -139,14 +155,16 @@ static int portal_try_enter(struct portal *p)
  */
 int portal_enter(struct portal *p)
 {
-	int ret;
+	return portal_enter_by(p, &p->lock);
+}
 
-	while ((ret = portal_try_enter(p)) == -EAGAIN) {
-		ret = wait_event_interruptible(p->wait, READ_ONCE(p->state) != PORTAL_PAUSED);
-		if (ret)
-			break;
-	}
-	return ret;
+/*
+ * The same for ops->flush, which may wait for somebody's disk: who changes the state does
+ * not wait for it, but portal_wait_callbacks() does.
+ */
+int portal_enter_flush(struct portal *p)
+{
+	return portal_enter_by(p, &p->flush_lock);
 }
 
 /* The same for faults, which only a fatal signal may end. */
@@ -154,7 +172,7 @@ int portal_enter_killable(struct portal *p)
 {
 	int ret;
 
-	while ((ret = portal_try_enter(p)) == -EAGAIN) {
+	while ((ret = portal_try_enter(p, &p->lock)) == -EAGAIN) {
 		ret = wait_event_killable(p->wait, READ_ONCE(p->state) != PORTAL_PAUSED);
 		if (ret)
 			break;
@@ -168,19 +186,34 @@ void portal_leave(struct portal *p)
 	up_read(&p->lock);
 }
 
+void portal_leave_flush(struct portal *p)
+{
+	up_read(&p->flush_lock);
+}
+
 /* Inside portal_enter(), or under self.lock with the transport in reach. */
 u32 portal_peer_id(struct portal *p)
 {
 	return p->ops->peer_id ? p->ops->peer_id(p->priv) : PORTAL_PEER_NONE;
 }
 
-/* Callbacks and faults that saw the old state are over when this returns. Dead stays dead. */
+/*
+ * Callbacks and faults that saw the old state are over when this returns, but for flushes.
+ * Dead stays dead.
+ */
 static void portal_set_state(struct portal *p, enum portal_state state)
 {
 	down_write(&p->lock);
 	if (p->state != PORTAL_DEAD)
 		WRITE_ONCE(p->state, state);
 	up_write(&p->lock);
+}
+
+/* Then flushes that saw the old state are over, too. What ends their waits is in portal.h. */
+void portal_wait_callbacks(struct portal *p)
+{
+	down_write(&p->flush_lock);
+	up_write(&p->flush_lock);
 }
 
 static bool portal_desc_valid(const struct portal_desc *desc)
@@ -242,6 +275,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	p->dev.release = portal_dev_release;
 
 	init_rwsem(&p->lock);
+	init_rwsem(&p->flush_lock);
 	portal_self_init(p);
 	spin_lock_init(&p->mode_lock);
 	hash_init(p->writers);
@@ -321,6 +355,7 @@ int portal_add(struct portal *p)
 
 err_revoke:
 	portal_revoke(p);
+	portal_wait_callbacks(p);
 	portal_number_leave(p);
 err_unreserve:
 	portal_self_remove(p);
@@ -336,6 +371,7 @@ void portal_remove(struct portal *p)
 	p->added = false;
 
 	portal_revoke(p);
+	portal_wait_callbacks(p);
 	portal_self_remove(p);
 	/* Waits for readers of sysfs attributes, which wait for nobody now. */
 	device_del(&p->dev);
@@ -354,6 +390,7 @@ void portal_pause(struct portal *p)
 {
 	portal_self_pause(p);
 	portal_set_state(p, PORTAL_PAUSED);
+	portal_wait_callbacks(p);
 	portal_zap(p);
 }
 EXPORT_SYMBOL_GPL(portal_pause);
@@ -374,11 +411,10 @@ int portal_number(const struct portal *p)
 }
 EXPORT_SYMBOL_GPL(portal_number);
 
-/*
- * The machine goes down, or another kernel starts in it (kexec): managed portals are
- * left, so that others need not wait for what will not come. Processes may still run.
- */
-static int portal_reboot(struct notifier_block *nb, unsigned long action, void *data)
+/* ---- What happens to the machine ------------------------------------------------------ */
+
+/* Calls @fn for each managed portal that there is. */
+static void portal_for_managed(void (*fn)(struct portal *p))
 {
 	struct portal *p;
 	u64 protected;
@@ -388,18 +424,81 @@ static int portal_reboot(struct notifier_block *nb, unsigned long action, void *
 		p = portal_number_get(n);
 		if (!p)
 			continue;
-		if (portal_mode_get(p, &protected) == PORTAL_MODE_MANAGED) {
-			portal_revoke(p);
-			portal_self_remove(p);
-		}
+		if (portal_mode_get(p, &protected) == PORTAL_MODE_MANAGED)
+			fn(p);
 		put_device(&p->dev);
 	}
+}
+
+/* Not portal_wait_callbacks(): a flush may wait for a disk that does not answer. */
+static void portal_go_down(struct portal *p)
+{
+	portal_revoke(p);
+	portal_self_remove(p);
+}
+
+/* Between the two the machine goes down to be woken up again, from an image on its disk. */
+static bool portal_hibernates;
+
+static int portal_power(struct notifier_block *nb, unsigned long action, void *data)
+{
+	if (action == PM_HIBERNATION_PREPARE)
+		portal_hibernates = true;
+	else if (action == PM_POST_HIBERNATION)
+		portal_hibernates = false;
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block portal_power_notifier = {
+	.notifier_call = portal_power,
+};
+
+/*
+ * The machine goes down, or another kernel starts in it (kexec): managed portals are
+ * left, so that others need not wait for what will not come. Processes may still run.
+ */
+static int portal_reboot(struct notifier_block *nb, unsigned long action, void *data)
+{
+	if (!portal_hibernates)
+		portal_for_managed(portal_go_down);
 	return NOTIFY_DONE;
 }
 
 static struct notifier_block portal_reboot_notifier = {
 	.notifier_call = portal_reboot,
 };
+
+static int portal_copied(struct notifier_block *nb, unsigned long action, void *data)
+{
+	portal_for_managed(portal_self_copied);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block portal_copied_notifier = {
+	.notifier_call = portal_copied,
+};
+
+static void portal_unregister_notifiers(void)
+{
+	portal_compat_unregister_copied(&portal_copied_notifier);
+	unregister_pm_notifier(&portal_power_notifier);
+	unregister_reboot_notifier(&portal_reboot_notifier);
+}
+
+static int __init portal_register_notifiers(void)
+{
+	int ret;
+
+	ret = register_reboot_notifier(&portal_reboot_notifier);
+	if (!ret)
+		ret = register_pm_notifier(&portal_power_notifier);
+	if (!ret)
+		ret = portal_compat_register_copied(&portal_copied_notifier);
+	/* One that was not registered is not there to be taken out, which is all that is said. */
+	if (ret)
+		portal_unregister_notifiers();
+	return ret;
+}
 
 static int __init portal_init(void)
 {
@@ -427,9 +526,13 @@ static int __init portal_init(void)
 	ret = cdev_add(&portal_cdev, portal_devt, PORTAL_MAX_NUMBERS);
 	if (ret)
 		goto err_region;
-	register_reboot_notifier(&portal_reboot_notifier);
+	ret = portal_register_notifiers();
+	if (ret)
+		goto err_cdev;
 	return 0;
 
+err_cdev:
+	cdev_del(&portal_cdev);
 err_region:
 	unregister_chrdev_region(portal_devt, PORTAL_MAX_NUMBERS);
 err_class:
@@ -442,7 +545,7 @@ module_init(portal_init);
 
 static void __exit portal_exit(void)
 {
-	unregister_reboot_notifier(&portal_reboot_notifier);
+	portal_unregister_notifiers();
 	cdev_del(&portal_cdev);
 	unregister_chrdev_region(portal_devt, PORTAL_MAX_NUMBERS);
 	class_unregister(&portal_class);

@@ -5,7 +5,8 @@
  * The superblock says so, once: when the portal is added, or when an administrator asks
  * (PORTAL_SET_MODE). Bytes that change later change nothing: the mode and the size of the
  * protected part are this kernel's from then on. (But a machine that wakes up from
- * hibernation may find another region, which is judged anew: portal_self_resume().)
+ * hibernation may find another region. If it knew the old one's superblock, it judges anew:
+ * portal_self_resume().)
  *
  * Of a managed portal no mapping that is or could become writable reaches the
  * protected part. mode_lock makes that true across a change of the mode: mmap.c looks
@@ -24,6 +25,7 @@
 #include <linux/hashtable.h>
 #include <linux/kernel.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 
 #include "core.h"
 
@@ -70,6 +72,7 @@ void portal_mode_found(struct portal *p, int ret, const struct portal_layout *la
 	spin_unlock(&p->mode_lock);
 
 	p->self.error = ret;
+	memset(&p->self.layout, 0, sizeof(p->self.layout));
 	if (!ret)
 		portal_self_start(p, layout);
 	else if (ret != -ENODATA)
@@ -254,6 +257,8 @@ static int portal_mode_change(struct portal *p, u32 mode)
 
 	portal_self_leave(p);
 	portal_mode_found(p, ret, &layout);
+	/* Who watches is to look, if only to find that there is nothing to be seen any more. */
+	portal_changed(p, 1);
 	return 0;
 }
 

@@ -83,11 +83,12 @@ out:
 	return n < 0 ? n : 0;
 }
 
-/* open() finds it no longer. */
+/* open() finds it no longer. The number may be another's already: portal_reboot(). */
 void portal_number_hide(struct portal *p)
 {
 	mutex_lock(&portal_slots_lock);
-	portal_slots[p->number]->portal = NULL;
+	if (portal_slots[p->number]->portal == p)
+		portal_slots[p->number]->portal = NULL;
 	mutex_unlock(&portal_slots_lock);
 }
 

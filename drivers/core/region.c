@@ -11,7 +11,8 @@
  * mapping (somebody's resource2 in sysfs) overrides us. Elsewhere the mapping
  * costs some page tables, in large entries, and serves vm_ops->access.
  *
- * On its own account the kernel reads the superblock through it (managed.c), no more.
+ * On its own account the kernel reads the superblock through it and, of a managed portal,
+ * reads and writes the two tables that are kernels' (layout.c); no more.
  */
 #include <linux/dev_printk.h>
 #include <linux/io.h>

@@ -139,6 +139,26 @@ void portal_sessions_adopt(struct portal *p, bool again)
 	}
 }
 
+/*
+ * Whether rows of this machine's block say a higher sequence than it ever gave them: then
+ * another copy of this machine, or it itself before it was put back to an older state, gave
+ * out tokens, which it must not give again.
+ */
+bool portal_sessions_ahead(struct portal *p, u32 first, u32 n)
+{
+	struct portal_self *self = &p->self;
+	u32 i, end = min(self->layout.sessions, first + n);
+
+	for (i = first; i < end; i++) {
+		u64 life = le64_to_cpu(READ_ONCE(portal_session_at(p, i)->life));
+
+		if (life >> PORTAL_SLOT_BITS > self->rows[i].life >> PORTAL_SLOT_BITS)
+			return true;
+		cond_resched();
+	}
+	return false;
+}
+
 /* What a row must say but for its life; from claim to name there is no reserved byte. */
 static unsigned int portal_session_put(struct portal *p, u32 i)
 {

@@ -5,10 +5,12 @@
  *
  * Nothing here believes a row, beyond what an administrator's word or a clock of our own
  * says: rows are looked at, and whoever watches is woken when they differ from the last
- * look. A look is one pass over the table, at each heartbeat, and when somebody rang the
- * notice vector; then not before a while has passed (portal_self.next_look), so
- * that neither rings nor rows that never stand still make more than so many looks, wake-ups
- * and rings a second. In one round each address is rung once, whatever rows say.
+ * look. A look is one pass over the table: at each heartbeat, and besides, when somebody
+ * rang the notice vector, not before a while has passed since the last look of either kind
+ * (portal_self.next_look). So neither rings nor rows that never stand still make more than
+ * so many looks, wake-ups and rings a second. In one round each address is rung once,
+ * whatever rows say. Windows, whose holders put as many waiters there as they like, are woken
+ * more seldom.
  *
  * All under self.lock, with the region in reach.
  */
@@ -18,6 +20,7 @@
 #include <linux/kernel.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/string.h>
@@ -33,6 +36,12 @@
 #define PORTAL_SILENT_BEATS	3
 #define PORTAL_SILENT_LOOKS	2
 
+/* Between two times that windows are woken. */
+#define PORTAL_WINDOWS_MS	100
+
+/* How often a verdict is tried that others' keep from being stored. */
+#define PORTAL_VERDICT_TRIES	16
+
 /* What heartbeat_ms may say; others have no heart. */
 #define PORTAL_HEART_MIN_MS	10
 #define PORTAL_HEART_MAX_MS	60000
@@ -47,6 +56,7 @@
  * @heartbeat: and this
  * @since: when the heart was seen to beat last, by our clock
  * @looks: beats of our own since
+ * @beats: it was seen to beat under this claim
  */
 struct portal_seen {
 	u64 claim;
@@ -57,6 +67,7 @@ struct portal_seen {
 	u64 heartbeat;
 	u64 since;
 	u32 looks;
+	bool beats;
 };
 
 int portal_watch_alloc(struct portal *p)
@@ -79,16 +90,23 @@ void portal_watch_free(struct portal *p)
 	p->self.rung = NULL;
 }
 
-/* Nobody's silence is counted from before: this machine was not there to hear. */
-void portal_watch_reset(struct portal *p)
+/* What was heard of this row's heart is of no account; it is listened to from now on. */
+void portal_watch_reset(struct portal *p, u32 slot)
 {
-	u64 now = ktime_get_ns();
+	struct portal_seen *s = &p->self.seen[slot];
+
+	s->since = ktime_get_ns();
+	s->looks = 0;
+	s->beats = false;
+}
+
+/* Nobody's silence is counted from before: this machine was not there to hear. */
+void portal_watch_reset_all(struct portal *p)
+{
 	u32 slot;
 
-	for (slot = 0; slot < p->self.layout.peers; slot++) {
-		p->self.seen[slot].since = now;
-		p->self.seen[slot].looks = 0;
-	}
+	for (slot = 0; slot < p->self.layout.peers; slot++)
+		portal_watch_reset(p, slot);
 }
 
 /* Any context but NMI. */
@@ -100,6 +118,26 @@ void portal_look_soon(struct portal *p)
 			   time_before(now, next) ? next - now : 0);
 }
 
+/* What windows have not been told of: now, or at the first look after that is due. */
+static void portal_tell_windows(struct portal *p)
+{
+	struct portal_self *self = &p->self;
+	unsigned long now = jiffies;
+
+	if (!self->windows_due)
+		return;
+	if (time_before(now, self->next_windows)) {
+		queue_delayed_work(portal_wq, &self->look, self->next_windows - now);
+		return;
+	}
+	self->windows_due = false;
+	/* Pairs with the barrier in portal_poll(), and that of portal_window_wait(). */
+	if (!wq_has_sleeper(&p->windows))
+		return;
+	self->next_windows = now + msecs_to_jiffies(PORTAL_WINDOWS_MS);
+	wake_up_interruptible_poll(&p->windows, EPOLLPRI);
+}
+
 /* Whoever watches has something to look at. */
 void portal_changed(struct portal *p, unsigned int n)
 {
@@ -107,19 +145,47 @@ void portal_changed(struct portal *p, unsigned int n)
 	/* Pairs with the one in portal_poll(), and those of wait_event() and kin. */
 	if (wq_has_sleeper(&p->wait))
 		wake_up_interruptible_poll(&p->wait, EPOLLPRI);
-	/* By the same barrier. */
-	if (waitqueue_active(&p->windows))
-		wake_up_interruptible_poll(&p->windows, EPOLLPRI);
+	p->self.windows_due = true;
+	portal_tell_windows(p);
 }
 
 /* ---- Verdicts ------------------------------------------------------------------------ */
 
-/* Puts @claim into @word, whatever was there. False: somebody else was faster, or it is there. */
-static bool portal_verdict(__le64 *word, u64 claim)
+/*
+ * Puts @claim into @word of its row, while it stands there. 0: there it is. -ESTALE: it does
+ * not stand any more. -EAGAIN: others pass verdicts all the time.
+ *
+ * What was there is read before the claim. So if the row goes to another machine after that,
+ * for which there must have been a verdict, the swap fails: an older verdict never takes
+ * a newer one's place.
+ */
+static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
 {
-	__le64 was = READ_ONCE(*word), new = cpu_to_le64(claim);
+	__le64 was, new = cpu_to_le64(claim);
+	int i;
 
-	return was != new && portal_compat_cas64(word, was, new);
+	for (i = 0; i < PORTAL_VERDICT_TRIES; i++) {
+		was = virt_load_acquire(word);
+		if (READ_ONCE(at->claim) != new)
+			return -ESTALE;
+		if (was == new || portal_compat_cas64(word, was, new))
+			return 0;
+	}
+	return -EAGAIN;
+}
+
+/*
+ * Suspect, because silent. The reason that was there before goes, not one that another
+ * gives meanwhile: his suspicion is not to be taken back by who hears the heart.
+ */
+static bool portal_suspect(struct portal_peer *at, u64 claim)
+{
+	__le32 why = READ_ONCE(at->reason);
+
+	if (portal_verdict(at, &at->suspect, claim))
+		return false;
+	portal_compat_cas32(&at->reason, why, cpu_to_le32(PORTAL_REASON_SILENT));
+	return true;
 }
 
 /* One that was passed because of silence is taken back by who hears the heart. */
@@ -153,6 +219,9 @@ static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
 	if (!same || s->heartbeat != new->heartbeat) {
 		s->since = new->since;
 		s->looks = 0;
+		/* The first look at a row is not one that heard anything. */
+		s->beats = s->claim == new->claim &&
+			   (s->beats || s->heartbeat != new->heartbeat);
 		if (same && new->suspect == new->claim)
 			portal_heard(at, new->claim);
 		return false;
@@ -162,11 +231,33 @@ static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
 	s->looks++;
 	if ((new->life & 0xffff) != PORTAL_LIFE_ALIVE || new->suspect == new->claim ||
 	    new->dead == new->claim ||
-	    !portal_silent(s, le32_to_cpu(READ_ONCE(at->heartbeat_ms)), new->since) ||
-	    !portal_verdict(&at->suspect, new->claim))
+	    !portal_silent(s, le32_to_cpu(READ_ONCE(at->heartbeat_ms)), new->since))
 		return false;
-	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_SILENT));
-	return true;
+	return portal_suspect(at, new->claim);
+}
+
+/**
+ * portal_heart() - does whoever has this claim live?
+ * @p: the portal
+ * @slot: the row
+ * @claim: as it stands there
+ *
+ * Returns 1: its heart was seen to beat; 0: it stood still for so long that it would be
+ * suspect (one that says that it has none: as long as if it had one a second); -EAGAIN: it
+ * was not listened to for long enough.
+ */
+int portal_heart(struct portal *p, u32 slot, u64 claim)
+{
+	const struct portal_seen *s = &p->self.seen[slot];
+	u32 ms = le32_to_cpu(READ_ONCE(portal_peer_at(p, slot)->heartbeat_ms));
+
+	if (s->claim != claim)
+		return -EAGAIN;
+	if (s->beats)
+		return 1;
+	if (ms < PORTAL_HEART_MIN_MS || ms > PORTAL_HEART_MAX_MS)
+		ms = MSEC_PER_SEC;
+	return portal_silent(s, ms, ktime_get_ns()) ? 0 : -EAGAIN;
 }
 
 /**
@@ -175,22 +266,24 @@ static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
  * @f: PORTAL_FENCE's; its flags are known ones
  *
  * A machine that claims the slot meanwhile has another claim, so is not meant. Returns 0,
- * -ENXIO, -ESTALE.
+ * -ENXIO, -ESTALE, -EAGAIN.
  */
 int portal_fence(struct portal *p, const struct portal_fence *f)
 {
 	struct portal_peer *at;
+	int ret;
 
 	if (f->slot >= p->self.layout.peers)
 		return -ENXIO;
-	at = portal_peer_at(p, f->slot);
+	at = portal_peer_at(p, array_index_nospec(f->slot, p->self.layout.peers));
 	if (!f->claim || le64_to_cpu(READ_ONCE(at->claim)) != f->claim)
 		return -ESTALE;
-	if (f->flags & PORTAL_FENCE_SUSPECT)
-		portal_verdict(&at->suspect, f->claim);
-	else
-		portal_verdict(&at->dead, f->claim);
+	/* Before the verdict: who hears the heart takes back what is because of silence. */
 	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
+	ret = portal_verdict(at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
+			     f->claim);
+	if (ret)
+		return ret;
 	p->self.ring = true;
 	portal_look_soon(p);
 	return 0;
@@ -224,6 +317,7 @@ static bool portal_look_at(struct portal *p, u32 slot, bool beat, u64 now)
 	}
 	new.since = s->since;
 	new.looks = s->looks;
+	new.beats = s->beats;
 	*s = new;
 	return differs;
 }
@@ -250,6 +344,7 @@ void portal_look(struct portal *p, bool beat)
 		rings = portal_ring_all(p);
 	WRITE_ONCE(self->next_look,
 		   jiffies + msecs_to_jiffies(PORTAL_LOOK_MS + rings / PORTAL_RINGS_A_MS));
+	portal_tell_windows(p);
 }
 
 /* Where a row's machine wants to be rung; false: nowhere. */

@@ -459,23 +459,29 @@ static void test_repair(void)
 	volatile struct portal_session *s = session_row(tables, token & 0xffff);
 	const uint32_t pid = s->pid;
 	const uint64_t its = s->life;
+	double last;
 
 	settle();
 	row->notice = 12345;
 	row->name[0] = 1;
-	row->heartbeat = beats + (1ULL << 50);
+	row->heartbeat = 0;
 	s->pid = 1;
 	ok(UNTIL(row->notice != 12345 && row->name[0] != 1 && s->pid == pid &&
-		 row->heartbeat - beats < 1000, 10 * beat_ms), "scribbled over: put right");
+		 row->heartbeat > beats, 10 * beat_ms), "scribbled over: put right");
 	ok(wait_for(fd, POLLPRI, 5000) & POLLPRI, "POLLPRI");
 	settle();
-	s->life = its + (1 << 16);
+	s->life = its + 1;
 	row->life = life + 1;
 	ok(UNTIL(s->life == its && row->life == life, 10 * beat_ms), "lives: put right");
 	row->claim = 0;
 	ok(UNTIL(row->claim == claim, 10 * beat_ms), "the claim, emptied: put right");
 	row->claim = 0xfffffff000000001;
 	ok(UNTIL(row->claim == claim, 10 * beat_ms), "the claim, of no address that there is: put right");
+	last = now();
+	row->claim = (info.max_peers ? info.max_peers : 100ULL) << 32 | 5;
+	ok(UNTIL(row->claim == claim, 20 * beat_ms), "the claim, of another machine, for no reason: put right");
+	last = (now() - last) * 1000 / beat_ms;
+	ok(last > 0.95, "not before it stood there for a beat (%.2f)", last);
 	ok(token_state(tables, token) == PORTAL_LIFE_ALIVE && token_of(fd) == token,
 	   "the session is the same");
 	memset(tables, 0xff, SUPER_PROTECTED);
@@ -484,6 +490,41 @@ static void test_repair(void)
 	usleep(3000 * beat_ms);
 	ok(UNTIL(own_slot() && state_of(own()->life) == PORTAL_LIFE_ALIVE, 5000), "all ones, then all zeroes: it is there again");
 	session(fd, PORTAL_SESSION_END, 0, NULL);
+	close(fd);
+	fd = open_portal(device, O_RDWR);
+	settle();
+}
+
+/* Words that this machine counts have been counted on: by a copy of it. */
+static void test_copied(void)
+{
+	static const char *const how[] = { "a heart that beat on", "a later life", "a later session" };
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		int file = open_portal(device, O_RDWR), again;
+		uint64_t token = token_of(file), claim = own()->claim, next;
+		volatile struct portal_session *s = session_row(tables, token & 0xffff);
+		volatile struct portal_peer *row = own();
+
+		settle();
+		if (i == 0)
+			row->heartbeat += 1000;
+		else if (i == 1)
+			row->life += 1 << 16;
+		else
+			s->life += 1 << 16;
+		ok(UNTIL(own_slot() && own()->claim != claim &&
+			 state_of(own()->life) == PORTAL_LIFE_ALIVE, 100 * beat_ms),
+		   "%s under its claim: it joins anew", how[i]);
+		fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), ESTALE, "its sessions are over");
+		again = open_portal(device, O_RDWR);
+		next = token_of(again);
+		ok(next && ((next & 0xffff) != (token & 0xffff) || next > token + (1 << 16) * (i == 2)),
+		   "new ones have tokens that nobody gave");
+		close(file);
+		close(again);
+	}
 	close(fd);
 	fd = open_portal(device, O_RDWR);
 	settle();
@@ -583,6 +624,39 @@ static void test_scribble(void)
 
 /* ---- Leaving ------------------------------------------------------------------------------------- */
 
+/* Of before a reset, if its heart stands still; else another machine's, which has our address. */
+static void test_own_address(void)
+{
+	volatile struct portal_peer *row = peer_row(tables, 6);
+	const uint64_t claim = (info.peer_id + 1ULL) << 32 | 1;
+	double from;
+
+	row->claim = claim;
+	row->life = 9 << 16 | PORTAL_LIFE_DEAD;
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 6 && row->life >> 16 == 10,
+	   "a row with its address that is dead is its own");
+	set_mode(fd, PORTAL_MODE_RAW);
+
+	row->claim = claim;
+	row->life = 20 << 16 | PORTAL_LIFE_ALIVE;
+	row->heartbeat_ms = beat_ms;
+	from = now();
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && !own_slot() && row->claim == claim,
+	   "one that is said to live is not, at once");
+	ok(token_of(fd) && own_slot() == 6 && row->life >> 16 == 21,
+	   "who asks for a session waits until it has been still for long enough");
+	from = (now() - from) * 1000 / beat_ms;
+	ok(from > 2.5 && from < 20, "for %.1f beats", from);
+	set_mode(fd, PORTAL_MODE_RAW);
+
+	row->claim = claim;
+	row->life = 30 << 16 | PORTAL_LIFE_ALIVE;
+	set_mode(fd, PORTAL_MODE_MANAGED);
+	ok(UNTIL((row->heartbeat++, own_slot()), 30 * beat_ms) && own_slot() != 6 && row->claim == claim,
+	   "a heart that beats is another machine's, and a free row is taken");
+	set_mode(fd, PORTAL_MODE_RAW);
+}
+
 static void test_full(void)
 {
 	unsigned int i;
@@ -606,13 +680,8 @@ static void test_full(void)
 	ok(UNTIL(own_slot() == 3, 30 * beat_ms), "one is proven dead: it takes that");
 	ok(token_of(fd), "and gives sessions");
 	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
-	if (info.peer_id != PORTAL_PEER_NONE) {
-		peer_row(tables, 6)->claim = (info.peer_id + 1ULL) << 32 | 1;
-		peer_row(tables, 6)->life = 9 << 16 | PORTAL_LIFE_ALIVE;
-		ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 6 &&
-		   peer_row(tables, 6)->life >> 16 == 10, "a row of before a reset, by its address, is its own");
-		set_mode(fd, PORTAL_MODE_RAW);
-	}
+	if (info.peer_id != PORTAL_PEER_NONE)
+		test_own_address();
 	memset(tables, 0, SUPER_PROTECTED);
 }
 
@@ -642,6 +711,7 @@ int main(int argc, char **argv)
 	test_fenced();
 	test_declared_often();
 	test_repair();
+	test_copied();
 	test_scribble();
 	test_full();
 	return done();
