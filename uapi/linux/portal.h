@@ -56,12 +56,13 @@
  *             eventfd (EINVAL)
  * ENODATA, EUCLEAN, EPROTONOSUPPORT  see PORTAL_SET_MODE
  * EUSERS, ESTALE, ENOENT  see PORTAL_SESSION, PORTAL_FENCE; ESTALE of mmap(),
- *             PORTAL_WINDOW and PORTAL_SESSION: this machine was fenced, or woke up with
- *             another region, and the file is from before; open the portal again
+ *             PORTAL_WINDOW and PORTAL_SESSION: this machine was fenced, turned out to
+ *             be a copy, or woke up with another region, and the file is from before; open
+ *             the portal again
  * EBUSY       the state named at the ioctl forbids it now
  * ENOMEM      out of memory
  * EINTR       a signal came first (restarted where SA_RESTART says so)
- * EAGAIN      O_NONBLOCK, and nothing to read
+ * EAGAIN      O_NONBLOCK, and nothing to read; PORTAL_FENCE: try again
  * ENODEV      the portal is gone: unplugged, unbound, rescinded. Mappings give
  *             SIGBUS, or a zeroed page if PORTAL_FILE_ZERO_ON_REVOKE was set
  *
@@ -183,7 +184,8 @@ struct portal_info {
  * @vector: which of the peer's vectors
  *
  * n rings arrive as 1 to n events on that vector, never 0 once the peer is
- * connected, and never on another vector. A ring to a peer that is not
+ * connected, and never on another vector. (Of a managed portal kernels ring too: each other
+ * machine's last vector, when tables have changed, and processes hear that as an event.) A ring to a peer that is not
  * connected (yet) is dropped; ENXIO where the transport can tell. Every store
  * to the region before the ioctl is visible to a peer that saw the event.
  * Needs a file opened for writing, and of a window that it includes this doorbell
@@ -373,21 +375,33 @@ struct portal_set_mode {
  * (linux/portal_layout.h) that says to every machine whether a store by this process is
  * still possible. There is one for each process and portal: a second ask, by whatever file of
  * that portal, windows included, gives the same token, and that file holds the session
- * too. It ends when the last file that asked is released or has said PORTAL_SESSION_END;
+ * too. It ends when the last file that asked is released or has said PORTAL_SESSION_END,
+ * and the process has the portal mapped nowhere, by whatever file, so that it is writable or
+ * could be (if it had: some heartbeat after it has not any more);
  * when the process ends, whichever way, execve(2) included, that is when no thread is left
  * that shares its memory; or with the portal. Who has copies of the descriptor does not
  * matter. After its end, and after all that this process stored, its row says "dead", and
  * then the other machines are rung.
  *
+ * What it stored is what processors stored through mappings that it had while the session
+ * lasted. It does not stop devices that it lets write to such a mapping (VFIO's DMA, shared
+ * virtual addressing): stop these first. What it maps afterwards, and another
+ * portal of the same memory, are not the session's.
+ *
+ * A machine that has just come, or been declared dead, may have to find out whether it can
+ * have a row: then this waits for some heartbeats, at most some seconds (EINTR).
+ *
  * Needs a file opened for reading and writing, or a window that is so (EACCES). While
  * one process has a session through a file, others may not map it writable (EACCES), nor ask
  * through it (EBUSY; nor do they while any other process has it mapped so that it is
- * writable or could be). PORTAL_SESSION_END: EBUSY while this process has it so mapped;
- * ENOENT: this file has not asked.
+ * writable or could be). PORTAL_SESSION_END: EBUSY: no other file holds the session, and this
+ * process has the portal so mapped; ENOENT: this file has not asked.
  *
  * ENODATA: the portal is raw. EUCLEAN, EPROTONOSUPPORT: as of PORTAL_SET_MODE.
  * EUSERS: no free row for one more session of this machine (windows leave half of
- * them to files of open()), or there was none in the table of peers for this machine.
+ * them to files of open(), and files that one user but root opened, or windows that he
+ * made, leave three quarters to others'), or there was none in the table of peers for
+ * this machine.
  * EOPNOTSUPP: this kernel cannot tell a process's end (it has no MMU notifiers), or
  * cannot store 64 bits at once, or has no room to map the tables.
  */
@@ -413,12 +427,14 @@ struct portal_session_begin {
  *
  * For an administrator who knows that the machine does not run, or that it must not store
  * any more: its sessions are dead to everybody from now on, and what they held is
- * others'. A kernel that finds itself fenced takes all mappings of its sessions' files
- * away, at its next heartbeat or sooner, and joins anew.
+ * others'. A kernel that finds itself fenced takes all mappings away of files that had asked
+ * for a session, or by which a process that had one could write, at its next heartbeat or
+ * sooner, and joins anew.
  *
  * Needs CAP_SYS_ADMIN (EPERM) and a file of open(O_RDWR) (EACCES). ENODATA, EUCLEAN,
  * EPROTONOSUPPORT, EOPNOTSUPP: as of PORTAL_SESSION. ENXIO: there is no such row. ESTALE:
- * that claim is not the row's any more.
+ * that claim is not the row's any more. EAGAIN: other machines pass verdicts on that row all
+ * the time, and this one's was not stored.
  */
 struct portal_fence {
 	__u32 size;

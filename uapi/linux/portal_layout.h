@@ -211,7 +211,7 @@ struct portal_super {
 #define PORTAL_LIFE_JOINING	1	/* being filled: nobody yet */
 #define PORTAL_LIFE_ALIVE	2
 #define PORTAL_LIFE_ASLEEP	3	/* peers: suspended, and said so */
-#define PORTAL_LIFE_DEAD	4	/* no store by it is possible any more; free */
+#define PORTAL_LIFE_DEAD	4	/* no store by it is possible any more (portal.h); free */
 
 /* portal_peer.kind */
 #define PORTAL_PEER_GUEST	1	/* a kernel's portal device */
@@ -227,7 +227,8 @@ struct portal_super {
  * claim: address + 1 << 32 | 32 random bits; address: the peer id that doorbells are
  * rung by, address + 1 is 0 for who has none. A claim is made by compare-and-swap, of 0,
  * or of a claim that is dead, or that has one's own address (it is one's own, from before
- * a reboot). It ends by a store of 0, after life = (n, DEAD).
+ * a reboot) and says that it is dead or asleep, or has been silent. It ends by a store of
+ * 0, after life = (n, DEAD).
  *
  * dead, suspect: a claim that is proven dead, or under suspicion. By wardens (portald;
  * a kernel for an administrator), by compare-and-swap, while that claim stands.
