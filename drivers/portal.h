@@ -52,9 +52,10 @@ struct portal;
  * @close_rings: the process and its mappings are gone. Same context. NULL: as above.
  * @flush: for fsync(), fdatasync() and msync(): put what was stored to the region
  *	before on stable storage. Process context, concurrently, under a read lock that
- *	remove and pause alone wait for. It may wait for the device, killable, provided that the transport ends every
- *	such wait before it calls portal_remove() or portal_pause(). Returns 0, -EIO
- *	if it is not certain that all arrived, -ENODEV if the device went, or
+ *	remove and pause alone wait for. It may wait for the device, killable, provided
+ *	that the transport ends every such wait before it calls portal_remove() or
+ *	portal_pause(). Returns 0, -EIO if it is not certain that all arrived, -ENODEV if
+ *	the device went, or
  *	-ERESTARTSYS after a fatal signal. Each failure of the device, whether anybody
  *	waits for it or not, is told by portal_flush_failed() too. NULL: the region is
  *	as volatile as memory.

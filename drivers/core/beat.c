@@ -149,7 +149,7 @@ static void portal_beat(struct portal *p)
 			portal_lost(p, "was declared dead, or taken");
 		} else if (state == PORTAL_ROW_MINE && portal_row_doubled(p)) {
 			state = PORTAL_ROW_LOST;
-			portal_lost(p, "is another's, too: a copy of this machine, or itself of later");
+			portal_lost(p, "is another's, too (a copy, or itself of later)");
 		}
 	}
 	/* Which let go of the lock. Joining at beats only, however often it is lost. */

@@ -48,16 +48,14 @@ static u32 portal_super_checksum(const struct portal_super *s)
 	return portal_crc32c(crc, (const u8 *)s + behind, sizeof(*s) - behind);
 }
 
-/*
- * Copied once, word by word: others may write meanwhile, and only the copy is judged. Acquire
- * of the magic, which is stored last: the rest is not older.
- */
+/* Copied once, word by word: others may write meanwhile, and only the copy is judged. */
 static void portal_super_copy(struct portal_super *s, const void *from)
 {
 	const u64 *word = from;
 	u64 *to = (u64 *)s;
 	size_t i;
 
+	/* Acquire: the magic is stored last, so the rest is not older. */
 	to[0] = virt_load_acquire(word);
 	for (i = 1; i < sizeof(*s) / sizeof(*to); i++)
 		to[i] = READ_ONCE(word[i]);

@@ -165,6 +165,7 @@ static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
 	int i;
 
 	for (i = 0; i < PORTAL_VERDICT_TRIES; i++) {
+		/* Acquire: the claim is looked at after it. */
 		was = virt_load_acquire(word);
 		if (READ_ONCE(at->claim) != new)
 			return -ESTALE;

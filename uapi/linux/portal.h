@@ -184,8 +184,9 @@ struct portal_info {
  * @vector: which of the peer's vectors
  *
  * n rings arrive as 1 to n events on that vector, never 0 once the peer is
- * connected, and never on another vector. (Of a managed portal kernels ring too: each other
- * machine's last vector, when tables have changed, and processes hear that as an event.) A ring to a peer that is not
+ * connected, and never on another vector. (Of a managed portal kernels ring too: each
+ * other machine's last vector, when tables have changed; and processes hear that as an
+ * event.) A ring to a peer that is not
  * connected (yet) is dropped; ENXIO where the transport can tell. Every store
  * to the region before the ioctl is visible to a peer that saw the event.
  * Needs a file opened for writing, and of a window that it includes this doorbell
