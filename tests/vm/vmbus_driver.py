@@ -275,6 +275,26 @@ def check_hibernation(t, g, device):
          'and can be unbound and bound')
 
 
+def check_no_hibernation(t, g):
+    """QEMU's host does not take subchannels back, which the bus would wait for."""
+    name = 'hibernation with subchannels'
+    if not (g.kernel.config('HIBERNATION') and g.kernel.config('PM_DEBUG')):
+        t.skip(name, 'this kernel cannot test it (HIBERNATION, PM_DEBUG)')
+        return
+    h = hand.Hand(g, '/dev/portal0')
+    h.must('map 0 rw')
+    h.must('put 8192 7')
+    at = mark(g)
+    g.run('echo core > /sys/power/pm_test')
+    status, text = g.call('echo disk > /sys/power/state', 120)
+    t.ok(status and 'does not take the subchannels away' in '\n'.join(
+        g.dmesg().splitlines()[at:]), name + ': refused, in time, with the reason',
+        text + '\n'.join(g.dmesg().splitlines()[at:][-40:]))
+    t.equal([h.say('get 8192'), fact(g, 'vectors')], ['ok 7', '3'],
+            name + ': the portal works on')
+    h.end()
+
+
 def main():
     with Tap() as t:
         k = suite.kernel('6.12')
@@ -285,6 +305,7 @@ def main():
                 check_config(t, g, device)
                 check_subchannels(t, g, device)
                 check_quarantine(t, g, device)
+                check_no_hibernation(t, g)
                 check_lies(t, g, device)
                 check_foreign(t, g)
                 # RELID_RELEASED, which QEMU's bus does not know
