@@ -150,20 +150,31 @@ static int cannot_write(struct stream *s, int err)
 	return fail(EX_LOCAL, "%s: %s", *part ? part : "output", strerror(-err));
 }
 
-static int take_data(struct stream *s, const struct frame *f, size_t len)
+/* The first frame behind ACCEPT says whether the sender goes on behind what we had. */
+static int settle_start(struct stream *s, const struct frame *f)
 {
-	const char *body = s->buf + sizeof(*f);
 	int err;
 
-	if (!f->a && s->had && s->done == s->had) {
+	if (!f->a && s->had) {
 		err = start_over(s);
 		if (err)
 			return cannot_write(s, err);
 	}
-	if (f->a != s->done || len > s->size - s->done)
-		return refuse(s, EX_PROTO, "the stream is corrupt: a chunk is out of order");
 	s->skipped += s->had;
 	s->had = 0;
+	return 0;
+}
+
+static int take_data(struct stream *s, const struct frame *f, size_t len)
+{
+	const char *body = s->buf + sizeof(*f);
+	int code, err;
+
+	code = settle_start(s, f);
+	if (code)
+		return code;
+	if (f->a != s->done || len > s->size - s->done)
+		return refuse(s, EX_PROTO, "the stream is corrupt: a chunk is out of order");
 	sha256_update(&s->hash, len, (const uint8_t *)body);
 	err = write_all(s->fd, body, len);
 	if (err)
@@ -175,16 +186,12 @@ static int take_data(struct stream *s, const struct frame *f, size_t len)
 
 static int finish(struct stream *s, const struct frame *f, size_t len)
 {
-	int err;
+	int code, err;
 
-	/* An empty stream, where ours was not. */
-	if (!f->a && s->had && s->done == s->had) {
-		err = start_over(s);
-		if (err)
-			return cannot_write(s, err);
-	}
-	s->skipped += s->had;
-	s->had = 0;
+	/* Perhaps there was no DATA: all was here, or the stream is empty. */
+	code = settle_start(s, f);
+	if (code)
+		return code;
 	sha256_digest(&s->hash, sizeof(s->digest), s->digest);
 	if (f->a != s->done || (s->size != SIZE_UNKNOWN && s->size != s->done))
 		return refuse(s, EX_PROTO, "the stream is corrupt: bytes are missing");
