@@ -222,6 +222,13 @@ def listeners(directory, name='demo'):
     return s, t
 
 
+def listens(path):
+    """Does a socket listen at this path? SO_ACCEPTCON in /proc/net/unix says so."""
+    with open('/proc/net/unix', encoding='ascii', errors='replace') as f:
+        rows = [line.split() for line in f]
+    return any(row[-1] == path and int(row[3], 16) & 0x10000 for row in rows[1:])
+
+
 def activation(socks, names):
     """Arguments that start portald as systemd does: sockets from fd 3 on."""
     script = 'import os, sys\nos.environ["LISTEN_PID"] = str(os.getpid())\n'
@@ -287,7 +294,8 @@ def _(stack):
     stack.callback(p.stderr.close)
     stack.callback(p.wait, 5)
     stack.callback(p.terminate)
-    wait_for(lambda: os.path.exists(path), 'the socket')
+    # It binds first and listens then; a connection between the two is refused.
+    wait_for(lambda: listens(path), 'a socket that listens')
     g = Guest(path)
     equal(g.id, 8, 'id')
     g.close()
