@@ -114,9 +114,15 @@ def check_doorbells(t, l1, a, b, how):
             'peer bounce %d %s %d %d %s' % (side, ids[1 - side], VECTOR, RINGS,
                                             how) for side in (0, 1)))
     took = [portal.interrupts(g) - n for g, n in zip((a, b), took)]
+    seen = [int(s.split('seen ')[1]) if 'seen ' in s else None for s in text]
     t.diag(c)
-    t.ok(status == [0, 0], 'by %s: %d acknowledged rings each way are %d '
-         'events each way' % (how, RINGS, RINGS), '\n'.join(text))
+    t.ok(all(n is not None and n >= RINGS for n in seen), 'by %s: each of %d '
+         'acknowledged rings each way arrives' % (how, RINGS),
+         '%s\n%s' % (status, '\n'.join(text)))
+    # An interrupt that is being injected while L1 leaves its guest may be
+    # injected again: a KVM that itself is emulated does so once in a while.
+    # The driver's part is exact: one event for each interrupt.
+    t.equal(seen, took, 'each interrupt is one event')
     t.ok(all(RINGS <= n <= RINGS + 4 for n in took),
          'and %d interrupts each way' % RINGS, took)
     t.ok(max(c.mmio.values()) < NOISE, 'ioeventfd: the stores do not exit to '
