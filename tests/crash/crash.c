@@ -14,12 +14,13 @@
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE] [-S STOP-MS] URI\n"
+	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE] [-S STOP-MS] [-D TIMES] URI\n"
+		"  -D: workers are slow, and live so many times longer\n"
 		"  join: on a portal where another crash runs already; it judges the end\n");
 	return 2;
 }
 
-/* crash work URI SEED LIFE SLOT FD STOP-MS: by the driver. */
+/* crash work URI SEED LIFE SLOT FD STOP-MS WINDOWED WINDOW: by the driver. */
 static int a_worker(char **argv)
 {
 	struct world w = { .uri = argv[0], .mutant = getenv("CRASH_MUTANT") };
@@ -35,7 +36,9 @@ static int a_worker(char **argv)
 	close(atoi(argv[4]));
 	w.slot = &slots[slot];
 	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);
-	make_plan(&w.plan, seed, life, slot, atoi(argv[5]));
+	snprintf(w.windowed, sizeof(w.windowed), "%s", argv[6]);
+	w.window = atoi(argv[7]);
+	make_plan(&w.plan, seed, life, slot, atoi(argv[5]), *w.windowed);
 	return work(&w);
 }
 
@@ -80,21 +83,21 @@ static int run(struct drive *d, const char *uri, uint64_t seed, bool join)
 
 int main(int argc, char **argv)
 {
-	struct drive d = { .kills = 1000, .seconds = 60, .workers = 10, .stop_ms = 600 };
+	struct drive d = { .kills = 1000, .seconds = 60, .workers = 10, .stop_ms = 600, .slowly = 1 };
 	struct rlimit no_core = { 0, 0 };
 	uint64_t seed = a_seed();
 	bool join;
 	int c;
 
 	setrlimit(RLIMIT_CORE, &no_core);
-	if (argc == 8 && !strcmp(argv[1], "work"))
+	if (argc == 10 && !strcmp(argv[1], "work"))
 		return a_worker(argv + 2);
 	if (argc == 2 && !strcmp(argv[1], "idle"))
 		return idle();
 	join = argc > 1 && !strcmp(argv[1], "join");
 	argc -= join;
 	argv += join;
-	while ((c = getopt(argc, argv, "k:t:s:w:b:S:")) >= 0) {
+	while ((c = getopt(argc, argv, "k:t:s:w:b:S:D:")) >= 0) {
 		switch (c) {
 		case 'k': d.kills = (uint32_t)strtoul(optarg, NULL, 0); break;
 		case 't': d.seconds = atoi(optarg); break;
@@ -102,10 +105,11 @@ int main(int argc, char **argv)
 		case 'w': d.workers = (uint32_t)strtoul(optarg, NULL, 0); break;
 		case 'b': d.base = (uint32_t)strtoul(optarg, NULL, 0); break;
 		case 'S': d.stop_ms = atoi(optarg); break;
+		case 'D': d.slowly = atoi(optarg); break;
 		default: return usage();
 		}
 	}
-	if (optind != argc - 1 || d.workers < 1 || d.workers > SLOTS || d.stop_ms < 1)
+	if (optind != argc - 1 || d.workers < 1 || d.workers > SLOTS || d.stop_ms < 1 || d.slowly < 1)
 		return usage();
 	return run(&d, argv[optind], seed, join);
 }

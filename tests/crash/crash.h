@@ -8,7 +8,9 @@
  *	crash.c		the command
  *	plan.c		who does what and how he ends: by seed and number, so it can be repeated
  *	drive.c		starts workers and ends them; everybody's deadlines
- *	work.c		a worker's life; send.c, hub.c, lock.c, object.c: what it does
+ *	work.c		a worker's life; send.c, lock.c, object.c, window.c: what it does
+ *	message.c	what is sent
+ *	stall.c		how late the machine itself makes everybody
  *	judge.c		findings, and the judgement at the end
  *
  * The ledger is an object of the portal itself, so that workers of all machines share it:
@@ -41,14 +43,33 @@
 #define CHANNEL_BYTES	8192U
 #define OBJECT_MOST	4U	/* units of 64 KiB */
 
-/* Longest waits that are promised, in milliseconds: a call's own timeout is CALL_MS. */
-#define CALL_MS		2000
-#define DIRECTORY_MS	10000	/* vmportal_managed.h */
+/*
+ * Longest waits that are promised (portal-layout(5), "Who waits how long"), in milliseconds.
+ * Nothing is forgiven but what the machine itself made somebody late by (stall.c), and
+ * LOOK_MS, before which nobody asks how that stands.
+ */
+#define CALL_MS		2000	/* the timeout that we give to calls */
+#define DIRECTORY_MS	10000	/* a call that changes the directory */
 #define DEATH_MS	2000	/* until the death of a process is proven */
+#define LOOK_MS		100
 
 /* What a worker is at, by which progress is counted. */
-enum op { OP_OPEN, OP_SEND, OP_HUB, OP_LOCK, OP_OBJECT, OPS };
+enum op { OP_OPEN, OP_SEND, OP_HUB, OP_LOCK, OP_OBJECT, OP_WINDOW, OPS };
 extern const char *const op_name[OPS];
+
+/* How a life ends. */
+enum fate { FATE_KILL, FATE_STEP, FATE_STOP, FATE_STOP_STEP, FATE_FORK, FATE_EXEC, FATE_EXIT, FATES };
+extern const char *const fate_name[FATES];
+
+/* Steps of the workers' own, beside the library's. */
+enum own_step {
+	OWN_NOTED = STEPS,	/* a message was noted, and is not released */
+	OWN_RESERVED,		/* a message is half there, and not committed */
+	OWN_SENT,		/* through a window; that it is, is not noted */
+	OWN_HALF,		/* under a lock, half of the change is made */
+	OWN_FILLED,		/* an object is half full */
+	OWN_STEPS
+};
 
 /**
  * struct stream - what one sender's end sends, in one life of it
@@ -80,12 +101,19 @@ struct guarded {
  * @holder: by lock: the token that has it, as its owner wrote it, 0 before it unlocks
  * @done, @repairs: by lock: increments that were made; how often the owner was dead
  * @ops: finished operations
+ * @windowed: messages that came through windows; @cut_off: ends of their senders that were
+ *	judged
+ * @kills, @stops: of processes of the host, and of guests; by how they were to end
+ * @steps: how many were killed, or stopped, at each step
  */
 struct ledger {
 	uint64_t seed;
 	_Atomic uint32_t stop, nstreams, nfindings, flagged, redelivered;
 	_Atomic uint64_t holder[LOCKS], done[LOCKS], repairs[LOCKS];
 	_Atomic uint64_t ops[OPS];
+	_Atomic uint64_t windowed, cut_off;
+	_Atomic uint64_t kills[2][FATES], stops[2];
+	_Atomic uint64_t steps[OWN_STEPS];
 	char finding[FINDINGS][480];
 	struct stream stream[STREAMS];
 };
@@ -95,20 +123,19 @@ struct ledger {
  * @token: its session, 0: not yet
  * @since: when the operation began (milliseconds, monotonic), 0: none; @limit: how long
  *	it may take
- * @execed: it is about to become another program
+ * @step: the one that it was killed or stopped at, plus 1
+ * @forked: it has left a child; @execed: it is about to become another program
+ * @said: what a process says that ends with an error and has no ledger
  */
 struct slot {
 	uint32_t life;
 	_Atomic uint64_t token, since;
-	_Atomic uint32_t op, limit, execed;
+	_Atomic uint32_t op, limit, step, forked, execed;
+	char said[160];
 };
 
-/* How a life ends. */
-enum fate { FATE_KILL, FATE_STEP, FATE_STOP, FATE_STOP_STEP, FATE_FORK, FATE_EXEC, FATE_EXIT, FATES };
-extern const char *const fate_name[FATES];
-
-/* What it does; the first of each channel keeps it going. */
-enum role { ROLE_HUB, ROLE_SEND, ROLE_LOCK, ROLE_OBJECT, ROLE_ALL, ROLES };
+/* What it does; the first of each channel keeps it going. The last two: where windows are. */
+enum role { ROLE_HUB, ROLE_SEND, ROLE_LOCK, ROLE_OBJECT, ROLE_ALL, ROLE_HOLD, ROLE_WINDOW, ROLES };
 extern const char *const role_name[ROLES];
 
 /**
@@ -133,23 +160,20 @@ struct rng { uint64_t s; };
 uint64_t rnd(struct rng *r);
 uint64_t below(struct rng *r, uint64_t n);
 
-void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms);
+void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms, bool windows);
+extern const char *const step_name[OWN_STEPS];
 void say_plan(const struct plan *p, char *buf, size_t size);
-
-/* Steps of the workers' own, beside the library's. */
-enum own_step {
-	OWN_NOTED = STEPS,	/* a message was noted, and is not released */
-	OWN_RESERVED,		/* a message is half there, and not committed */
-	OWN_HALF,		/* under a lock, half of the change is made */
-	OWN_FILLED,		/* an object is half full */
-	OWN_STEPS
-};
 
 void at_step(int step);
 
-/* What a process has open. */
+/*
+ * What a process has open. @windowed: the object for windows, "": there are none; @window: to
+ * whom nothing else is given: its descriptor.
+ */
 struct world {
 	const char *uri;
+	char windowed[32];
+	int window;
 	struct vmp *p;
 	uint64_t token;
 	struct vmp_named *book, *locks;
@@ -161,12 +185,23 @@ struct world {
 	const char *mutant;
 };
 
-static inline int64_t ms_now(void)
+static inline int64_t us_now(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+static inline int64_t ms_now(void)
+{
+	return us_now() / 1000;
+}
+
+/* Is this a process of a guest? */
+static inline unsigned int in_guest(const struct world *w)
+{
+	return strncmp(w->uri, "unix:", 5) != 0;
 }
 
 /* Of ten thousand. */
@@ -188,10 +223,37 @@ void close_world(struct world *w);
 
 int work(struct world *w);
 int idle(void);
+void leave_a_child(struct world *w);
+void become_another(struct world *w, int program);
 void do_send(struct world *w);
 void do_hub(struct world *w);
 void do_lock(struct world *w);
 void do_object(struct world *w);
+
+#define PAYLOAD_MOST	1500U
+
+/* @reply: an answer is wanted. */
+struct message {
+	uint32_t magic, stream, seq, reply;
+	uint32_t len, sum;
+	uint8_t payload[];
+};
+
+void fill_message(struct message *m, uint32_t stream, uint32_t seq, uint32_t len, bool reply);
+bool whole_message(const struct message *m, size_t n);
+
+/* Windows: the driver makes their object, if there are windows, and a window for each sender. */
+int make_windowed(struct world *w, struct vmp_named **n);
+int a_window(struct world *w, struct vmp_named *n);
+int work_window(struct world *w);
+void do_hold(struct world *w);
+
+/* For how long the machine has stood still for everybody, since stall_begin(). */
+int stall_begin(void);
+int64_t stalled_ms(void);
+
+/* For how long a process has run, and waited for a processor; -1: nobody counts that. */
+int64_t busy_ms(pid_t pid);
 
 /* Read one message of a hub, judge it, note it. As vmp_hub_peek(). */
 ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int timeout_ms);
@@ -200,12 +262,11 @@ ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int t
  * struct drive - how to
  * @kills: until so many, or @seconds are over
  * @base: lives are numbered from here on; @workers at a time
- * @stop_ms: how long somebody is stopped, at least
+ * @stop_ms: how long somebody is stopped, at least; @slowly: they live so many times longer
  */
 struct drive {
 	uint32_t kills, base, workers;
-	int seconds, stop_ms;
-	bool quiet;
+	int seconds, stop_ms, slowly;
 };
 
 int drive(struct world *w, const struct drive *d);

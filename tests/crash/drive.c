@@ -3,13 +3,14 @@
  * Starts workers and ends them, and looks at the clock: for calls that take too long, for
  * deaths that nobody proves, for a portal on which nothing goes on.
  */
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "crash.h"
 
 #define CHECK_EVERY	250	/* kills */
-#define STALLED_MS	15000
+#define STALLED_MS	(3 * DIRECTORY_MS / 2)
 #define TELL_EVERY_MS	5000
 
 /**
@@ -17,7 +18,9 @@
  * @state: it runs; it is stopped; it was killed; its session is to end
  * @due: when to do what its plan says next, in microseconds
  * @went_on_ms: the last time that it was let go on
- * @died_ms: when it ended, or became another program
+ * @at: since when it has been at the operation that is looked at closely; how busy it had
+ *	been then, and how late the machine
+ * @died_ms: when it ended, or became another program; @died_late: how late the machine was
  * @gone: its process was reaped
  */
 enum state { EMPTY, RUNS, STANDS, DYING, MOURNED };
@@ -27,7 +30,9 @@ struct worker {
 	struct plan plan;
 	pid_t pid;
 	enum state state;
-	int64_t due, went_on_ms, died_ms;
+	int64_t due, went_on_ms;
+	struct { int64_t since, busy, late; } at;
+	int64_t died_ms, died_late;
 	bool gone;
 };
 
@@ -39,43 +44,62 @@ struct driver {
 	struct worker worker[SLOTS];
 	uint32_t next, kills, stops, checked;
 	uint32_t fates[FATES];
-	int64_t longest[OPS], proof, slack;
+	int64_t longest[OPS], proof;
 	char whose[160];
 	uint64_t seen[OPS];
 	int64_t moved[OPS];
+	struct vmp_named *windowed;
 };
 
-static int64_t us_now(void)
-{
-	struct timespec t;
+/* ---- One worker -------------------------------------------------------------------- */
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+/* The worker's part of the life that is planned; @window: its descriptor, or -1. */
+static void become(struct driver *v, uint32_t slot, uint32_t life, int window)
+{
+	char text[6][24];
+
+	snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)v->w->ledger->seed);
+	snprintf(text[1], sizeof(text[1]), "%u", life);
+	snprintf(text[2], sizeof(text[2]), "%u", slot);
+	snprintf(text[3], sizeof(text[3]), "%d", v->fd);
+	snprintf(text[4], sizeof(text[4]), "%d", v->d->stop_ms);
+	snprintf(text[5], sizeof(text[5]), "%d", window);
+	if (window >= 0)
+		fcntl(window, F_SETFD, 0);
+	execl("/proc/self/exe", "crash", "work", v->w->uri, text[0], text[1], text[2], text[3], text[4], v->w->windowed,
+	      text[5], (char *)NULL);
+	_exit(127);
 }
 
-/* ---- One worker -------------------------------------------------------------------- */
+static pid_t start(struct driver *v, uint32_t slot, uint32_t life, int window)
+{
+	pid_t pid = vfork();
+
+	if (!pid)
+		become(v, slot, life, window);
+	return pid;
+}
 
 static void spawn(struct driver *v, uint32_t i)
 {
 	struct worker *k = &v->worker[i];
-	char seed[24], life[16], slot[16], fd[16], stop[16];
+	int window = -1;
 
-	make_plan(&k->plan, v->w->ledger->seed, v->next++, i, v->d->stop_ms);
+	make_plan(&k->plan, v->w->ledger->seed, v->next++, i, v->d->stop_ms, *v->w->windowed);
+	k->plan.delay_us *= v->d->slowly;
+	if (k->plan.role == ROLE_WINDOW) {
+		window = a_window(v->w, v->windowed);
+		if (window < 0)
+			finding(v->w, "a window: %d %s", window, vmp_errmsg());
+	}
 	memset(k->slot, 0, sizeof(*k->slot));
 	k->slot->life = k->plan.life;
-	snprintf(seed, sizeof(seed), "%llu", (unsigned long long)v->w->ledger->seed);
-	snprintf(life, sizeof(life), "%u", k->plan.life);
-	snprintf(slot, sizeof(slot), "%u", i);
-	snprintf(fd, sizeof(fd), "%d", v->fd);
-	snprintf(stop, sizeof(stop), "%d", v->d->stop_ms);
-	k->pid = vfork();
-	if (!k->pid) {
-		execl("/proc/self/exe", "crash", "work", v->w->uri, seed, life, slot, fd, stop, (char *)NULL);
-		_exit(127);
-	}
+	k->pid = start(v, i, k->plan.life, window);
+	if (window >= 0)
+		close(window);
 	k->state = RUNS;
 	k->gone = false;
-	k->went_on_ms = 0;
+	k->went_on_ms = k->at.since = 0;
 	k->due = us_now() + k->plan.delay_us;
 }
 
@@ -86,6 +110,15 @@ static void send_kill(struct driver *v, struct worker *k)
 	k->state = DYING;
 }
 
+/* It was killed, or stopped, where its plan says. */
+static void note_step(struct driver *v, struct worker *k)
+{
+	uint32_t step = atomic_exchange(&k->slot->step, 0);
+
+	if (step && step <= OWN_STEPS)
+		atomic_fetch_add(&v->w->ledger->steps[step - 1], 1);
+}
+
 /* What its plan says, once it has come to where it begins. */
 static void act(struct driver *v, struct worker *k)
 {
@@ -93,16 +126,17 @@ static void act(struct driver *v, struct worker *k)
 
 	if (k->state == STANDS) {
 		v->stops++;
+		atomic_fetch_add(&v->w->ledger->stops[in_guest(v->w)], 1);
 		k->went_on_ms = ms_now();
 		kill(k->pid, SIGCONT);
 		k->state = RUNS;
 		k->plan.fate = FATE_KILL;
 		k->due = us_now() + 20000 + k->plan.delay_us;
+		note_step(v, k);
 		return;
 	}
 	if (f == FATE_KILL || f == FATE_FORK) {
-		/* A child that outlives it is made after the session is. */
-		if (f == FATE_FORK && !atomic_load(&k->slot->token))
+		if (f == FATE_FORK && !atomic_load(&k->slot->forked))
 			return;
 		send_kill(v, k);
 	} else if (f == FATE_STOP) {
@@ -112,19 +146,27 @@ static void act(struct driver *v, struct worker *k)
 	}
 }
 
+/* It has ended, or is another program. */
+static void begin_mourning(struct worker *k)
+{
+	k->died_ms = ms_now();
+	k->died_late = stalled_ms();
+	k->state = MOURNED;
+}
+
 /* Its session is over within the time. */
 static void mourn(struct driver *v, struct worker *k)
 {
 	uint64_t token = atomic_load(&k->slot->token);
-	int64_t waited = ms_now() - k->died_ms;
+	int64_t late = stalled_ms() - k->died_late, waited = ms_now() - k->died_ms;
 	char plan[160];
 
 	if (token && vmp_token_state(v->w->p, token) != VMP_STATE_DEAD) {
-		if (waited < DEATH_MS + v->slack)
+		if (waited <= DEATH_MS + late)
 			return;
 		say_plan(&k->plan, plan, sizeof(plan));
-		finding(v->w, "%s: session %#llx is not known to be dead after %lld ms", plan,
-			(unsigned long long)token, (long long)waited);
+		finding(v->w, "%s: session %#llx is not known to be dead after %lld ms, %lld of which the machine stood still",
+			plan, (unsigned long long)token, (long long)waited, (long long)late);
 	}
 	if (token && waited > v->proof) {
 		v->proof = waited;
@@ -143,16 +185,16 @@ static void ended(struct driver *v, struct worker *k, int status)
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
 		v->kills++;
 		v->fates[k->plan.fate]++;
+		atomic_fetch_add(&v->w->ledger->kills[in_guest(v->w)][k->plan.fate], 1);
 	} else if (WIFSIGNALED(status)) {
 		finding(v->w, "%s: signal %d", plan, WTERMSIG(status));
 	} else if (WEXITSTATUS(status)) {
-		finding(v->w, "%s: exit status %d", plan, WEXITSTATUS(status));
+		finding(v->w, "%s: exit status %d %s", plan, WEXITSTATUS(status), k->slot->said);
 	}
+	note_step(v, k);
 	k->gone = true;
-	if (k->state == MOURNED)
-		return;
-	k->died_ms = ms_now();
-	k->state = MOURNED;
+	if (k->state != MOURNED)
+		begin_mourning(k);
 }
 
 static void reap(struct driver *v)
@@ -177,9 +219,30 @@ static void reap(struct driver *v)
 
 /* ---- The clock --------------------------------------------------------------------- */
 
+/*
+ * For how long it has waited in its operation. Time in which it ran, or was kept from
+ * running, is none: that is counted from the first look on that finds it there for LOOK_MS.
+ */
+static int64_t waited_ms(struct worker *k, int64_t since)
+{
+	int64_t took = ms_now() - since, busy = 0;
+
+	if (took < LOOK_MS)
+		return 0;
+	if (k->at.since != since) {
+		k->at.since = since;
+		k->at.busy = busy_ms(k->pid);
+		k->at.late = stalled_ms();
+	}
+	if (k->at.busy >= 0)
+		busy = busy_ms(k->pid) - k->at.busy;
+	took -= stalled_ms() - k->at.late;
+	return took - (busy > 0 ? busy : 0);
+}
+
 static void watch(struct driver *v, struct worker *k)
 {
-	int64_t since = (int64_t)atomic_load(&k->slot->since), now = ms_now(), took;
+	int64_t since = (int64_t)atomic_load(&k->slot->since), waited;
 	uint32_t op = atomic_load(&k->slot->op), limit = atomic_load(&k->slot->limit);
 	char plan[160];
 
@@ -187,29 +250,31 @@ static void watch(struct driver *v, struct worker *k)
 		return;
 	if (since < k->went_on_ms)
 		since = k->went_on_ms;
-	took = now - since;
-	if (took > v->longest[op])
-		v->longest[op] = took;
+	waited = waited_ms(k, since);
+	if (waited > v->longest[op])
+		v->longest[op] = waited;
 	/* Others may have been stopped, and hold what it waits for: that is its limit's affair. */
-	if (took <= limit + v->slack || since != (int64_t)atomic_load(&k->slot->since))
+	if (waited <= limit + LOOK_MS || atomic_load(&k->slot->since) > (uint64_t)since)
 		return;
 	say_plan(&k->plan, plan, sizeof(plan));
-	finding(v->w, "%s: has been at '%s' for %lld ms; %u are promised", plan, op_name[op], (long long)took, limit);
+	finding(v->w, "%s: has waited in '%s' for %lld ms, of %lld; %u are promised", plan, op_name[op], (long long)waited,
+		(long long)(ms_now() - since), limit);
 	send_kill(v, k);
 }
 
+/* Somebody comes through each operation, while the machine runs. */
 static void progress(struct driver *v)
 {
-	int64_t now = ms_now();
+	int64_t now = ms_now() - stalled_ms();
 	uint32_t op;
 
 	for (op = 0; op < OPS; op++) {
 		uint64_t n = atomic_load(&v->w->ledger->ops[op]);
 
-		if (n != v->seen[op] || !v->moved[op])
+		if (n != v->seen[op] || !v->moved[op] || (op == OP_WINDOW && !*v->w->windowed))
 			v->moved[op] = now;
 		v->seen[op] = n;
-		if (now - v->moved[op] > STALLED_MS + v->slack) {
+		if (now - v->moved[op] > STALLED_MS) {
 			finding(v->w, "nobody has come through '%s' for %lld ms", op_name[op],
 				(long long)(now - v->moved[op]));
 			v->moved[op] = now;
@@ -240,8 +305,8 @@ static void turn(struct driver *v, bool more)
 		if (k->state == EMPTY && more)
 			spawn(v, i);
 		if (k->state == RUNS && atomic_load(&k->slot->execed) && !k->gone) {
-			k->died_ms = ms_now();
-			k->state = MOURNED;
+			atomic_fetch_add(&v->w->ledger->kills[in_guest(v->w)][FATE_EXEC], 1);
+			begin_mourning(k);
 		}
 		if (k->state == MOURNED)
 			mourn(v, k);
@@ -283,7 +348,8 @@ static void sum_up(struct driver *v)
 	       v->whose);
 	for (i = 0; i < OPS; i++)
 		printf(", %s %lld", op_name[i], (long long)v->longest[i]);
-	printf("\n");
+	printf("; the machine stood still for %lld%s\n", (long long)stalled_ms(),
+	       busy_ms(getpid()) < 0 ? "; no /proc/PID/schedstat: not known who was kept from running" : "");
 	fflush(stdout);
 }
 
@@ -297,12 +363,16 @@ static void stop_soon(int sig)
 int drive(struct world *w, const struct drive *d)
 {
 	static struct driver v;
-	const char *scale = getenv("VMPORTAL_TIMEOUT_SCALE");
 	int64_t began = ms_now(), told = began;
 	uint32_t i;
+	int r;
 
 	v = (struct driver){ .w = w, .d = d, .next = d->base };
-	v.slack = 3000 * (scale && atoi(scale) > 0 ? atoi(scale) : 1);
+	r = stall_begin();
+	if (!r)
+		r = make_windowed(w, &v.windowed);
+	if (r)
+		return r;
 	v.fd = memfd_create("slots", 0);
 	if (v.fd < 0 || ftruncate(v.fd, SLOTS * sizeof(*v.slots)))
 		return -errno;
@@ -329,6 +399,7 @@ int drive(struct world *w, const struct drive *d)
 	}
 	tell(&v, began);
 	sum_up(&v);
+	vmp_named_close(v.windowed);
 	close(v.fd);
 	return 0;
 }

@@ -145,9 +145,34 @@ void judge_end(struct world *w)
 	judge_directory(w);
 }
 
+/* Of all machines together. Who became another program was not killed, but is gone as well. */
+static void tell_kills(const struct ledger *g)
+{
+	static const char *const whose[] = { "the host's", "guests'" };
+	uint64_t sum;
+	int i, f;
+
+	for (i = 0; i < 2; i++) {
+		for (sum = 0, f = 0; f < FATE_EXEC; f++)
+			sum += g->kills[i][f];
+		printf("# %s processes: %llu kills", whose[i], (unsigned long long)sum);
+		for (f = 0; f <= FATE_EXEC; f++)
+			printf("; %llu %s", (unsigned long long)g->kills[i][f], fate_name[f]);
+		printf("; %llu stops\n", (unsigned long long)g->stops[i]);
+	}
+	printf("# through windows: %llu messages; %llu ends of senders were judged\n", (unsigned long long)g->windowed,
+	       (unsigned long long)g->cut_off);
+	printf("# ended or stopped at:");
+	for (i = 0; i < OWN_STEPS; i++)
+		printf("%s %llu '%s'", i ? "," : "", (unsigned long long)g->steps[i], step_name[i]);
+	printf("\n");
+}
+
 int tell_findings(struct world *w)
 {
 	uint32_t i, n = atomic_load(&w->ledger->nfindings);
+
+	tell_kills(w->ledger);
 
 	for (i = 0; i < n && i < FINDINGS; i++)
 		printf("# seed %llu: %s\n", (unsigned long long)w->ledger->seed, w->ledger->finding[i]);

@@ -43,6 +43,8 @@ void do_lock(struct world *w)
 		__atomic_fetch_add(&g->first, 1, __ATOMIC_RELAXED);
 	begin(w, OP_LOCK, CALL_MS);
 	r = vmp_lock(w->p, &g->lock, CALL_MS);
+	if (mutant(w, "late", 200))
+		usleep((CALL_MS + 2 * LOOK_MS) * 1000);
 	finish(w);
 	if (r == -ETIMEDOUT || r == -EINTR)
 		return;

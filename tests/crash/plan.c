@@ -2,17 +2,20 @@
 /* Who does what, and how he ends: by the seed and his number alone. */
 #include "crash.h"
 
-const char *const op_name[OPS] = { "open", "send", "hub", "lock", "object" };
+const char *const op_name[OPS] = { "open", "send", "hub", "lock", "object", "window" };
 const char *const fate_name[FATES] = {
 	"killed", "killed at a step", "stopped", "stopped at a step", "killed after a fork",
 	"became another program", "ended"
 };
-const char *const role_name[ROLES] = { "hub", "sender", "locker", "object's user", "all" };
+const char *const role_name[ROLES] = {
+	"hub", "sender", "locker", "object's user", "all",
+	"window's receiver", "sender through a window"
+};
 
 /* What those who end at a step were just doing. */
-static const char *const step_name[OWN_STEPS] = {
+const char *const step_name[OWN_STEPS] = {
 	[STEP_LOCK_PLACED] = "waiting for a lock", [STEP_LOCK_TAKEN] = "has a lock",
-	[STEP_LOCK_INHERITED] = "has a dead one's lock", [STEP_LOCK_FREED] = "has freed a lock",
+	[STEP_LOCK_INHERITED] = "has inherited a lock", [STEP_LOCK_FREED] = "has freed a lock",
 	[STEP_CHANGE_FILLED] = "change: filled", [STEP_CHANGE_RECORDED] = "change: recorded",
 	[STEP_CHANGE_COMMITTED] = "change: committed", [STEP_CHANGE_BEGUN] = "change: begun",
 	[STEP_CHANGE_STORE] = "change: a store", [STEP_CHANGE_DONE] = "change: done",
@@ -25,6 +28,7 @@ static const char *const step_name[OWN_STEPS] = {
 	[STEP_LANE_CONSUMED] = "lane: consumed", [STEP_LANE_EMPTY] = "lane: empty",
 	[STEP_LANE_RESET] = "lane: reset", [STEP_LANE_CLEARED] = "lane: cleared",
 	[OWN_NOTED] = "message noted", [OWN_RESERVED] = "message half written",
+	[OWN_SENT] = "message sent",
 	[OWN_HALF] = "half of a change under a lock", [OWN_FILLED] = "object half full",
 };
 
@@ -52,6 +56,23 @@ static enum fate a_fate(struct rng *r)
 	return (enum fate)i;
 }
 
+/* What a life seldom comes by: others must have died in the right moment. */
+static const int rare[] = {
+	STEP_LOCK_INHERITED, STEP_HUB_TAKEN, STEP_HUB_CLOSED, STEP_LANE_INHERITED, STEP_LANE_SHOWN, STEP_LANE_EMPTY,
+	STEP_LANE_RESET, STEP_LANE_CLEARED,
+};
+
+#define RARE	(sizeof(rare) / sizeof(rare[0]))
+
+static bool is_rare(int step)
+{
+	unsigned int i;
+
+	for (i = 0; i < RARE && rare[i] != step; i++)
+		;
+	return i < RARE;
+}
+
 static int a_step(struct rng *r, enum role role)
 {
 	static const int own[] = { [ROLE_HUB] = OWN_NOTED, OWN_RESERVED, OWN_HALF, OWN_FILLED };
@@ -61,20 +82,26 @@ static int a_step(struct rng *r, enum role role)
 	switch (role) {
 	case ROLE_HUB:
 		/* Its own: hubs', and lanes' from the inherited on. */
-		return below(r, 5) ? STEP_LANE_INHERITED + (int)below(r, STEP_LANE_CLEARED - STEP_LANE_INHERITED + 1) :
+		return below(r, 4) ? STEP_LANE_INHERITED + (int)below(r, STEP_LANE_CLEARED - STEP_LANE_INHERITED + 1) :
 			STEP_HUB_TAKEN + (int)below(r, 2);
 	case ROLE_SEND:
 		return STEP_LANE_TAKEN + (int)below(r, STEP_LANE_LEFT - STEP_LANE_TAKEN + 1);
 	case ROLE_LOCK:
-		return STEP_LOCK_PLACED + (int)below(r, STEP_LOCK_FREED - STEP_LOCK_PLACED + 1);
+		return !below(r, 3) ? STEP_LOCK_INHERITED :
+			STEP_LOCK_PLACED + (int)below(r, STEP_LOCK_FREED - STEP_LOCK_PLACED + 1);
 	case ROLE_OBJECT:
-		return STEP_LOCK_PLACED + (int)below(r, STEP_OBJECT_OPEN - STEP_LOCK_PLACED + 1);
+		return below(r, 4) ? STEP_CHANGE_FILLED + (int)below(r, STEP_OBJECT_OPEN - STEP_CHANGE_FILLED + 1) :
+			STEP_LOCK_PLACED + (int)below(r, STEP_LOCK_FREED - STEP_LOCK_PLACED + 1);
+	case ROLE_HOLD:
+		return OWN_NOTED;
+	case ROLE_WINDOW:
+		return below(r, 2) ? OWN_RESERVED : OWN_SENT;
 	default:
-		return (int)below(r, OWN_STEPS);
+		return below(r, 2) ? rare[below(r, RARE)] : (int)below(r, OWN_STEPS);
 	}
 }
 
-void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms)
+void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms, bool windows)
 {
 	struct rng r = { seed * UINT64_C(0x9e3779b97f4a7c15) + (life + 1) * UINT64_C(0xc2b2ae3d27d4eb4f) };
 	int i;
@@ -85,13 +112,21 @@ void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int 
 	p->life = life;
 	/* Somebody is always about to receive. */
 	p->channel = slot % CHANNELS;
-	p->role = slot < CHANNELS ? ROLE_HUB : (enum role)below(&r, ROLES);
+	p->role = slot < CHANNELS ? ROLE_HUB : (enum role)below(&r, ROLE_ALL + 1);
+	/* And through windows, one at each end. */
+	if (windows && slot >= CHANNELS && slot < CHANNELS + 2)
+		p->role = slot == CHANNELS ? ROLE_HOLD : ROLE_WINDOW;
 	p->fate = a_fate(&r);
 	p->step = a_step(&r, p->role);
-	p->after = (int)below(&r, below(&r, 4) ? 4 : 40);
+	p->after = (int)below(&r, is_rare(p->step) ? 1 : below(&r, 4) ? 4 : 40);
 	p->delay_us = (int64_t)below(&r, below(&r, 4) ? 25000 : 150000);
 	p->stop_ms = stop_ms + (int)below(&r, (uint64_t)stop_ms);
 	p->ops = 5 + (int)below(&r, 60);
+	if (is_rare(p->step))
+		p->ops *= 5;
+	/* It is to see others end. */
+	if (p->role == ROLE_HOLD)
+		p->delay_us *= 8, p->after *= 8;
 }
 
 void say_plan(const struct plan *p, char *buf, size_t size)

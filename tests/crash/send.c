@@ -2,41 +2,6 @@
 /* Numbered messages with a sum, into a channel by name; and reading them. */
 #include "crash.h"
 
-#define MESSAGE_MAGIC	0x4d534743U
-
-/* @reply: an answer is wanted. */
-struct message {
-	uint32_t magic, stream, seq, reply;
-	uint32_t len, sum;
-	uint8_t payload[];
-};
-
-#define PAYLOAD_MOST	1500U
-
-static uint8_t pattern(uint32_t stream, uint32_t seq, uint32_t i)
-{
-	return (uint8_t)(stream * 131 + seq * 29 + i * 7 + (i >> 8));
-}
-
-static uint32_t sum_of(const uint8_t *at, uint32_t len)
-{
-	uint32_t h = 2166136261U, i;
-
-	for (i = 0; i < len; i++)
-		h = (h ^ at[i]) * 16777619U;
-	return h;
-}
-
-static void fill(struct message *m, uint32_t stream, uint32_t seq, uint32_t len, bool reply)
-{
-	uint32_t i;
-
-	*m = (struct message){ MESSAGE_MAGIC, stream, seq, reply, len, 0 };
-	for (i = 0; i < len; i++)
-		m->payload[i] = pattern(stream, seq, i);
-	m->sum = sum_of(m->payload, len);
-}
-
 static const char *channel_name(uint32_t channel)
 {
 	static char name[16];
@@ -83,7 +48,7 @@ static int send_one(struct world *w, struct vmp_channel *ch, uint32_t id, uint32
 	void *ptr;
 	int r;
 
-	fill(&u.m, id, seq, len, reply);
+	fill_message(&u.m, id, seq, len, reply);
 	if (mutant(w, "torn", 30) && len)
 		u.m.payload[len / 2] ^= 1;
 	if (below(&w->rng, 2))
@@ -164,8 +129,7 @@ static bool judge_message(struct world *w, const struct message *m, size_t n, co
 	uint32_t nstreams = atomic_load(&w->ledger->nstreams), next;
 	struct stream *s;
 
-	if (n < sizeof(*m) || m->magic != MESSAGE_MAGIC || m->len != n - sizeof(*m) ||
-	    m->stream >= nstreams || m->stream >= STREAMS || sum_of(m->payload, m->len) != m->sum) {
+	if (!whole_message(m, n) || m->stream >= nstreams || m->stream >= STREAMS) {
 		finding(w, "a torn message of %zu bytes in lane %u of session %#llx", n, from->lane,
 			(unsigned long long)from->token);
 		return false;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A worker's life. */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -22,6 +23,7 @@ void at_step(int s)
 		return;
 	if (p->after--)
 		return;
+	atomic_store(&self->slot->step, (uint32_t)s + 1);
 	if (p->fate == FATE_STEP)
 		kill(getpid(), SIGKILL);
 	p->fate = FATE_EXIT;
@@ -42,7 +44,8 @@ void finish(struct world *w)
 	if (!w->slot)
 		return;
 	atomic_store(&w->slot->since, 0);
-	atomic_fetch_add(&w->ledger->ops[atomic_load(&w->slot->op)], 1);
+	if (w->ledger)
+		atomic_fetch_add(&w->ledger->ops[atomic_load(&w->slot->op)], 1);
 }
 
 void finding(struct world *w, const char *fmt, ...)
@@ -104,21 +107,26 @@ int idle(void)
 }
 
 /* A child with all descriptors, that lives longer than we do. */
-static void leave_a_child(void)
+void leave_a_child(struct world *w)
 {
 	pid_t pid = fork();
 
-	if (pid)
+	if (pid) {
+		atomic_store(&w->slot->forked, 1);
 		return;
+	}
 	prctl(PR_SET_PDEATHSIG, 0);
 	usleep(400000);
 	_exit(0);
 }
 
-static void become_another(struct world *w)
+/* @program: our own, open. */
+void become_another(struct world *w, int program)
 {
+	char *argv[] = { "crash", "idle", NULL }, *none[] = { NULL };
+
 	atomic_store(&w->slot->execed, 1);
-	execl("/proc/self/exe", "crash", "idle", (char *)NULL);
+	fexecve(program, argv, none);
 	_exit(9);
 }
 
@@ -138,6 +146,9 @@ static void one_op(struct world *w)
 	case ROLE_LOCK:
 		do_lock(w);
 		break;
+	case ROLE_HOLD:
+		do_hold(w);
+		break;
 	default:
 		do_object(w);
 	}
@@ -148,6 +159,8 @@ int work(struct world *w)
 	int i, r;
 
 	self = w;
+	if (w->plan.role == ROLE_WINDOW)
+		return work_window(w);
 	begin(w, OP_OPEN, 2 * DIRECTORY_MS);
 	r = open_world(w, w->uri, false);
 	if (r) {
@@ -156,11 +169,11 @@ int work(struct world *w)
 	}
 	finish(w);
 	if (w->plan.fate == FATE_FORK)
-		leave_a_child();
+		leave_a_child(w);
 	for (i = 0; i < w->plan.ops && !atomic_load(&w->ledger->stop); i++) {
 		one_op(w);
 		if (w->plan.fate == FATE_EXEC && i >= w->plan.after)
-			become_another(w);
+			become_another(w, open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
 	}
 	begin(w, OP_OPEN, 2 * DIRECTORY_MS);
 	if (w->plan.fate == FATE_EXIT)

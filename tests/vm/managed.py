@@ -7,7 +7,6 @@ go, when a machine is stopped and continued, declared dead, suspended, when it u
 driver, and when it reboots. (In one machine: sessions.c and peers.c of tests/guest.)
 """
 import os
-import struct
 import subprocess
 import sys
 import time
@@ -17,66 +16,14 @@ from lab import qemu, suite  # noqa: E402
 from lab.cache import LabError  # noqa: E402
 from lab.hand import Hand  # noqa: E402
 from lab.portal import Portald, Region, userspace  # noqa: E402
+from lab.tables import ALIVE, ASLEEP, DEAD, Tables  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 SIZE = 4 << 20
 BEAT = 0.2
-ALIVE, ASLEEP, DEAD = 2, 3, 4
 SILENT, FENCED = 5, 4
 DATA = 1 << 20
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (BEAT * 1000)
-
-
-class Tables:
-    """The region, by portald's own descriptor; places by the superblock."""
-
-    def __init__(self, server):
-        base = '/proc/%d/fd' % server.process.pid
-        for fd in os.listdir(base):
-            path = os.path.join(base, fd)
-            if os.readlink(path).startswith('/memfd:') and os.stat(path).st_size == SIZE:
-                self.fd = os.open(path, os.O_RDWR)
-                break
-        else:
-            raise LabError('portald holds no memfd of %d bytes' % SIZE)
-        self.peers, self.block = struct.unpack('<2I', self.read(176, 8))
-        self.peers_at, = struct.unpack('<Q', self.read(192, 8))
-        self.sessions_at, = struct.unpack('<Q', self.read(192 + 24, 8))
-
-    def read(self, offset, length):
-        return os.pread(self.fd, length, offset)
-
-    def word(self, slot, offset):
-        return struct.unpack('<Q', self.read(self.peers_at + slot * 512 + offset, 8))[0]
-
-    def claim(self, slot):
-        return self.word(slot, 0)
-
-    def suspect(self, slot):
-        return self.word(slot, 16)
-
-    def reason(self, slot):
-        return self.word(slot, 24) & 0xffffffff
-
-    def state(self, slot):
-        return self.word(slot, 128) & 0xffff
-
-    def sequence(self, slot):
-        return self.word(slot, 128) >> 16
-
-    def incarnation(self, slot):
-        return self.word(slot, 136)
-
-    def heartbeat(self, slot):
-        return self.word(slot, 256)
-
-    def token(self, token):
-        """What the table says of a token."""
-        life, claim = struct.unpack('<2Q', self.read(
-            self.sessions_at + (token & 0xffff) * 128, 16))
-        if life >> 16 != token >> 16 or claim != self.claim((token & 0xffff) // self.block):
-            return DEAD
-        return life & 0xffff
 
 
 def until(condition, seconds):
