@@ -44,7 +44,7 @@
 #define OBJECT_MOST	4U	/* units of 64 KiB */
 
 /*
- * Longest waits that are promised (portal-layout(5), "Who waits how long"), in milliseconds.
+ * Longest waits that are promised (portal-layout(5), "WHO WAITS HOW LONG"), in milliseconds.
  * Nothing is forgiven but what the machine itself made somebody late by (stall.c), and
  * LOOK_MS, before which nobody asks how that stands.
  */
