@@ -142,6 +142,8 @@ def main(t):
     t.equal([n for n in sorted(commands & set(names))
              if not os.access(os.path.join(TOP, n), os.X_OK)], [],
             'every script that tests/suites names can be run')
+    stale = subprocess.run([os.path.join(TOP, 'tests/mutate/run'), '-c'], capture_output=True, text=True)
+    t.ok(stale.returncode == 0, 'every mutant fits the source (tests/mutate)', stale.stdout + stale.stderr)
     # Assembled, so that this file does not find itself.
     local = r'(?<![\w.$/}-])/(%s)/\w' % '|'.join(['wo' + 'rk', 'fa' + 'rm',
                                                  'ho' + 'me'])
