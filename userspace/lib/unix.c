@@ -27,9 +27,8 @@
 #include "unix.h"
 
 #define GREET_MS	10000	/* for the server to tell everything at connect */
-#define AGAIN		5U	/* connects, if the server hangs up without a word: */
-#define AGAIN_MS	10	/* after that time, then twice as long; */
-#define AGAIN_GREET_MS	1000	/* and so long it may then be silent */
+#define AGAIN		5U	/* connects within that time, if the server hangs up without a word: */
+#define AGAIN_MS	10	/* after so long, then twice as long */
 #define MAX_PEERS	65536U
 #define READS_AT_ONCE	256	/* packets read in one go: a flood must not hold us up */
 
@@ -483,11 +482,10 @@ static int hung_up(const struct client *c)
 }
 
 /* HELLO, and all that the server tells until READY. */
-static int greet(struct vmp *p, struct client *c, int ms)
+static int greet(struct vmp *p, struct client *c, int64_t until)
 {
 	struct pd_msg hello = { .type = PD_HELLO, .id = PD_MAGIC, .arg = PD_VERSION,
 				.flags = p->flags & VMP_RDONLY ? PD_RDONLY : 0 };
-	int64_t until = now_ms() + ms;
 	bool welcome = false;
 	struct packet k;
 	int r;
@@ -560,23 +558,25 @@ static int dial(struct client *c, const char *path)
 
 static int client_start(struct vmp *p, struct client *c, const char *path)
 {
+	int64_t until = now_ms() + GREET_MS;
 	uint32_t i;
 	int r;
 
 	c->news = vmp_efd_new();
 	r = c->news < 0 ? c->news : dial(c, path);
 	if (!r)
-		r = greet(p, c, GREET_MS);
-	/* Cut before the first word: a portald that was killed at that moment, and is back soon. */
+		r = greet(p, c, until);
+	/*
+	 * Cut before the first word: a portald that was killed at that moment. Its socket is
+	 * there still if it comes again: who waits in it is served.
+	 */
 	for (i = 0; r == -EPROTO && c->unheard && i < AGAIN; i++) {
 		close(c->sock);
 		poll(NULL, 0, AGAIN_MS << i);
 		c->unheard = false;
 		r = dial(c, path);
 		if (!r)
-			r = greet(p, c, AGAIN_GREET_MS);
-		if (r == -ETIMEDOUT)
-			r = hung_up(c);
+			r = greet(p, c, until);
 	}
 	p->state_fd = c->sock;
 	p->state_events = EPOLLIN;

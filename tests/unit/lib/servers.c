@@ -280,6 +280,38 @@ static void id_is_kept_to_the_end(void **state)
 	close(l);
 }
 
+static void *serve_late(void *arg)
+{
+	int *l = arg, s = accept(*l, NULL, NULL);
+
+	close(s);
+	usleep(2500000);
+	s = accept(*l, NULL, NULL);
+	serve_and_hang_up(s);
+	close(s);
+	return NULL;
+}
+
+/* A portald that is killed when it has accepted, and takes its time to come again. */
+static void cut_before_the_first_word(void **state)
+{
+	const char *uri = in_dir("unix:DIR/late.sock");
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct vmp *p;
+	pthread_t t;
+	int l;
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
+	l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
+	listen(l, 5);
+	pthread_create(&t, NULL, serve_late, &l);
+	assert_int_equal(vmp_open(&p, uri, 0), 0);
+	vmp_close(p);
+	pthread_join(t, NULL);
+	close(l);
+}
+
 /* Two clients, and for the first of them much to read at once. */
 struct two {
 	int l, sock[2], go[2];
@@ -356,6 +388,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hostile_servers),
 		cmocka_unit_test(id_is_kept_to_the_end),
+		cmocka_unit_test(cut_before_the_first_word),
 		cmocka_unit_test(much_to_read),
 	};
 
