@@ -13,7 +13,15 @@
 #include "kept.h"
 #include "managed.h"
 
-#define MAGIC 0x315450454b4d5650ULL	/* "PVMKEPT1": other numbers are another version's */
+/*
+ * "PVMKEPT1". Another version's memory has another number: whoever changes anything that
+ * lies there, or what it means, changes this.
+ */
+#define MAGIC 0x315450454b4d5650ULL
+_Static_assert(sizeof(struct kept) == 104 && sizeof(struct kept_client) == 96 &&
+	       sizeof(struct kept_item) == 16 && sizeof(struct truth) == 512 &&
+	       sizeof(struct portal_session) == 128, "the kept memory is another: so is MAGIC");
+
 #define SPARE 24U			/* who is accepted before those who go are removed */
 
 /* ---- Places ------------------------------------------------------------------ */
@@ -85,14 +93,32 @@ int kept_create(struct kept_map *k, const struct portal_conf *conf)
 	return 0;
 }
 
-int kept_adopt(struct kept_map *k, int fd, struct portal_conf *conf)
+static bool is_text(const uint64_t *magic)
+{
+	const unsigned char *c = (const unsigned char *)magic;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(*magic); i++)
+		if (c[i] < ' ' || c[i] > '~')
+			return false;
+	return true;
+}
+
+int kept_adopt(struct kept_map *k, int fd, struct portal_conf *conf, struct err *e)
 {
 	struct portal_conf old = *conf;
 	struct kept head;
 	struct stat st;
+	int ret;
 
 	if (fstat(fd, &st) < 0 || pread(fd, &head, sizeof(head), 0) != sizeof(head))
-		return -EIO;
+		return err_set(e, "its memory cannot be read");
+	if (head.magic != MAGIC)
+		return err_set(e, "its memory is another version's (%.8s, and this one's is %.8s)",
+			       is_text(&head.magic) ? (const char *)&head.magic : "?",
+			       (const char *)&(uint64_t){ MAGIC });
+	if (!head.complete)
+		return err_set(e, "it was not there yet when it ended");
 	old.size = head.conf.size;
 	old.vectors = head.conf.vectors;
 	old.host_peers = head.conf.host_peers;
@@ -100,11 +126,13 @@ int kept_adopt(struct kept_map *k, int fd, struct portal_conf *conf)
 	old.first_guest_id = head.conf.first_guest_id;
 	old.managed = head.conf.managed;
 	old.session_rows = head.conf.session_rows;
-	if (head.magic != MAGIC || !head.complete || head.size != (uint64_t)st.st_size ||
-	    plan(k, &old, NULL) != head.size)
-		return -EPROTO;
+	if (head.size != (uint64_t)st.st_size || plan(k, &old, NULL) != head.size)
+		return err_set(e, "its memory is damaged");
+	ret = map(k, fd, &old, head.size);
+	if (ret < 0)
+		return err_set(e, "its memory cannot be mapped: %s", strerror(-ret));
 	*conf = old;
-	return map(k, fd, conf, head.size);
+	return 0;
 }
 
 void kept_close(struct kept_map *k)

@@ -127,8 +127,8 @@ struct kept_map {
 
 /* New memory for a portal with these settings, all zero; 0 or -errno. */
 int kept_create(struct kept_map *k, const struct portal_conf *conf);
-/* Memory of an earlier portald: its settings go to @conf. 0, or -errno: it is none. */
-int kept_adopt(struct kept_map *k, int fd, struct portal_conf *conf);
+/* Memory of an earlier portald: its settings go to @conf. 0, or -1 and @e: of no use. */
+int kept_adopt(struct kept_map *k, int fd, struct portal_conf *conf, struct err *e);
 void kept_close(struct kept_map *k);
 
 /* A record for @c, with a generation of its own; 0 or -ENOSPC. */

@@ -346,23 +346,32 @@ static void announce(const struct portal *p, bool restored)
 static bool take_over(struct portal *p, const struct portal_conf *conf)
 {
 	int kept = store_take(conf->name, "kept"), region = store_take(conf->name, "region");
-	int ret = kept >= 0 && region >= 0 ? kept_adopt(&p->kept, kept, &p->conf) : -EBADF;
+	struct err e;
 
-	if (ret < 0) {
-		if (kept >= 0 || region >= 0)
-			log_line(LOG_ERR, conf->name, "cannot go on where the portald before left it: %s",
-				 strerror(-ret));
-		if (kept >= 0)
-			close(kept);
-		if (region >= 0)
-			close(region);
-		return false;
+	if (kept >= 0 && region >= 0 && kept_adopt(&p->kept, kept, &p->conf, &e) == 0) {
+		p->region = region;
+		if (!conf_same(&p->conf, conf))
+			log_line(LOG_WARNING, conf->name,
+				 "size, vectors, host_peers, max_guests, managed and sessions stay as they are: what is new of them waits until portald is stopped for good");
+		return true;
 	}
-	p->region = region;
-	if (!conf_same(&p->conf, conf))
-		log_line(LOG_WARNING, conf->name,
-			 "size, vectors, host_peers, max_guests, managed and sessions stay as they are: what is new of them waits until portald is stopped for good");
-	return true;
+	if (kept >= 0 && region >= 0)
+		log_line(LOG_ERR, conf->name,
+			 "cannot go on where the portald before left it: %s; all begins anew: guests and processes still on the old region are cut, and keep it among themselves; to bring them here, end and start their QEMU",
+			 e.text);
+	if (kept >= 0)
+		close(kept);
+	if (region >= 0)
+		close(region);
+	return false;
+}
+
+/* Nothing of that is to meet what is put there now, by the same names. Was there anything? */
+static bool clear_store(const char *portal)
+{
+	store_drop(portal, "kept");
+	store_drop(portal, "region");
+	return store_sweep(portal) > 0;
 }
 
 static int begin(struct portal *p, struct err *e)
@@ -389,8 +398,15 @@ static int open_all(struct portal *p, const struct portal_conf *conf, const char
 	bool restored = *was_there = take_over(p, conf);
 	int ret;
 
-	if ((!restored && begin(p, e) < 0) || listen_open(&p->l, &p->conf, dir, e) < 0)
+	/* The sockets first: who waits in them waits on. */
+	if (listen_open(&p->l, &p->conf, dir, e) < 0)
 		return -1;
+	if (!restored) {
+		if (clear_store(p->conf.name))
+			p->l.stale_pid = 0;	/* it has been told what became of that one's */
+		if (begin(p, e) < 0)
+			return -1;
+	}
 	ret = start(p, restored);
 	if (ret < 0)
 		return err_set(e, "cannot start serving: %s", strerror(-ret));
@@ -401,7 +417,7 @@ static int open_all(struct portal *p, const struct portal_conf *conf, const char
 		if (ret < 0)
 			return err_set(e, "cannot restore the clients: %s", strerror(-ret));
 	}
-	/* What has no use any more, and what was about to get one. */
+	/* What was about to be of use, or not any more. */
 	store_sweep(p->conf.name);
 	kept_store(&p->kept.head->complete, 1);
 	announce(p, restored);

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT
 """portald as warden: machines whose process has ended are dead, at once; those whose
 connection alone is lost are suspect, until more is known."""
+import ctypes
 import errno
+import platform
 import re
 import signal
 
@@ -56,9 +58,45 @@ class Vm:
         self.pid = None
 
 
+SO_PEERPIDFD = 77
+OLD = False     # a kernel as before Linux 6.5
+
+
+def no_peerpidfd():
+    """From here on getsockopt(SO_PEERPIDFD) answers as such a kernel does: a filter of
+    system calls, which outlives exec."""
+    number = {'x86_64': 55, 'aarch64': 209}[platform.machine()]
+    code = [(0x20, 0, 0, 0),                                    # the system call's number
+            (0x15, 0, 3, number),
+            (0x20, 0, 0, 32),                                   # its third argument
+            (0x15, 0, 1, SO_PEERPIDFD),
+            (0x06, 0, 0, 0x00050000 | errno.ENOPROTOOPT),
+            (0x06, 0, 0, 0x7fff0000)]                           # all else is allowed
+    text = ctypes.create_string_buffer(b''.join(struct.pack('<HBBI', *c) for c in code))
+    prog = struct.pack('@HP', len(code), ctypes.addressof(text))
+    check(libc.prctl(38, 1, 0, 0, 0) == 0, 'PR_SET_NO_NEW_PRIVS')
+    check(libc.prctl(22, 2, prog, 0, 0) == 0, 'PR_SET_SECCOMP')
+
+
 def managed(stack, *args, heartbeat='60000'):
     return Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--connect-rate',
-                  '0', '--heartbeat', heartbeat, *args)
+                  '0', '--heartbeat', heartbeat, *args, preexec=no_peerpidfd if OLD else None)
+
+
+def both(name):
+    """A point for a kernel that has SO_PEERPIDFD, and for one that has not."""
+    def add(fn):
+        def old(stack):
+            global OLD
+            OLD = True
+            try:
+                fn(stack)
+            finally:
+                OLD = False
+
+        point(name)(fn)
+        point(name + ' (Linux < 6.5)')(old)
+    return add
 
 
 def told_in_time(d, n):
@@ -67,7 +105,7 @@ def told_in_time(d, n):
     check(all(u < 2000000 for u in us), f'microseconds from seeing to done: {us}')
 
 
-@point('a process that ends: dead, the others are rung, in the same turn')
+@both('a process that ends: dead, the others are rung, in the same turn')
 def _(stack):
     d = managed(stack)
     a, other = Member(d), d.guest()
@@ -91,7 +129,7 @@ def _(stack):
     check(all(u < 2000000 for u in us), f'microseconds from seeing to done: {us}')
 
 
-@point('a connection that is lost while its process lives: suspect; dead when that ends')
+@both('a connection that is lost while its process lives: suspect; dead when that ends')
 def _(stack):
     d = managed(stack)
     a, vm = Member(d), Vm(stack, d)
@@ -111,7 +149,7 @@ def _(stack):
     equal(d.status()['machines'][1]['state'], 'dead', 'status')
 
 
-@point('one whose connection outlives its process is never declared dead')
+@both('one whose connection outlives its process is never declared dead')
 def _(stack):
     d = managed(stack)
     a, vm = Member(d), Vm(stack, d)
@@ -125,6 +163,24 @@ def _(stack):
     equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
     time.sleep(0.3)
     check(not m.dead(), 'not proven')
+
+
+@point('before Linux 6.5 one whose process has ended before it was asked for is not watched')
+def _(stack):
+    global OLD
+    OLD = True
+    try:
+        d = managed(stack)
+    finally:
+        OLD = False
+    os.kill(d.pid, signal.SIGSTOP)
+    pid = os.fork()
+    if not pid:
+        connect(socket.SOCK_STREAM, d.sock('ivshmem'), 10)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.kill(d.pid, signal.SIGCONT)
+    d.wait_log('no pidfd of its process')
 
 
 @point('a machine that has left, or that never joined, gets no verdict')
@@ -144,7 +200,7 @@ def _(stack):
     told_in_time(d, 0)
 
 
-@point('without connection: its guest leaves and joins again, or joins only now; dead when its process ends')
+@both('without connection: its guest leaves and joins again, or joins only now; dead when its process ends')
 def _(stack):
     d = managed(stack, heartbeat='100')
     a, vm, late = Member(d), Vm(stack, d), Vm(stack, d)
