@@ -14,11 +14,11 @@
 #include "managed.h"
 
 /*
- * "PVMKEPT1". Another version's memory has another number: whoever changes anything that
+ * "PVMKEPT2". Another version's memory has another number: whoever changes anything that
  * lies there, or what it means, changes this.
  */
-#define MAGIC 0x315450454b4d5650ULL
-_Static_assert(sizeof(struct kept) == 104 && sizeof(struct kept_client) == 96 &&
+#define MAGIC 0x325450454b4d5650ULL
+_Static_assert(sizeof(struct kept) == 112 && sizeof(struct kept_client) == 96 &&
 	       sizeof(struct kept_item) == 16 && sizeof(struct truth) == 512 &&
 	       sizeof(struct portal_session) == 128, "the kept memory is another: so is MAGIC");
 

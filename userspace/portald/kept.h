@@ -92,6 +92,7 @@ struct kept_client {
  * struct kept - the head of the memory
  * @magic, @size: of all of it
  * @complete: all that must be in the store is; before, it is of no use
+ * @unproven: above all ids of guests that have left and may live still: see portal.c
  * @conf: the numbers that everything's size depends on
  */
 struct kept {
@@ -99,6 +100,7 @@ struct kept {
 	uint64_t size;
 	uint64_t complete;
 	uint64_t next_gen, next_id, next_tenure;
+	uint64_t unproven;
 	uint64_t total_guests, total_processes;
 	uint64_t started;
 	struct {

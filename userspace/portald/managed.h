@@ -147,10 +147,9 @@ bool session_over(struct client *c);
 /* A guest has come: watches its process. */
 void warden_watch(struct client *c);
 /*
- * It has left, and others know: a verdict on its machine, for which warden_cares(). It is
- * freed, or kept without its connection as long as its process lives.
+ * It has left, and others know: a verdict on its machine. It is freed, or kept without its
+ * connection as long as its process lives.
  */
-bool warden_cares(const struct client *c);
 void warden_part(struct client *c);
 /* At each heartbeat: whoever of them has a new claim is suspect, too. */
 void wardens_look(struct managed *m);

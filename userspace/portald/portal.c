@@ -145,7 +145,8 @@ void portal_joined(struct portal *p, struct client *c)
 
 /*
  * Only now that nobody has heard of the ids above may they begin again: QEMU's
- * trouble is with an id that the same QEMU process has seen leave.
+ * trouble is with an id that the same QEMU process has seen leave. And a machine of
+ * which we do not know that it is dead keeps its own: the next one's death is not its.
  */
 static void maybe_restart_ids(struct portal *p)
 {
@@ -156,6 +157,10 @@ static void maybe_restart_ids(struct portal *p)
 		return;
 	if (p->conf.first_guest_id < ID_END / 2)
 		first = p->conf.first_guest_id;
+	if (first < p->kept.head->unproven)
+		first = (uint32_t)p->kept.head->unproven;
+	if (first >= p->kept.head->next_id)
+		return;
 	kept_store(&p->kept.head->next_id, first);
 	log_line(LOG_NOTICE, p->conf.name,
 		 "the last guest has left: guest ids begin again at %u", first);
@@ -202,7 +207,7 @@ static void tell_end(struct client *o, const struct client *c)
 
 static void part(struct portal *p, struct client *c)
 {
-	bool ghost = c->member && c->ops == &guest_ops && warden_cares(c);
+	bool ghost = c->member && c->ops == &guest_ops && p->managed;
 	struct client *o;
 
 	log_end(c);

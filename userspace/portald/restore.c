@@ -90,7 +90,7 @@ static int go_on(struct client *c)
 	TAILQ_INSERT_TAIL(&p->clients, c, link);
 	if (c->rdonly && sendq_has(&c->q, ITEM_REGION))
 		c->region_ro = region_reopen_rdonly(p->region);
-	if (c->ops == &guest_ops && c->fd >= 0)
+	if (c->ops == &guest_ops && c->fd >= 0 && !c->outlived)
 		warden_watch(c);
 	if (c->k->state != KEPT_NEW && c->k->state != KEPT_JOINING && c->id < ID_END)
 		portal_count(p, c);

@@ -149,10 +149,23 @@ static void judge(struct managed *m, const struct client *c, bool dead)
 
 /* ---- Those without connection ------------------------------------------------ */
 
-static void drop_ghost(struct managed *m, struct client *c)
+/* It may live, and nobody will know when it does not: its id is never another's. */
+static void free_unproven(struct client *c)
+{
+	uint64_t *above = &c->portal->kept.head->unproven;
+
+	if (*above <= c->id)
+		kept_store(above, c->id + 1);
+	client_free(c);
+}
+
+static void drop_ghost(struct managed *m, struct client *c, bool dead)
 {
 	TAILQ_REMOVE(&m->ghosts, c, link);
-	client_free(c);
+	if (dead)
+		client_free(c);
+	else
+		free_unproven(c);
 }
 
 static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -162,7 +175,7 @@ static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
 
 	if (c->ghost) {
 		judge(m, c, true);
-		drop_ghost(m, c);
+		drop_ghost(m, c, true);
 		return 0;
 	}
 	sd_event_source_set_enabled(s, SD_EVENT_OFF);
@@ -193,11 +206,6 @@ void warden_watch(struct client *c)
 		sd_event_source_set_priority(c->process, SD_EVENT_PRIORITY_NORMAL + 5);
 }
 
-bool warden_cares(const struct client *c)
-{
-	return c->portal->managed != NULL;
-}
-
 /* So that there are never more of them than there may be guests. */
 static void make_room(struct managed *m)
 {
@@ -212,13 +220,13 @@ static void make_room(struct managed *m)
 	TAILQ_FOREACH(c, &m->ghosts, link) {
 		slot = 1;
 		if (!find_claim(m, c->id, &slot)) {
-			drop_ghost(m, c);
+			drop_ghost(m, c, false);
 			return;
 		}
 	}
 	client_log(least, LOG_WARNING, "unwatched",
 		   "is not watched any more, for others without connection: its death cannot be proven");
-	drop_ghost(m, least);
+	drop_ghost(m, least, false);
 }
 
 void warden_part(struct client *c)
@@ -227,8 +235,12 @@ void warden_part(struct client *c)
 	bool ended = process_ended(c) && !c->outlived;
 
 	judge(m, c, ended);
-	if (ended || c->outlived || !c->process) {
+	if (ended) {
 		client_free(c);
+		return;
+	}
+	if (c->outlived || !c->process) {
+		free_unproven(c);
 		return;
 	}
 	make_room(m);
@@ -242,15 +254,16 @@ void warden_restore(struct client *c)
 {
 	struct managed *m = c->portal->managed;
 
-	warden_watch(c);
+	/* Some cannot be watched: they are here if we were killed as they left. */
+	if (!c->outlived && c->pidfd >= 0)
+		warden_watch(c);
 	c->ghost = true;
 	client_disconnect(c);
 	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
 	/* If that was not told yet. When its process has ended meanwhile, the loop sees it. */
-	if (c->k && c->process)
-		judge(m, c, false);
-	else
-		drop_ghost(m, c);
+	judge(m, c, false);
+	if (!c->process)
+		drop_ghost(m, c, false);
 }
 
 void wardens_look(struct managed *m)

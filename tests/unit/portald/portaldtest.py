@@ -240,7 +240,8 @@ class Guest(Client):
     noun = 'guest'
 
     def __init__(self, path, greet=True, vectors=4, timeout=10):
-        self.s = connect(socket.SOCK_STREAM, path, timeout)
+        self.s = path if isinstance(path, socket.socket) else \
+            connect(socket.SOCK_STREAM, path, timeout)
         self.vectors, self.peers, self.fds = vectors, {}, set()
         self.count = 0
         self.id = self.region = None
@@ -308,6 +309,25 @@ class Guest(Client):
 
     def map(self, size):
         return mmap.mmap(self.region, size)
+
+
+def inherit(path):
+    """A connection that is ours, and whose process was another, which has ended."""
+    a, b = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        try:
+            s = connect(socket.SOCK_STREAM, path, 10)
+            socket.send_fds(a, [b'x'], [s.fileno()])
+        finally:
+            os._exit(0)
+    fds = socket.recv_fds(b, 1, 1)[1]
+    os.waitpid(pid, 0)
+    a.close()
+    b.close()
+    s = socket.socket(fileno=fds[0])
+    s.settimeout(10)
+    return s
 
 
 class Msg:

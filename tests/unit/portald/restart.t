@@ -418,6 +418,29 @@ def _(stack):
     print(f'# {total} kills; {w.lost} connections that were told nothing')
 
 
+@point('killed at every step as one leaves that has outlived its process: suspect, never dead')
+def _(stack):
+    n = 0
+    while True:
+        n += 1
+        d = Kept(stack, steps=True)
+        w = Member(d, join=False)
+        g = Guest(inherit(d.sock('ivshmem')))
+        m = Machine(Tables(stack, w), g, 1)
+        d.wait_log('somebody else has it')
+        d.arm(n)
+        g.s.close()
+        equal(wait_for(m.suspect, f'suspicion, killed at step {n}'), CUT, 'reason')
+        d.disarm()
+        died = d.died()
+        time.sleep(0.1)
+        check(not m.dead(), f'killed at step {n}: dead, and it lives')
+        d.end()
+        if not died:
+            break
+    check(n > 5, f'{n} steps')
+
+
 @point('killed at random steps of random changes, and of the restart itself')
 def _(stack):
     w = World(stack, seeded(), steps=True)

@@ -17,11 +17,13 @@ point = Tap()
 class Vm:
     """A process that has a guest's connection, as QEMU has, and does as it is told."""
 
-    def __init__(self, stack, d):
+    def __init__(self, stack, d, without=None):
         self.cmd, theirs = socket.socketpair()
         self.pid = os.fork()
         if not self.pid:
             self.cmd.close()
+            if without:
+                without.s.close()
             self._child(theirs, d.sock('ivshmem'))
         theirs.close()
         stack.callback(self.cmd.close)
@@ -234,6 +236,30 @@ def _(stack):
     check(Vm(stack, d).id > 32768, 'ids began again')
     vm.kill()
     wait_for(m.dead, 'the verdict')
+
+
+@point('an id whose machine may live, though nobody can tell, is never another\'s')
+def _(stack):
+    first = 32766
+    d = managed(stack, '--first-guest-id', str(first))
+    a = Member(d)
+    t = Tables(stack, a)
+    g = Guest(inherit(d.sock('ivshmem')))
+    equal(g.id, first, 'id')
+    m = Machine(t, g, 1)
+    d.wait_log('somebody else has it')
+    others = [Vm(stack, d, without=g) for _ in range(4)]
+    g.s.close()
+    equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+    for vm in others:
+        vm.kill()
+    d.wait_log(f'guest ids begin again at {first + 1}')
+    vm = Vm(stack, d)
+    equal(vm.id, first + 1, 'an id that was proven to be free')
+    n = Machine(t, vm, 2)
+    vm.kill()
+    wait_for(n.dead, 'the verdict')
+    check(not m.dead(), 'one that lives is dead')
 
 
 @point('a heart that stops and beats again leaves no reason behind; a suspicion of others stays')
