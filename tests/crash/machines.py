@@ -4,13 +4,15 @@
 
 Workers of the host, and of two guests at a time, use one portal, and are killed. Each guest's
 QEMU is killed at a random moment, too: while it boots, while it joins, in the middle of
-everything; some are stopped for several times the suspicion time before, and go on. At the end
-the host's judge looks at what all of them did. 8 kills by default. CRASH_SEED repeats the choices.
+everything; some are stopped for several times the suspicion time before, and go on. portald, under its
+keeper, is killed now and then. At the end the host's judge looks at what all of them did. 8
+kills by default. CRASH_SEED repeats the choices.
 
 Most guests do not boot: they go on from where one did that had no portal yet. The device is
 plugged into each of them; its kernel is told by vmgenid that it is a copy, and draws new
 random numbers.
 """
+import contextlib
 import os
 import random
 import re
@@ -81,10 +83,11 @@ def template(k, rd):
 
 
 class Victim(Guest):
-    """A guest that is to be killed, which boots, or goes on from the template."""
+    """A guest that is to be killed, which boots, or goes on from the template. @connecting: of
+    whoever must know when it connects to portald."""
 
-    def __init__(self, name, k, rd, server, copy, until):
-        self.server, self.copy, self.until = server, copy, until
+    def __init__(self, name, k, rd, server, copy, until, connecting):
+        self.server, self.copy, self.until, self.connecting = server, copy, until, connecting
         super().__init__(name, k, rd, memory=MEMORY, slow=SCALE,
                          devices=GENERATION + (['-incoming', 'exec:cat ' + copy] if copy else server.doorbell()))
         if copy:
@@ -93,7 +96,8 @@ class Victim(Guest):
             self.plug()
 
     def _start(self, *args):
-        super()._start(*args)
+        with self.connecting():
+            super()._start(*args)
         if self.copy:
             # It has said hello to another.
             qemu.wait_until(lambda: self.qmp('query-status')['status'] == 'running', 60 * SCALE,
@@ -102,8 +106,9 @@ class Victim(Guest):
 
     def plug(self):
         where = {'type': 'unix', 'data': {'path': self.server.guest_socket}}
-        self.qmp('chardev-add', id='ch-iv0', backend={'type': 'socket', 'data': {'addr': where, 'server': False}})
-        self.qmp('device_add', driver='ivshmem-doorbell', id='iv0', chardev='ch-iv0', vectors=self.server.vectors)
+        with self.connecting():
+            self.qmp('chardev-add', id='ch-iv0', backend={'type': 'socket', 'data': {'addr': where, 'server': False}})
+            self.qmp('device_add', driver='ivshmem-doorbell', id='iv0', chardev='ch-iv0', vectors=self.server.vectors)
 
     def _pump(self, done, timeout, what, job=None):
         """It looks at the clock, too."""
@@ -125,11 +130,36 @@ class Machines:
     def __init__(self, server, k, rd, seed):
         self.server, self.kernel, self.rd = server, k, rd
         self.tables, self.stall, self.copy = Tables(server), Stall(), template(k, rd)
-        self.random = random.Random(seed)
+        self.random, self.rnd_killer = random.Random(seed), random.Random(seed + 1)
         self.lock = threading.Lock()
         self.plans, self.killed, self.stopped, self.trouble = 0, 0, 0, []
         self.longest = {}
         self.when = {'booting': 0, 'joining': 0, 'at work': 0}
+        self.delicate, self.restarts, self.over = 0, 0, threading.Event()
+
+    @contextlib.contextmanager
+    def undisturbed(self):
+        """portald is not killed here: who connects in that moment is turned away, and QEMU
+        does not ask again; a heart is not watched while nobody is there."""
+        with self.lock:
+            self.delicate += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.delicate -= 1
+
+    def killer(self):
+        """Of portald, the child of its keeper."""
+        while not self.over.wait(self.rnd_killer.uniform(2, 6)):
+            pid = self.server.process.pid
+            with self.lock:
+                with open('/proc/%d/task/%d/children' % (pid, pid)) as f:
+                    child = f.read().split()
+                if self.delicate or not child:
+                    continue
+                os.kill(int(child[0]), signal.SIGKILL)
+                self.restarts += 1
 
     def plan(self):
         with self.lock:
@@ -173,7 +203,7 @@ class Machines:
     def live(self, plan, g, until):
         row = None
         g.__init__('g%d' % plan.n, self.kernel, self.rd, self.server, None if plan.kind == 'booting' else self.copy,
-                   until)
+                   until, self.undisturbed)
         if plan.kind == 'joining':
             g.until = time.monotonic() + plan.after
         if time.monotonic() < g.until:
@@ -188,7 +218,8 @@ class Machines:
                 self.wrong(plan.n, 'its workers ended (%s): %s\n-- console:\n%s' % (
                     job.status, job.text()[-600:], g.log()[-1500:]))
         if row and plan.stop:
-            self.pause(plan, g, row)
+            with self.undisturbed():
+                self.pause(plan, g, row)
         self.end(plan, g, row)
 
     def pause(self, plan, g, row):
@@ -228,15 +259,17 @@ class Machines:
         began = told = time.monotonic()
         until = began + SECONDS * SCALE
         threads = [threading.Thread(target=self.thread, args=(until,)) for _ in range(AT_A_TIME)]
-        for th in threads:
+        killer = threading.Thread(target=self.killer)
+        for th in threads + [killer]:
             th.start()
         while any(th.is_alive() for th in threads):
             time.sleep(0.1)
             if time.monotonic() - told > 15:
                 told = time.monotonic()
-                print('# %d of %d machines killed, %d stopped before; %d s' % (
-                    self.killed, KILLS, self.stopped, told - began), flush=True)
-        for th in threads:
+                print('# %d of %d machines killed, %d stopped before; portald %d times; %d s' % (
+                    self.killed, KILLS, self.stopped, self.restarts, told - began), flush=True)
+        self.over.set()
+        for th in threads + [killer]:
             th.join()
 
     def proof(self, t):
@@ -258,7 +291,7 @@ def main():
     out = portal.userspace(['crash-static'])
     rd = suite.initrd(k, extra=[(os.path.join(out, 'tests/crash.static'), '/bin/crash')])
     with Tap() as t:
-        server = portal.Portald('64M', 4, 'crash', ['--managed', '--host-peers=64', '--sessions=64',
+        server = portal.Portald('64M', 4, 'crash', ['--managed', '--keep', '--host-peers=64', '--sessions=64',
                                                     '--connect-rate=0', '--heartbeat=%d' % HEARTBEAT])
         host = qemu.spawn([os.path.join(out, 'tests/crash.static'), '-s', str(seed), '-k', '10000000', '-t', '100000',
                            '-w', '6', '-S', '1200', server.uri], stdout=subprocess.PIPE,
@@ -285,6 +318,7 @@ def main():
         inside = [line for line in said if line.startswith("# guests' processes:")]
         t.ok(inside and int(re.search(r'(\d+) kills', inside[0]).group(1)) >= KILLS,
              "and processes in them: %s" % (inside or ['none'])[0].strip('# \n'))
+        t.ok(m.restarts or m.killed < 5, 'and portald, %d times' % m.restarts)
         server.stop()
 
 

@@ -23,7 +23,11 @@
 #include "keeper.h"
 #include "log.h"
 
+#ifdef PORTALD_STEPS
+#define AGAIN_MS	5	/* where it is killed at each step */
+#else
 #define AGAIN_MS	100	/* before the daemon is started again, if it had come up; */
+#endif
 #define AGAIN_MAX_MS	5000	/* if not: twice as long each time */
 #define NAME_MAX_	256
 #define FIRST_FD	3	/* SD_LISTEN_FDS_START */
