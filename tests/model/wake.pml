@@ -67,12 +67,17 @@ active proctype sender()
 		if
 		:: sent - cons < CAP ->
 			sent++;
+#ifndef MUT_NOTIFY_BEFORE_PUBLISH
 			sbuf!PUB,sent;
+#endif
 			owe = true;
 			if
 			:: notify_r()
 			:: skip		/* VMP_MORE */
-			fi
+			fi;
+#ifdef MUT_NOTIFY_BEFORE_PUBLISH
+			sbuf!PUB,sent
+#endif
 		:: else ->
 #ifndef MUT_NO_FLUSH_BEFORE_WAIT
 			if
@@ -109,6 +114,9 @@ active proctype sender()
 active proctype receiver()
 {
 	byte got, published, epoch, rung, a;
+#ifdef MUT_LOOK_BEFORE_ARM
+	bool looked;
+#endif
 	bool now, again;
 
 	do
@@ -146,6 +154,9 @@ active proctype receiver()
 #endif
 			:: skip
 			fi;
+#ifdef MUT_LOOK_BEFORE_ARM
+			looked = pub > got;
+#endif
 			epoch++;
 			arms_r++;
 			rbuf!RX_ARMED,epoch;
@@ -157,7 +168,11 @@ active proctype receiver()
 			:: else
 			fi;
 			if
+#ifdef MUT_LOOK_BEFORE_ARM
+			:: looked
+#else
 			:: pub > got
+#endif
 			:: else -> bell_r; bell_r = false
 			fi;
 			rbuf!RX_ARMED,0
