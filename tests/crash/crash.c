@@ -16,6 +16,7 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE] [-S STOP-MS] [-D TIMES] URI\n"
 		"  -D: workers are slow, and live so many times longer\n"
+		"       crash steps\n"
 		"  join: on a portal where another crash runs already; it judges the end\n");
 	return 2;
 }
@@ -34,12 +35,22 @@ static int a_worker(char **argv)
 	setsid();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	close(atoi(argv[4]));
+	may_end_machine(&w);
 	w.slot = &slots[slot];
 	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);
 	snprintf(w.windowed, sizeof(w.windowed), "%s", argv[6]);
 	w.window = atoi(argv[7]);
 	make_plan(&w.plan, seed, life, slot, atoi(argv[5]), *w.windowed);
 	return work(&w);
+}
+
+static int tell_steps(void)
+{
+	int i;
+
+	for (i = 0; i < OWN_STEPS; i++)
+		printf("%s\n", step_name[i]);
+	return 0;
 }
 
 static uint64_t a_seed(void)
@@ -94,6 +105,8 @@ int main(int argc, char **argv)
 		return a_worker(argv + 2);
 	if (argc == 2 && !strcmp(argv[1], "idle"))
 		return idle();
+	if (argc == 2 && !strcmp(argv[1], "steps"))
+		return tell_steps();
 	join = argc > 1 && !strcmp(argv[1], "join");
 	argc -= join;
 	argv += join;

@@ -173,7 +173,7 @@ void at_step(int step);
 struct world {
 	const char *uri;
 	char windowed[32];
-	int window;
+	int window, machine_step;
 	struct vmp *p;
 	uint64_t token;
 	struct vmp_named *book, *locks;
@@ -223,6 +223,7 @@ void close_world(struct world *w);
 
 int work(struct world *w);
 int idle(void);
+void may_end_machine(struct world *w);
 void leave_a_child(struct world *w);
 void become_another(struct world *w, int program);
 void do_send(struct world *w);

@@ -4,7 +4,7 @@
 
 Workers of the host, and of two guests at a time, use one portal, and are killed. Each guest's
 QEMU is killed at a random moment, too: while it boots, while it joins, in the middle of
-everything; some are stopped for several times the suspicion time before, and go on. portald, under its
+everything; or it ends when one of its processes comes by a marked step. Some are stopped for several times the suspicion time before, and go on. portald, under its
 keeper, is killed now and then. At the end the host's judge looks at what all of them did. 8
 kills by default. CRASH_SEED repeats the choices.
 
@@ -43,8 +43,11 @@ AGAIN = 2
 MEMORY = '192M'
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % HEARTBEAT
 WORK = ('i=0; until [ -e /dev/portal0 ] || [ $i = 100 ]; do usleep 50000; i=$((i+1)); done; '
-        'exec crash join -b %d -k 1000000 -t 100000 -w 7 -D 8 -S 1200 /dev/portal0')
-GENERATION = ['-device', 'vmgenid,guid=auto']
+        '%sexec crash join -b %d -k 1000000 -t 100000 -w 7 -D 8 -S 1200 /dev/portal0')
+# The exit is for processes that end their machine.
+DEVICES = ['-device', 'vmgenid,guid=auto', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1']
+AT_A_STEP = 2 * 42 + 1              # QEMU's status, by that
+SEEN_BY = 8                         # seconds to come by a step; else it is killed
 
 
 class Stall(threading.Thread):
@@ -71,7 +74,7 @@ class Stall(threading.Thread):
 def template(k, rd):
     """A file with the state of a guest that has booted and loaded the modules."""
     path = os.path.join(qemu.workdir(), 'template')
-    with Guest('template', k, rd, devices=GENERATION, memory=MEMORY) as g:
+    with Guest('template', k, rd, devices=DEVICES, memory=MEMORY) as g:
         g.run(LOAD)
         g.qmp('migrate', uri='exec:cat > ' + path)
         qemu.wait_until(lambda: g.qmp('query-migrate').get('status') in ('completed', 'failed'), 60 * SCALE,
@@ -89,7 +92,7 @@ class Victim(Guest):
     def __init__(self, name, k, rd, server, copy, until, connecting):
         self.server, self.copy, self.until, self.connecting = server, copy, until, connecting
         super().__init__(name, k, rd, memory=MEMORY, slow=SCALE,
-                         devices=GENERATION + (['-incoming', 'exec:cat ' + copy] if copy else server.doorbell()))
+                         devices=DEVICES + (['-incoming', 'exec:cat ' + copy] if copy else server.doorbell()))
         if copy:
             qemu.wait_until(lambda: self.run('dmesg | grep "virtual machine fork" || :'), 30 * SCALE,
                             'new random numbers of a copy')
@@ -118,23 +121,25 @@ class Victim(Guest):
 class Plan:
     """What becomes of one: when it is killed, in seconds, and for how long it is stopped before."""
 
-    def __init__(self, n, rnd):
+    def __init__(self, n, rnd, steps):
         self.n = n
-        self.kind = rnd.choices(('booting', 'joining', 'at work'), (1, 2, 6))[0]
-        most = {'booting': 7, 'joining': 0.8, 'at work': 3}[self.kind]
-        self.after = rnd.uniform(0.05, most)
+        self.kind = rnd.choices(('booting', 'joining', 'at work', 'at a step'), (1, 2, 4, 4))[0]
+        most = {'booting': 7, 'joining': 0.8, 'at work': 3, 'at a step': 0}[self.kind]
+        self.after = rnd.uniform(0.05, most) if most else SEEN_BY
+        self.step = rnd.randrange(steps)
         self.stop = rnd.uniform(3, 5) * HEARTBEAT * 3 / 1000 if self.kind == 'at work' and rnd.random() < 0.25 else 0
 
 
 class Machines:
-    def __init__(self, server, k, rd, seed):
+    def __init__(self, server, k, rd, seed, steps):
+        self.steps, self.ended_at = steps, set()
         self.server, self.kernel, self.rd = server, k, rd
         self.tables, self.stall, self.copy = Tables(server), Stall(), template(k, rd)
         self.random, self.rnd_killer = random.Random(seed), random.Random(seed + 1)
         self.lock = threading.Lock()
         self.plans, self.killed, self.stopped, self.trouble = 0, 0, 0, []
         self.longest = {}
-        self.when = {'booting': 0, 'joining': 0, 'at work': 0}
+        self.when = {'booting': 0, 'joining': 0, 'at work': 0, 'at a step': 0}
         self.delicate, self.restarts, self.over = 0, 0, threading.Event()
 
     @contextlib.contextmanager
@@ -164,7 +169,7 @@ class Machines:
     def plan(self):
         with self.lock:
             self.plans += 1
-            return Plan(self.plans - 1, self.random)
+            return Plan(self.plans - 1, self.random, len(self.steps))
 
     def becomes(self, n, row, states, seconds):
         """Until the machine that has made this claim is known to be so."""
@@ -207,20 +212,32 @@ class Machines:
         if plan.kind == 'joining':
             g.until = time.monotonic() + plan.after
         if time.monotonic() < g.until:
-            job = g.start((LOAD + '; ' if plan.kind == 'booting' else '') + WORK % ((plan.n + 1) << 18))
-            g._pump(lambda: job.status is not None or b'# peer' in job.output, 60, 'peer', job)
-            if plan.kind == 'at work' and job.status is None:
-                slot = int(job.expect(r'^# peer (\d+)').group(1))
-                row = slot, self.tables.claim(slot)
-                g.until = time.monotonic() + plan.after
-                g._pump(lambda: job.status is not None, 60, 'work', job)
-            if job.status is not None:
-                self.wrong(plan.n, 'its workers ended (%s): %s\n-- console:\n%s' % (
-                    job.status, job.text()[-600:], g.log()[-1500:]))
+            row = self.work(plan, g)
         if row and plan.stop:
             with self.undisturbed():
                 self.pause(plan, g, row)
         self.end(plan, g, row)
+
+    def work(self, plan, g):
+        """Until its time has come, or a step; its row, if it is known."""
+        row = None
+        step = 'export CRASH_MACHINE_STEP=%d; ' % plan.step if plan.kind == 'at a step' else ''
+        job = g.start((LOAD + '; ' if plan.kind == 'booting' else '') + WORK % (step, (plan.n + 1) << 18))
+        try:
+            g._pump(lambda: job.status is not None or b'# peer' in job.output, 60, 'peer', job)
+            if plan.kind in ('at work', 'at a step') and job.status is None:
+                slot = int(job.expect(r'^# peer (\d+)').group(1))
+                row = slot, self.tables.claim(slot)
+                g.until = time.monotonic() + plan.after
+                g._pump(lambda: job.status is not None, 60, 'work', job)
+        except LabError:
+            # Its process is waited for by who finds the channel closed.
+            if not step or g.process.poll() != AT_A_STEP:
+                raise
+        if job.status is not None:
+            self.wrong(plan.n, 'its workers ended (%s): %s\n-- console:\n%s' % (
+                job.status, job.text()[-600:], g.log()[-1500:]))
+        return row
 
     def pause(self, plan, g, row):
         began = time.monotonic()
@@ -234,7 +251,10 @@ class Machines:
         time.sleep(0.5)
 
     def end(self, plan, g, row):
-        if g.process.poll() is not None:
+        kind, ended = plan.kind, g.process.poll()
+        if kind == 'at a step' and ended is None:
+            kind = 'at work'
+        if ended is not None and (kind != 'at a step' or ended != AT_A_STEP):
             self.wrong(plan.n, 'its QEMU had ended (%s) before it was killed:\n%s' % (
                 g.process.returncode, g.log()[-1500:]))
             return
@@ -247,7 +267,9 @@ class Machines:
             self.becomes(plan.n, row, ['dead'], PROOF)
         with self.lock:
             self.killed += 1
-            self.when[plan.kind] += 1
+            self.when[kind] += 1
+            if kind == 'at a step':
+                self.ended_at.add(plan.step)
 
     def thread(self, until):
         while self.killed < KILLS and time.monotonic() < until and not self.trouble and \
@@ -300,7 +322,9 @@ def main():
         reader = threading.Thread(target=lambda: said.extend(host.stdout), daemon=True)
         reader.start()
         qemu.wait_until(lambda: any('# peer' in line for line in said) or host.poll() is not None, 30 * SCALE, 'crash')
-        m = Machines(server, k, rd, seed)
+        steps = subprocess.run([os.path.join(out, 'tests/crash.static'), 'steps'], stdout=subprocess.PIPE, text=True,
+                               check=True).stdout.splitlines()
+        m = Machines(server, k, rd, seed, steps)
         m.run(host)
         m.proof(t)
         host.send_signal(signal.SIGTERM)
@@ -315,6 +339,8 @@ def main():
         t.ok(m.killed >= KILLS, '%d machines were killed: %s; %d stopped before' % (
             m.killed, ', '.join('%d %s' % (v, w) for w, v in m.when.items()), m.stopped),
             '%d of %d in %d s' % (m.killed, KILLS, SECONDS * SCALE))
+        print('# at the steps: ' + ', '.join(steps[n] for n in sorted(m.ended_at)))
+        t.ok(len(m.ended_at) >= min(len(steps) * 2 / 3, KILLS / 10), 'at %d of %d steps' % (len(m.ended_at), len(steps)))
         inside = [line for line in said if line.startswith("# guests' processes:")]
         t.ok(inside and int(re.search(r'(\d+) kills', inside[0]).group(1)) >= KILLS,
              "and processes in them: %s" % (inside or ['none'])[0].strip('# \n'))

@@ -2,12 +2,38 @@
 /* A worker's life. */
 #include <fcntl.h>
 #include <stdarg.h>
+#ifdef __x86_64__
+#include <sys/io.h>
+#endif
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "crash.h"
 
 static struct world *self;
+
+#define DEBUG_EXIT	0xf4	/* where QEMU has its isa-debug-exit */
+
+void may_end_machine(struct world *w)
+{
+	const char *step = getenv("CRASH_MACHINE_STEP");
+
+	w->machine_step = step ? atoi(step) + 1 : 0;
+#ifdef __x86_64__
+	if (step && ioperm(DEBUG_EXIT, 1, 1)) {
+		fprintf(stderr, "crash: ioperm: %s\n", strerror(errno));
+		exit(1);
+	}
+#endif
+}
+
+/* In the midst of this instruction. */
+static void end_machine(void)
+{
+#ifdef __x86_64__
+	outb(42, DEBUG_EXIT);
+#endif
+}
 
 /* The library's marked steps; see plan.c for who ends where. */
 void vmp_step(enum vmp_step s)
@@ -19,6 +45,8 @@ void at_step(int s)
 {
 	struct plan *p = self ? &self->plan : NULL;
 
+	if (p && s + 1 == self->machine_step && !below(&self->rng, 3))
+		end_machine();
 	if (!p || s != p->step || (p->fate != FATE_STEP && p->fate != FATE_STOP_STEP))
 		return;
 	if (p->after--)
