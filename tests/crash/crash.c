@@ -94,7 +94,7 @@ static int run(struct drive *d, const char *uri, uint64_t seed, bool join)
 
 int main(int argc, char **argv)
 {
-	struct drive d = { .kills = 1000, .seconds = 60, .workers = 10, .stop_ms = 600, .slowly = 1 };
+	struct drive d = { .kills = 1000, .seconds = 60, .workers = 10, .stop_ms = 900, .slowly = 1 };
 	struct rlimit no_core = { 0, 0 };
 	uint64_t seed = a_seed();
 	bool join;

@@ -18,7 +18,7 @@ from lab.tap import Tap  # noqa: E402
 KILLS = int(sys.argv[2]) if len(sys.argv) > 2 else 400
 SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 240
 SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
-LOAD = ('modprobe portal heartbeat_ms=300; modprobe portal_loopback pairs=1 size=32M vectors=4; '
+LOAD = ('modprobe portal heartbeat_ms=100; modprobe portal_loopback pairs=1 size=32M vectors=4; '
         'portalctl format --sessions 64 --name crash /dev/portal0; portalctl mode /dev/portal1 managed')
 # They work in emulation, so that all takes longer.
 CRASH = 'exec crash %s -s %d -b %d -k %d -t %d -w 6 -D 8 -S 900 /dev/portal%d'

@@ -33,7 +33,7 @@ KILLS = int(sys.argv[2]) if len(sys.argv) > 2 else 8
 SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 400
 SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
 AT_A_TIME = 2
-HEARTBEAT = 300                     # ms; so suspicion comes after 900
+HEARTBEAT = 200                     # ms; so suspicion comes after 600
 # In seconds, what portal-layout(5) promises: until the death of a machine is known to all ...
 PROOF = 2
 # ... until one that stands still is suspect: three heartbeats, and one more to look. Who goes
@@ -43,7 +43,7 @@ AGAIN = 2
 MEMORY = '192M'
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % HEARTBEAT
 WORK = ('i=0; until [ -e /dev/portal0 ] || [ $i = 100 ]; do usleep 50000; i=$((i+1)); done; '
-        '%sexec crash join -b %d -k 1000000 -t 100000 -w 7 -D 8 -S 1200 /dev/portal0')
+        '%sexec crash join -b %d -k 1000000 -t 100000 -w 7 -D 8 -S 1800 /dev/portal0')
 # The exit is for processes that end their machine.
 DEVICES = ['-device', 'vmgenid,guid=auto', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1']
 AT_A_STEP = 2 * 42 + 1              # QEMU's status, by that
@@ -316,7 +316,7 @@ def main():
         server = portal.Portald('64M', 4, 'crash', ['--managed', '--keep', '--host-peers=64', '--sessions=64',
                                                     '--connect-rate=0', '--heartbeat=%d' % HEARTBEAT])
         host = qemu.spawn([os.path.join(out, 'tests/crash.static'), '-s', str(seed), '-k', '10000000', '-t', '100000',
-                           '-w', '6', '-S', '1200', server.uri], stdout=subprocess.PIPE,
+                           '-w', '6', '-S', '1800', server.uri], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
         said = []
         reader = threading.Thread(target=lambda: said.extend(host.stdout), daemon=True)
