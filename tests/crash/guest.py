@@ -33,7 +33,7 @@ def main():
         g.run(LOAD)
         judge = g.start(CRASH % ('', seed, 0, 1 << 30, 1 << 20, 0))
         judge.expect(r'^# peer', 60)
-        other = g.start(CRASH % ('join', seed, 1 << 20, KILLS // 2, SECONDS * SCALE, 1))
+        other = g.start(CRASH % ('join', seed, 1 << 20, KILLS * 2 // 3, SECONDS * SCALE, 1))
         line = ''
         while not line.startswith('# ended'):
             line = other.expect(r'^# (\d+ of|ended).*$', 120).group(0).decode()
