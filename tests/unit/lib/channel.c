@@ -541,8 +541,10 @@ static void descriptor_for_room(void **state)
 		while (vmp_recv(e.ch[1], buf, sizeof(buf), 0) >= 0)
 			n--;
 		assert_int_equal(n, 0);
+		/* Eats the event, which was the sender's: it is not lost for him. */
+		if (i & 1)
+			assert_int_equal(nothing(e.ch[0]), -EAGAIN);
 		assert_true(readable(fd, PATIENCE_MS));
-		assert_int_equal(nothing(e.ch[0]), -EAGAIN);
 	}
 	done(&e);
 }
