@@ -44,9 +44,10 @@
  * fork(): a channel, and a portal of vmp_open(), belong to the process that opened
  * them. A child may close what it inherited, which only frees, and should, or exec():
  * while it holds portald's socket, the parent's death is not told. The memory of a device
- * or of portald is not mapped in a child (MADV_DONTFORK; an access is SIGSEGV, and a call
- * that would be one gives -EBUSY), so that nobody stores there after the death of the process that is known to the others; a
- * file's and a memfd's is, as by mmap(2). Both ends of vmp_pair() may be shared out
+ * or of portald is not mapped in a child (MADV_DONTFORK; an access is SIGSEGV), so that
+ * nobody stores there after the death of the process that is known to the others; every
+ * call on an inherited portal, channel, hub or object that would look there, ring, or wait gives
+ * -EBUSY. A file's and a memfd's is, as by mmap(2). Both ends of vmp_pair() may be shared out
  * among parent and child before channels are opened.
  */
 #ifndef VMPORTAL_H

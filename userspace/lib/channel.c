@@ -147,6 +147,7 @@ int chan_alloc(struct vmp_channel **out, struct vmp *p, const struct vmp_channel
 	ch->pid = getpid();
 	pthread_mutex_init(&ch->lock, NULL);
 	ch->p = p;
+	ch->here = p->here;
 	ch->flags = o->flags;
 	ch->vector = o->vector;
 	ch->spin_fixed = (int64_t)o->spin_us * 1000;
@@ -173,6 +174,8 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	r = chan_read_opts(&o, opts);
 	if (!opts)
 		o.vector = p->info.first_vector;
+	if (!r)
+		r = vmp_not_a_child(p);
 	if (!r)
 		r = o.flags & VMP_CH_PACKETS ? check_packets(p, &o) : check_area(p, &o);
 	if (r)
@@ -233,8 +236,10 @@ VMP_API void vmp_channel_close(struct vmp_channel *ch)
 VMP_API int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms)
 {
 	struct patience pt = { .timeout_ms = timeout_ms };
-	int r;
+	int r = vmp_not_a_child(ch->p);
 
+	if (r)
+		return r;
 	for (;;) {
 		r = chan_step(ch);
 		if (!r && (r = chan_peer_state(ch)))

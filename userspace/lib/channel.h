@@ -114,6 +114,7 @@ struct packets {
 
 /**
  * struct vmp_channel - one end
+ * @here: the portal's: 0 in a child that has none of the memory below
  * @pk: packet rings: no lanes then, and no handshake; or NULL
  * @me, @peer: the two control structures; only our own is written
  * @lane_out, @lane_in: ring memory
@@ -143,6 +144,7 @@ struct packets {
  */
 struct vmp_channel {
 	struct vmp *p;
+	const uint64_t *here;
 	struct packets *pk;
 	struct portal_chan_side *me;
 	const struct portal_chan_side *peer;

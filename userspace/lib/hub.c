@@ -148,6 +148,8 @@ static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 	int64_t n, none = -EAGAIN;
 	uint32_t i, k = h->at;
 
+	if (unlikely(!vmp_mapped_here(h->p)))
+		return vmp_not_a_child(h->p);
 	if (unlikely(h->err))
 		return vmp_fail(h->err, "%s: this hub has failed before", h->p->info.identity);
 	if (h->shown) {
@@ -230,6 +232,8 @@ static void consumed(struct vmp_hub *h)
 
 VMP_API int vmp_hub_release(struct vmp_hub *h)
 {
+	if (!vmp_mapped_here(h->p))
+		return vmp_not_a_child(h->p);
 	if (!h->shown)
 		return vmp_fail(-EINVAL, "vmp_hub_release: no message was peeked");
 	consumed(h);
@@ -300,8 +304,10 @@ VMP_API int vmp_hub_reply(struct vmp_hub *h, const struct vmp_from *to, const vo
 {
 	struct lane *l = whose(h, to);
 	struct vmp_channel *ch;
-	int r;
+	int r = vmp_not_a_child(h->p);
 
+	if (r)
+		return r;
 	if (h->err)
 		return vmp_fail(h->err, "%s: this hub has failed before", h->p->info.identity);
 	if (!l)

@@ -93,8 +93,8 @@ struct vmp_ops {
  * struct vmp - an open portal
  * @ops, @priv: the backend and what it keeps
  * @pid: of the process that opened it
- * @here: a word that is 0 in a child, so that no call has to ask the kernel who it is; NULL: a
- *	child has all that its parent has
+ * @here: a word that is 0 in a child, so that no call has to ask the kernel who it is; where a
+ *	child has all that its parent has it never is
  * @base: the mapping; @mapped: its length, 0 if it is the caller's own
  * @flags: of vmp_open()
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
@@ -191,7 +191,7 @@ int vmp_no_child(struct vmp *p, void *base, size_t size, const char *what);
 /* Is it mapped in this process, or is this a child without it? */
 static inline bool vmp_mapped_here(const struct vmp *p)
 {
-	return !p->here || *p->here;
+	return *p->here;
 }
 
 /* 0 if it is mapped here, or -EBUSY with its text. */

@@ -50,8 +50,10 @@ static __attribute__((noinline))
 int reserve_slowly(struct vmp_channel *ch, void **ptr, size_t len, int timeout_ms)
 {
 	struct patience pt = { .timeout_ms = timeout_ms };
-	int r;
+	int r = vmp_not_a_child(ch->p);
 
+	if (r)
+		return r;
 	if (ch->pk)
 		return packet_reserve(ch, ptr, 0, len, timeout_ms);
 	if (len > vmp_channel_max(ch))
@@ -66,11 +68,14 @@ int reserve_slowly(struct vmp_channel *ch, void **ptr, size_t len, int timeout_m
 	}
 }
 
-/* The other end is as it was when we met: all that a sender looks at each time. */
+/*
+ * This process has the memory, and the other end is as it was when we met: all that a
+ * sender looks at each time.
+ */
 static inline bool peer_is_well(const struct vmp_channel *ch)
 {
 	/* Pairs with the store in chan_step(): the ring is set up. */
-	return load_acquire(&ch->stage) == STAGE_SEND &&
+	return *ch->here && load_acquire(&ch->stage) == STAGE_SEND &&
 	       load_relaxed(CW(ch->peer->incarnation)) == ch->peer_inc &&
 	       load_relaxed(CW(ch->peer->closed)) != ch->peer_inc &&
 	       !(load_relaxed(&ch->peer_gone) | load_relaxed(&ch->dead));
@@ -107,6 +112,8 @@ VMP_API int vmp_commit(struct vmp_channel *ch, size_t len, unsigned int flags)
 {
 	if (unlikely(flags & ~VMP_MORE))
 		return vmp_fail(-EINVAL, "vmp_commit: undefined flags 0x%x", flags);
+	if (unlikely(!*ch->here))
+		return vmp_not_a_child(ch->p);
 	if (unlikely(ch->pk))
 		return packet_commit_plain(ch, len, flags);
 	if (unlikely(load_acquire(&ch->stage) != STAGE_SEND || vmpr_commit(&ch->tx.ring, len)))
@@ -137,6 +144,8 @@ VMP_API int vmp_send(struct vmp_channel *ch, const void *buf, size_t len,
 
 VMP_API int vmp_flush(struct vmp_channel *ch)
 {
+	if (unlikely(!*ch->here))
+		return vmp_not_a_child(ch->p);
 	chan_flush(ch);
 	return load_relaxed(&ch->dead) ? chan_fail(ch, load_relaxed(&ch->dead)) : 0;
 }
@@ -184,8 +193,10 @@ ssize_t peek_slowly(struct vmp_channel *ch, const void **ptr, int timeout_ms)
 {
 	struct patience pt = { .timeout_ms = timeout_ms };
 	int64_t n;
-	int r;
+	int r = vmp_not_a_child(ch->p);
 
+	if (r)
+		return r;
 	for (;;) {
 		n = chan_try(ch, ptr);
 		if (n != -EAGAIN)
@@ -202,7 +213,7 @@ ssize_t peek(struct vmp_channel *ch, const void **ptr, int timeout_ms)
 	int64_t n;
 
 	/* Pairs with the store in bind(): the ring is set up. */
-	if (likely(load_acquire(&ch->stage) != STAGE_OPEN)) {
+	if (likely(*ch->here && load_acquire(&ch->stage) != STAGE_OPEN)) {
 		n = vmpr_peek(&ch->rx.ring, ptr);
 		if (likely(n >= 0))
 			return (ssize_t)n;
@@ -229,6 +240,8 @@ VMP_API int vmp_release(struct vmp_channel *ch)
 {
 	struct vmpr_rx *r = &ch->rx.ring;
 
+	if (unlikely(!*ch->here))
+		return vmp_not_a_child(ch->p);
 	if (unlikely(ch->pk)) {
 		if (!ch->pk->rx.bytes)
 			return vmp_fail(-EINVAL, "vmp_release: no message was peeked");
@@ -266,6 +279,8 @@ VMP_API int vmp_poll(struct vmp_channel *ch, vmp_msg_fn fn, void *arg, unsigned 
 
 	if (!limit)
 		return vmp_fail(-EINVAL, "vmp_poll: a limit of 0 would handle nothing");
+	if (!*ch->here)
+		return vmp_not_a_child(ch->p);
 	while (done < limit && done < INT32_MAX) {
 		n = chan_try(ch, &ptr);
 		if (n == -EAGAIN && !done) {

@@ -266,7 +266,7 @@ int packet_release(struct vmp_channel *ch)
 
 static int packet_call(struct vmp_channel *ch, const char *call)
 {
-	return ch->pk ? 0 : vmp_fail(-EOPNOTSUPP, "%s: only channels of VMP_CH_PACKETS carry packets", call);
+	return ch->pk ? vmp_not_a_child(ch->p) : vmp_fail(-EOPNOTSUPP, "%s: only channels of VMP_CH_PACKETS carry packets", call);
 }
 
 VMP_API int vmp_packet_send(struct vmp_channel *ch, const struct vmp_packet *pkt, const void *buf,

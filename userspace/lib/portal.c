@@ -11,6 +11,9 @@
 #include "efd.h"
 #include "internal.h"
 
+/* Of those whose memory a child has too. */
+static const uint64_t everywhere = 1;
+
 /* A page of our own that fork() leaves empty in a child. */
 static int mark_here(struct vmp *p)
 {
@@ -37,6 +40,8 @@ struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags)
 		free(p);
 		return NULL;
 	}
+	if (!p->here)
+		p->here = &everywhere;
 	p->ops = ops;
 	p->flags = flags;
 	p->pid = getpid();
@@ -74,7 +79,7 @@ void vmp_free(struct vmp *p)
 	pthread_mutex_destroy(&p->lock);
 	pthread_mutex_destroy(&p->joining);
 	free(p->super);
-	if (p->here)
+	if (p->here != &everywhere)
 		munmap((void *)(uintptr_t)p->here, (size_t)sysconf(_SC_PAGESIZE));
 	free(p);
 }
@@ -282,6 +287,9 @@ VMP_API int vmp_ring(struct vmp *p, uint32_t peer, uint32_t vector)
 	if (p->flags & VMP_RDONLY)
 		return vmp_fail(-EACCES, "%s %s: opened read-only; only a writer may ring",
 				p->info.transport, p->info.identity);
+	/* A doorbell page is not mapped in a child; a server's words are for its parent. */
+	if (!vmp_mapped_here(p))
+		return vmp_not_a_child(p);
 	return p->ops->ring(p, peer, vector);
 }
 
@@ -295,6 +303,9 @@ VMP_API int vmp_eventfd(struct vmp *p, uint32_t vector)
 	if (vector >= p->info.vectors || vector >= VMP_MAX_VECTORS)
 		return vmp_fail(-EINVAL, "%s %s: no vector %u; it has %u", p->info.transport,
 				p->info.identity, vector, p->info.vectors);
+	/* A device's file has one for each vector: a child's would be in its parent's place. */
+	if (!vmp_mapped_here(p))
+		return vmp_not_a_child(p);
 	pthread_mutex_lock(&p->lock);
 	fd = p->efd[vector];
 	if (fd < 0) {

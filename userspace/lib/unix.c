@@ -262,6 +262,9 @@ void vmp_unix_catch_up(struct client *c)
 	struct packet k;
 	int r = 0, n;
 
+	/* What a child reads its parent never hears of. */
+	if (!vmp_mapped_here(c->p))
+		return;
 	for (n = 0; c->sock >= 0; n++) {
 		if (n == READS_AT_ONCE) {
 			/* Sleepers are woken by what comes, not by what is there. */

@@ -571,6 +571,49 @@ static void no_epoll_pwait2(void **state)
 	vmp_close(p[1]);
 }
 
+/* ---- A device's child ---- */
+
+static uint32_t *doorbells;	/* shared with children */
+
+static int count_rings(struct vmp *p, uint32_t peer, uint32_t vector)
+{
+	(*doorbells)++;
+	return 0;
+}
+
+static int count_eventfds(struct vmp *p, uint32_t vector)
+{
+	(*doorbells)++;
+	return 0;
+}
+
+static const struct vmp_ops devlike_ops = {
+	.transport = "devlike", .ring = count_rings, .eventfd = count_eventfds, .keeps_eventfds = true,
+	.own_process = true,
+};
+
+/* The doorbell page of a device is its opener's: no ring of a child gets as far as that. */
+static void no_doorbell_in_a_child(void **state)
+{
+	struct vmp *p = vmp_alloc(&devlike_ops, 0);
+	int status;
+	pid_t pid;
+
+	doorbells = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(doorbells, MAP_FAILED);
+	p->info.caps = VMP_CAP_RING | VMP_CAP_EVENTS;
+	p->info.vectors = 1;
+	assert_int_equal(vmp_ring(p, 0, 0), 0);
+	pid = fork();
+	if (!pid)
+		_exit(vmp_ring(p, 0, 0) != -EBUSY || vmp_eventfd(p, 0) != -EBUSY || !strstr(vmp_errmsg(), "its child"));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(*doorbells, 1);
+	munmap(doorbells, 4096);
+	vmp_free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -584,6 +627,7 @@ int main(void)
 		cmocka_unit_test(no_random_numbers),
 		cmocka_unit_test(incoherent_file_systems),
 		cmocka_unit_test(no_epoll_pwait2),
+		cmocka_unit_test(no_doorbell_in_a_child),
 	};
 
 	return cmocka_run_group_tests_name("inner", tests, NULL, NULL);
