@@ -12,7 +12,7 @@
 #   make check            all tests; check-unit: in seconds; check-debug: guest
 #                         tests on a kernel with KASAN, lockdep, kmemleak, UBSAN
 #   make check-mutants    is each of many small mistakes in user space found?
-#   make check-crash      10,000 processes and 200 machines are killed on a
+#   make check-crash      12,000 processes and 200 machines are killed on a
 #                         managed portal: was anything lost?
 #   make clean
 #
@@ -124,7 +124,7 @@ check-mutants:
 	$(Q)tests/run mutants
 
 check-crash:
-	$(Q)tests/run -v crash/long crash/machines-long
+	$(Q)tests/run -v crash/long crash/guest-long crash/machines-long
 
 clean:
 	$(Q)[ ! -e $(KDIR)/Makefile ] || $(kbuild) clean
