@@ -24,6 +24,13 @@ LOAD = ('modprobe portal heartbeat_ms=100; modprobe portal_loopback pairs=1 size
 CRASH = 'exec crash %s -s %d -b %d -k %d -t %d -w 6 -D 8 -S 900 /dev/portal%d'
 
 
+def blind(t, g, seed):
+    """A receiver that overlooks a message now and then is found out."""
+    status, said = g.call('export CRASH_MUTANT=unseen; ' + CRASH % ('', seed, 0, 1 << 30, 60 * SCALE, 0), 120 * SCALE)
+    t.ok(status == 1 and re.search(r'window: .* (is wanted|were committed)', said),
+         'the judge sees what is lost through a window', said[-2000:])
+
+
 def main():
     seed = int(os.environ.get('CRASH_SEED', random.randrange(1 << 32)))
     k = suite.kernel('6.12')
@@ -31,6 +38,8 @@ def main():
     rd = suite.initrd(k, user=['portalctl'], extra=[(os.path.join(out, 'tests/crash.static'), '/bin/crash')])
     with Tap() as t, suite.guest('crash', k, rd, memory='320M') as g:
         g.run(LOAD)
+        blind(t, g, seed)
+        g.run('rmmod portal_loopback; ' + LOAD)
         judge = g.start(CRASH % ('', seed, 0, 1 << 30, 1 << 20, 0))
         judge.expect(r'^# peer', 60)
         other = g.start(CRASH % ('join', seed, 1 << 20, KILLS * 2 // 3, SECONDS * SCALE, 1))

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
  * A channel through a window of a device. Its sender is a process that has the window and
- * nothing else: another user, without privileges, in an empty root. Its receiver, the holder, has the whole
- * portal. Both are killed and stopped. Who is told that the other end has died or was
+ * nothing else: another user, without privileges, in an empty root. Its receiver has the
+ * whole portal. Both are killed and stopped. Who is told that the other end has died or was
  * opened anew has read all that it committed, each message once.
  *
  * What they note lies behind the channel, in an object that their driver makes: so the
- * sender can note it, too. It counts how often the receiver's end was opened; in between it meets at most
- * one life of the sender's, which is one stream.
+ * sender can note it, too. How often the receiver's end was opened is counted; from one
+ * opening to the next it meets one opening of the sender's at most, which is one stream.
  */
 #include <fcntl.h>
 #include <grp.h>
@@ -114,7 +114,8 @@ static int receive_one(struct world *w, struct windowed *o, struct vmp_channel *
 	n = vmp_peek(ch, &ptr, 50);
 	if (n >= 0) {
 		m = ptr;
-		judge_message(w, o, m, (size_t)n);
+		if (!mutant(w, "unseen", 200))
+			judge_message(w, o, m, (size_t)n);
 		at_step(OWN_NOTED);
 		answer[0] = m->stream;
 		answer[1] = m->seq;
