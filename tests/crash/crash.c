@@ -16,8 +16,8 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE]\n"
 		"             [-S STOP-MS] [-D TIMES] URI\n"
-		"  -D: workers are slow, and live so many times longer\n"
 		"       crash steps\n"
+		"  -D: workers are slow, and live so many times longer\n"
 		"  join: on a portal where another crash runs already; it judges the end\n");
 	return 2;
 }

@@ -167,8 +167,9 @@ void say_plan(const struct plan *p, char *buf, size_t size);
 void at_step(int step);
 
 /*
- * What a process has open. @windowed: the object for windows, "": there are none; @window: to
- * whom nothing else is given: its descriptor.
+ * What a process has open. @windowed: the object for windows, "": there are none; @window:
+ * to whom nothing else is given: its descriptor; @machine_step: the step at which the whole
+ * machine is to end, plus 1.
  */
 struct world {
 	const char *uri;
