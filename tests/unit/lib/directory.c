@@ -211,6 +211,25 @@ static void threads(void **state)
 	vmp_close(p);
 }
 
+/* One that comes while another is just changing something. */
+static void a_thread_waits(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	pthread_t t;
+	void *bad;
+
+	assert_int_equal(vmp_join(p, NULL), 0);
+	assert_int_equal(vmp_lock_at(p, &d->lock, 0), 0);
+	pthread_create(&t, NULL, a_thread, p);
+	usleep(100000);
+	assert_int_equal(objects_there(p), 0);
+	assert_int_equal(vmp_unlock_at(p, &d->lock), 0);
+	pthread_join(t, &bad);
+	assert_null(bad);
+	vmp_close(p);
+}
+
 static int fills(void *arg, void *data, const struct vmp_named *n)
 {
 	struct vmp_object o;
@@ -556,6 +575,7 @@ int main(int argc, char **argv)
 		in_house(arguments),
 		in_house(until_it_is_full),
 		in_house(threads),
+		in_house(a_thread_waits),
 		in_house(another_kind),
 		in_house(rung_while_it_is_made),
 		in_house(watching),
