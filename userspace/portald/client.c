@@ -281,7 +281,7 @@ struct client *client_alloc(struct portal *p, const struct client_ops *ops, int 
 	c->ops = ops;
 	c->fd = fd;
 	c->id = NOBODY;
-	c->region_ro = c->lifeline = c->pidfd = -1;
+	c->lifeline = c->pidfd = -1;
 	c->since = now_usec(p);
 	return c;
 }
@@ -347,15 +347,13 @@ void client_disconnect(struct client *c)
 	c->timer = sd_event_source_disable_unref(c->timer);
 	efds_put(c->efds);
 	c->efds = NULL;
-	if (c->region_ro >= 0)
-		close(c->region_ro);
 	if (c->fd >= 0) {
 		/* The store has it, too, for a moment. */
 		if (c->gen && store_on())
 			shutdown(c->fd, SHUT_RDWR);
 		close(c->fd);
 	}
-	c->region_ro = c->fd = -1;
+	c->fd = -1;
 }
 
 void client_free(struct client *c)

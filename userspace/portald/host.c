@@ -89,12 +89,12 @@ static void hello(struct client *c, const struct pd_msg *m)
 
 	if (m->flags & PD_RDONLY) {
 		c->rdonly = true;
-		c->region_ro = region_reopen_rdonly(p->region);
-		if (c->region_ro < 0) {
-			refuse(c, -c->region_ro, "no read-only region: %s",
-			       strerror(-c->region_ro));
+		ret = region_reopen_rdonly(p->region);
+		if (ret < 0) {
+			refuse(c, -ret, "no read-only region: %s", strerror(-ret));
 			return;
 		}
+		close(ret);
 	}
 	ret = portal_lease(p, c);
 	if (ret < 0) {
@@ -243,12 +243,17 @@ static int host_send(struct client *c, const struct item *it)
 	unsigned int n = 0;
 	int ret, fd = -1;
 
+	/* Descriptors may be short for a while: -ENOMEM is later. */
 	switch (it->kind) {
 	case ITEM_REGION:
 		m.type = PD_WELCOME;
 		m.arg = p->conf.vectors;
 		m.value = p->conf.size;
-		fds = c->region_ro >= 0 ? &c->region_ro : &p->region;
+		if (c->rdonly)
+			fd = region_reopen_rdonly(p->region);
+		if (c->rdonly && fd < 0)
+			return -ENOMEM;
+		fds = c->rdonly ? &fd : &p->region;
 		n = 1;
 		break;
 	case ITEM_PEER:
@@ -265,7 +270,6 @@ static int host_send(struct client *c, const struct item *it)
 		m.type = PD_READY;
 		break;
 	case ITEM_SESSION:
-		/* Descriptors may be short for a while: later. */
 		fd = session_lifeline(c);
 		if (fd < 0)
 			return -ENOMEM;
@@ -304,10 +308,6 @@ static int host_send(struct client *c, const struct item *it)
 	c->change_last = it->kind == ITEM_CHANGE;
 	if (it->kind == ITEM_SESSION)
 		c->session_told = true;
-	if (it->kind == ITEM_REGION && c->region_ro >= 0) {
-		close(c->region_ro);
-		c->region_ro = -1;
-	}
 	return 0;
 }
 

@@ -59,7 +59,6 @@ struct client {
 	bool rdonly;			/* may not write, nor ring */
 	uint64_t tenure;		/* of its lease, 0: a guest */
 	struct efds *efds;		/* its receive eventfds */
-	int region_ro;			/* read-only region not yet sent, or -1 */
 	/* managed, a process (session.c) */
 	uint32_t session;		/* its row */
 	bool had_session;		/* it has asked, and got one */

@@ -10,7 +10,6 @@
 
 #include "log.h"
 #include "managed.h"
-#include "region.h"
 #include "store.h"
 
 /* Its descriptors; those that were not kept, or are of no use, are -1. */
@@ -88,8 +87,6 @@ static int go_on(struct client *c)
 	if (ret < 0)
 		return ret;
 	TAILQ_INSERT_TAIL(&p->clients, c, link);
-	if (c->rdonly && sendq_has(&c->q, ITEM_REGION))
-		c->region_ro = region_reopen_rdonly(p->region);
 	if (c->ops == &guest_ops && c->fd >= 0 && !c->outlived)
 		warden_watch(c);
 	if (c->k->state != KEPT_NEW && c->k->state != KEPT_JOINING && c->id < ID_END)

@@ -7,6 +7,7 @@ Who watches: guests and processes that know, message by message, what may come. 
 no tenure twice, no PEER or GONE lost or doubled, sessions that live are alive and those
 that ended are dead, the host's row keeps its claim."""
 import errno
+import fcntl
 import random
 import signal
 
@@ -439,6 +440,28 @@ def _(stack):
         if not died:
             break
     check(n > 5, f'{n} steps')
+
+
+@point('killed at every step as one joins that only reads: its region is read-only')
+def _(stack):
+    n, d = 0, Kept(stack, steps=True)
+    while True:
+        n += 1
+        p = Proc(d, hello=False)
+        time.sleep(0.02)
+        d.arm(n)
+        try:
+            p.send(HELLO, flags=RDONLY)
+            p.greet()
+            equal(fcntl.fcntl(p.region, fcntl.F_GETFL) & os.O_ACCMODE, os.O_RDONLY,
+                  f'killed at step {n}')
+        except ConnectionError:
+            check(not p.order, f'lost after it was told {p.order}')
+        d.disarm()
+        p.close()
+        if not d.died():
+            break
+    check(n > 4, f'{n} steps')
 
 
 @point('killed at random steps of random changes, and of the restart itself')
