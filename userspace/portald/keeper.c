@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * The keeper speaks systemd's protocol (sd_notify(3): FDSTORE, FDSTOREREMOVE), as far as
- * store.c does, so that there is one mechanism. It is tiny, and touches nothing that a
- * client sent, so that there is little in it to fail: a daemon can be replaced under it.
+ * store.c does, so that there is one mechanism; by a socket that only it and its daemon have.
+ * It is tiny, and touches nothing that a client sent, so that there is little in it to fail:
+ * a daemon can be replaced under it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
@@ -22,6 +22,7 @@
 
 #include "keeper.h"
 #include "log.h"
+#include "store.h"
 
 #ifdef PORTALD_STEPS
 #define AGAIN_MS	5	/* where it is killed at each step */
@@ -40,8 +41,7 @@ struct stored {
 static struct {
 	char exe[4096];
 	char **argv;
-	int notify, signals;
-	char notify_name[16];
+	int daemon, signals;	/* the socket to the one that runs, or -1 */
 	pid_t child;		/* 0: none runs */
 	bool ready, ever;	/* it has come up; any of them has */
 	bool stopping;
@@ -114,32 +114,30 @@ static bool listen_once(void)
 {
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
+		char buf[CMSG_SPACE(sizeof(int))];
 	} ctl;
 	char text[4096];
 	struct iovec iov = { text, sizeof(text) - 1 };
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl),
 	};
-	struct ucred who = { .pid = 0 };
 	struct cmsghdr *cm;
 	ssize_t n;
 	int fd = -1;
 
-	n = recvmsg(k.notify, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	n = recvmsg(k.daemon, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return errno == EINTR;
-	text[n] = '\0';
-	for (cm = CMSG_FIRSTHDR(&msg); cm; cm = CMSG_NXTHDR(&msg, cm)) {
-		if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_CREDENTIALS)
-			memcpy(&who, CMSG_DATA(cm), sizeof(who));
-		else if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS)
-			memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
+	if (n == 0) {		/* it has ended, or will hear no more of us */
+		close(k.daemon);
+		k.daemon = -1;
+		return false;
 	}
-	if (who.pid == k.child)
-		obey(text, fd);
-	else if (fd >= 0)	/* anybody can write to the socket */
-		close(fd);
+	text[n] = '\0';
+	cm = CMSG_FIRSTHDR(&msg);
+	if (cm && cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
+	obey(text, fd);
 	return true;
 }
 
@@ -173,13 +171,17 @@ static bool pass_on(void)
 	return true;
 }
 
-static void run_daemon(void)
+static void run_daemon(int keeper)
 {
+	char num[16];
 	sigset_t none;
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	setenv("NOTIFY_SOCKET", k.notify_name, 1);
+	/* Out of the way of those that are passed on. */
+	snprintf(num, sizeof(num), "%d", fcntl(keeper, F_DUPFD, FIRST_FD + (int)k.n));
+	setenv(STORE_KEEPER, num, 1);
+	unsetenv("NOTIFY_SOCKET");
 	unsetenv("WATCHDOG_USEC");
 	unsetenv("WATCHDOG_PID");
 	if (pass_on())
@@ -190,14 +192,23 @@ static void run_daemon(void)
 
 static void start(void)
 {
-	pid_t pid = fork();
+	int pair[2];
+	pid_t pid;
 
-	if (pid == 0)
-		run_daemon();
-	if (pid < 0) {
-		log_line(LOG_ERR, NULL, "keeper: fork: %s", strerror(errno));
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		log_line(LOG_ERR, NULL, "keeper: socketpair: %s", strerror(errno));
 		return;
 	}
+	pid = fork();
+	if (pid == 0)
+		run_daemon(pair[1]);
+	close(pair[1]);
+	if (pid < 0) {
+		log_line(LOG_ERR, NULL, "keeper: fork: %s", strerror(errno));
+		close(pair[0]);
+		return;
+	}
+	k.daemon = pair[0];
 	k.child = pid;
 	k.ready = false;
 }
@@ -210,8 +221,12 @@ static int ended(int status)
 
 	while (listen_once())	/* its last words */
 		;
+	if (k.daemon >= 0)
+		close(k.daemon);
+	k.daemon = -1;
 	k.child = 0;
-	if (k.stopping || !k.ever || (WIFEXITED(status) && (code == 2 || (code == 0 && !k.n))))
+	/* As long as anything is kept the next one may have more luck, or a better configuration. */
+	if (k.stopping || !k.ever || (WIFEXITED(status) && (code == 2 || code == 0) && !k.n))
 		return code;
 	k.wait_ms = k.ready || !k.wait_ms ? AGAIN_MS : k.wait_ms * 2;
 	if (k.wait_ms > AGAIN_MAX_MS)
@@ -254,30 +269,11 @@ static int on_signal(void)
 
 /* ---- All of it --------------------------------------------------------------- */
 
-/* An address that nobody else has, in no file system. */
-static int open_notify(void)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	socklen_t len = sizeof(sa);
-	int one = 1, big = 8 << 20;
-
-	k.notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (k.notify < 0 || bind(k.notify, (struct sockaddr *)&sa, sizeof(sa.sun_family)) < 0 ||
-	    getsockname(k.notify, (struct sockaddr *)&sa, &len) < 0 ||
-	    setsockopt(k.notify, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0)
-		return -errno;
-	setsockopt(k.notify, SOL_SOCKET, SO_RCVBUF, &big, sizeof(big));
-	snprintf(k.notify_name, sizeof(k.notify_name), "@%.*s",
-		 (int)(len - sizeof(sa.sun_family) - 1), sa.sun_path + 1);
-	return 0;
-}
-
 static int set_up(char **argv)
 {
 	struct rlimit rl;
 	sigset_t set;
 	ssize_t n = readlink("/proc/self/exe", k.exe, sizeof(k.exe) - 1);
-	int ret;
 
 	if (n < 0)
 		return -errno;
@@ -295,9 +291,7 @@ static int set_up(char **argv)
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	ret = open_notify();
-	if (ret < 0)
-		return ret;
+	k.daemon = -1;
 	k.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return k.signals < 0 ? -errno : 0;
 }
@@ -320,13 +314,13 @@ int keep(char **argv)
 		log_line(LOG_ERR, NULL, "keeper: %s", strerror(-code));
 		return 1;
 	}
-	f[0].fd = k.notify;
 	f[1].fd = k.signals;
 	for (;;) {
 		if (!k.child && now_ms() >= again) {
 			start();
 			again = now_ms() + AGAIN_MAX_MS;
 		}
+		f[0].fd = k.daemon;
 		wait = k.child ? -1 : (int)(again - now_ms());
 		if (poll(f, 2, !k.child && wait < 0 ? 0 : wait) < 0)
 			continue;

@@ -11,6 +11,7 @@
 #include "log.h"
 #include "query.h"
 #include "serve.h"
+#include "store.h"
 
 #define EXIT_BAD_USAGE 2
 
@@ -226,8 +227,10 @@ static int daemon_main(struct args *a)
 	const struct portal_conf *p;
 	struct err e;
 
-	if (configure(a, false, &e) < 0)
-		return fail(e.text);
+	if (configure(a, false, &e) < 0) {
+		fail(e.text);
+		return store_waits() ? EXIT_FAILURE : EXIT_BAD_USAGE;
+	}
 	if (a->check) {
 		for (p = a->config.portals; p; p = p->next)
 			printf("%s: %lu KiB, %u vectors, host ids %u, %u guests at most\n", p->name,

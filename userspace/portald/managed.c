@@ -321,13 +321,13 @@ static int watch(struct managed *m)
 	return ret;
 }
 
-static void managed_free(struct managed *m)
+static void managed_free(struct managed *m, bool keep)
 {
 	sd_event_source_disable_unref(m->beat);
 	sd_event_source_disable_unref(m->rung);
 	sd_event_source_disable_unref(m->pause);
-	sessions_close(m);
-	wardens_close(m);
+	sessions_close(m, keep);
+	wardens_close(m, keep);
 	if (m->base != MAP_FAILED)
 		munmap(m->base, m->portal->conf.size);
 	free(m->sight);
@@ -372,7 +372,7 @@ int managed_open(struct portal *p, struct err *e)
 		return 0;
 	err_set(e, "managed: cannot join: %s", strerror(-ret));
 fail:
-	managed_free(m);
+	managed_free(m, true);
 	return -1;
 }
 
@@ -380,5 +380,5 @@ void managed_close(struct managed *m, bool keep)
 {
 	if (!keep)
 		leave(m);
-	managed_free(m);
+	managed_free(m, keep);
 }

@@ -125,7 +125,8 @@ static inline struct portal_peer *peer_row(const struct managed *m, uint32_t slo
 
 /* session.c */
 int sessions_open(struct managed *m);
-void sessions_close(struct managed *m);
+/* @keep: everything stays as it is, for the next portald. */
+void sessions_close(struct managed *m, bool keep);
 /* How many of our processes' sessions are not over. */
 unsigned int sessions_alive(const struct managed *m);
 /* All are dead: the claim that they stood for is. Their clients are cut. */
@@ -153,7 +154,7 @@ void warden_watch(struct client *c);
 void warden_part(struct client *c);
 /* At each heartbeat: whoever of them has a new claim is suspect, too. */
 void wardens_look(struct managed *m);
-void wardens_close(struct managed *m);
+void wardens_close(struct managed *m, bool keep);
 /* One that lost its connection before a restart. */
 void warden_restore(struct client *c);
 /* @c wants a machine declared dead: it gets an answer. */

@@ -71,8 +71,7 @@ static void tell_manager(void *arg)
 		processes += p->processes;
 	}
 	if (d->ready)
-		sd_notifyf(0, "STATUS=%u portals, %u guests, %u processes", n, guests,
-			   processes);
+		store_say("STATUS=%u portals, %u guests, %u processes", n, guests, processes);
 }
 
 static struct portal *find(const struct daemon *d, const char *name)
@@ -104,7 +103,6 @@ static int open_all(struct daemon *d, struct err *e)
 {
 	const struct portal_conf *c;
 
-	store_init();
 	if (raise_limit(d, d->args->config, e) < 0 || listen_inherit(e) < 0 ||
 	    listen_make_dir(socket_dir(d), e) < 0)
 		return -1;
@@ -163,9 +161,9 @@ static int on_hup(sd_event_source *s, const struct signalfd_siginfo *si, void *a
 {
 	struct daemon *d = arg;
 
-	sd_notify(0, "RELOADING=1");
+	store_say("RELOADING=1");
 	reload(d);
-	sd_notify(0, "READY=1");
+	store_say("READY=1");
 	tell_manager(d);
 	return 0;
 }
@@ -183,6 +181,15 @@ static int on_term(sd_event_source *s, const struct signalfd_siginfo *si, void *
 	log_line(LOG_INFO, NULL, "ending%s: signal %u from pid %u", d->keep ? ", for another portald" : "",
 		 si->ssi_signo, si->ssi_pid);
 	return sd_event_exit(d->event, 0);
+}
+
+static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	log_line(LOG_ERR, NULL,
+		 "the keeper has ended: nothing is kept any more, and an end of this portald is one for good");
+	sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	store_lost();
+	return 0;
 }
 
 static int set_up_loop(struct daemon *d)
@@ -209,6 +216,9 @@ static int set_up_loop(struct daemon *d)
 		ret = sd_event_add_signal(d->event, NULL, SIGHUP, on_hup, d);
 	if (ret >= 0)
 		ret = sd_event_set_watchdog(d->event, 1);
+	store_init();
+	if (ret >= 0 && store_keeper() >= 0)	/* its hanging-up only */
+		ret = sd_event_add_io(d->event, NULL, store_keeper(), 0, on_keeper, d);
 	return ret;
 }
 
@@ -224,13 +234,14 @@ static int run(struct daemon *d)
 	if (open_all(d, &e) < 0) {
 		d->keep = true;		/* what an earlier portald left: for another try */
 		log_line(LOG_ERR, NULL, "%s", e.text);
+		store_waits();
 		return 1;
 	}
 	d->ready = true;
-	sd_notify(0, "READY=1");
+	store_say("READY=1");
 	tell_manager(d);
 	ret = sd_event_loop(d->event);
-	sd_notify(0, "STOPPING=1");
+	store_say("STOPPING=1");
 	if (ret < 0) {
 		d->keep = store_on();
 		log_line(LOG_ERR, NULL, "event loop: %s", strerror(-ret));

@@ -145,11 +145,13 @@ static int make_lifeline(struct managed *m, struct client *c)
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		goto fail;
 	err = -watch_lifeline(m, c, fd);
-	/* Who could not be kept could not be watched after a restart. */
-	if (!err)
-		err = -store_put(m->portal->conf.name, client_name(c, 'l'), &fd, 1);
 	if (err)
 		goto close;
+	/* It is served all the same: see session_restore(). */
+	err = -store_put(m->portal->conf.name, client_name(c, 'l'), &fd, 1);
+	if (err)
+		client_log(c, LOG_WARNING, "unkept", "has a session that cannot be kept over a restart of portald: %s",
+			   strerror(err));
 	c->lifeline = fd;
 	return 0;
 fail:
@@ -426,7 +428,7 @@ int sessions_open(struct managed *m)
 	return ret;
 }
 
-void sessions_close(struct managed *m)
+void sessions_close(struct managed *m, bool keep)
 {
 	struct client *c;
 
@@ -436,6 +438,8 @@ void sessions_close(struct managed *m)
 		if (c->lifeline >= 0) {
 			close(c->lifeline);
 			c->lifeline = -1;
+			if (!keep)
+				store_drop(m->portal->conf.name, client_name(c, 'l'));
 		}
 	if (m->lifelines >= 0)
 		close(m->lifelines);

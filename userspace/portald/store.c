@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +14,11 @@
 #include "store.h"
 
 #define PREFIX "vmportal/"
+#define AGAIN_S 2
 #define BUNDLE_MAX 128U		/* the kernel's limit is 253 */
 
 static bool manager;
+static int keeper = -1;
 
 /* What was passed to this process, by name. */
 static struct passed {
@@ -25,14 +29,42 @@ static unsigned int npassed;
 
 void store_init(void)
 {
-	const char *env = getenv("NOTIFY_SOCKET");
+	const char *env = getenv(STORE_KEEPER);
 
-	manager = env && *env;
+	if (env && fcntl(atoi(env), F_SETFD, FD_CLOEXEC) == 0)
+		keeper = atoi(env);
+	unsetenv(STORE_KEEPER);
+	env = getenv("NOTIFY_SOCKET");
+	manager = keeper >= 0 || (env && *env);
 }
 
 bool store_on(void)
 {
 	return manager;
+}
+
+bool store_waits(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *names = getenv("LISTEN_FDNAMES");
+
+	/* Taken from the environment already, or not yet. */
+	bool any = npassed || (pid && atoi(pid) == (int)getpid() && names && strstr(names, PREFIX));
+
+	if (any || (manager && keeper < 0))
+		sleep(AGAIN_S);
+	return any;
+}
+
+int store_keeper(void)
+{
+	return keeper;
+}
+
+void store_lost(void)
+{
+	close(keeper);
+	keeper = -1;
+	manager = false;
 }
 
 /* ---- Bundles ----------------------------------------------------------------- */
@@ -80,6 +112,38 @@ static unsigned int unbundle(int sock, int *fds, unsigned int max)
 
 /* ---- To the manager ---------------------------------------------------------- */
 
+/* @text, and @fd if it is one; 0 or -errno. Waits for a keeper that is slow to read. */
+static int tell(const char *text, int fd)
+{
+	struct send_parts parts;
+	struct msghdr msg;
+	ssize_t n;
+
+	if (keeper < 0) {
+		n = sd_pid_notify_with_fds(0, 0, text, &fd, fd >= 0);
+		return n < 0 ? (int)n : 0;
+	}
+	send_prepare(&parts, &msg, text, strlen(text), &fd, fd >= 0);
+	do
+		n = sendmsg(keeper, &msg, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	/* It has ended: whoever watches its socket says so. */
+	return n >= 0 || errno == EPIPE || errno == ECONNRESET ? 0 : -errno;
+}
+
+void store_say(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	if (!manager)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	tell(text, -1);
+}
+
 int store_put(const char *portal, const char *what, const int *fds, unsigned int n)
 {
 	char text[160];
@@ -94,18 +158,18 @@ int store_put(const char *portal, const char *what, const int *fds, unsigned int
 	}
 	/* FDPOLL=0: it is for us to say when one is of no use any more. */
 	snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=" PREFIX "%s/%s", portal, what);
-	ret = sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+	ret = tell(text, fd);
 	if (n > 1)
 		close(fd);
 	kept_step();
-	return ret < 0 ? ret : 0;
+	return ret;
 }
 
 void store_drop(const char *portal, const char *what)
 {
 	if (!manager)
 		return;
-	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s/%s", portal, what);
+	store_say("FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s/%s", portal, what);
 	kept_step();
 }
 
@@ -170,8 +234,7 @@ unsigned int store_sweep(const char *portal)
 		if (passed[i].fd < 0 || (portal && (strncmp(passed[i].name, portal, len) != 0 ||
 						   passed[i].name[len] != '/')))
 			continue;
-		if (manager)
-			sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s", passed[i].name);
+		store_say("FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s", passed[i].name);
 		close(passed[i].fd);
 		passed[i].fd = -1;
 		n++;

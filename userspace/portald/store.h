@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Descriptors that outlive this process: the service manager keeps them (systemd's file
- * descriptor store, or keeper.c, which speaks the same protocol), and passes them to the next
- * one. Each is named "vmportal/PORTAL/WHAT".
+ * descriptor store, or keeper.c, to which a socket leads that nobody else has), and passes them
+ * to the next one. Each is named "vmportal/PORTAL/WHAT".
  *
  * Several that belong together travel as a bundle, which is one: a socket in whose queue
  * they wait to be received. So there are few for the manager (whose list of names must
@@ -13,9 +13,25 @@
 
 #include <stdbool.h>
 
+/* In the environment of a daemon that keeper.c has started: the number of its socket. */
+#define STORE_KEEPER "PORTALD_KEEPER"
+
 /* Is there a service manager? Call once, first. */
 void store_init(void);
 bool store_on(void);
+/*
+ * This start has failed. Do an earlier portald's descriptors wait for another try? Then, and
+ * if it is systemd that tries without end, after a pause.
+ */
+bool store_waits(void);
+
+/* The socket to the keeper, which hangs up when that has ended; -1: none. */
+int store_keeper(void);
+/* It has: nothing is kept from now on. */
+void store_lost(void);
+
+/* Tells the manager lines of sd_notify(3). */
+void store_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* One that was passed, if its name says that it is the store's: true, and it is taken in. */
 bool store_inherit(int fd, const char *name);

@@ -274,13 +274,16 @@ void wardens_look(struct managed *m)
 		judge(m, c, false);
 }
 
-void wardens_close(struct managed *m)
+void wardens_close(struct managed *m, bool keep)
 {
 	struct client *c;
 
 	while ((c = TAILQ_FIRST(&m->ghosts))) {
 		TAILQ_REMOVE(&m->ghosts, c, link);
-		client_leave(c);
+		if (keep)
+			client_leave(c);
+		else
+			client_free(c);
 	}
 }
 

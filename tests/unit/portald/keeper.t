@@ -1,0 +1,196 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""portald --keep: what is kept, and when it is not; beginnings that are cut short; other
+versions' memory; configurations that are wrong for a while; ends."""
+import signal
+
+from portaldtest import *
+from restarts import *
+from tables import *
+
+point = Tap()
+
+
+@point('ended for another (SIGUSR1, SIGTERM), by a new program: the same; SIGTERM to the keeper ends it all')
+def _(stack):
+    w = World(stack, seeded())
+    for _ in range(2):
+        w.new_guest()
+    p = w.new_proc()
+    w.begin_session(p)
+    for sig in (signal.SIGUSR1, signal.SIGTERM):
+        w.d.kill_child(sig)
+        w.d.wait_log('ending, for another portald')
+        w.rest()
+        w.exchange()
+    child = w.d.child
+    os.kill(w.d.pid, signal.SIGUSR1)    # an upgrade, by the keeper
+    w.d.daemon(other_than=child)
+    w.rest()
+    w.end_session(p)
+    w.settle()
+    w.d.p.terminate()
+    equal(w.d.exit_code(), 0, 'exit code')
+    equal(os.listdir(w.d.dir), [], 'files')
+    equal((w.t.peer().claim, w.t.peer().state), (0, DEAD), 'row')
+    check(w.guests[0].ended(), 'connections')
+
+
+@point('the keeper: what cannot start ends; what crashes again and again is started slowly')
+def _(stack):
+    d = scratch(stack)
+    r = run('--keep', '--name', 'x', '--size', '3', '--socket-dir', d)
+    equal(r.returncode, 2, r.stderr)
+    r = run('--keep', '--name', 'x', '--size', '1M', '--socket-dir', '/proc/nowhere')
+    equal(r.returncode, 1, r.stderr)
+    k = Kept(stack)
+    for n in range(5):
+        k.kill_child()
+    k.wait_log('killed by signal 9', n=5)
+    k.process()
+
+
+def scribble(d, what, fmt, *values):
+    """Over the kept memory, which the keeper has."""
+    for fd in os.listdir(f'/proc/{d.pid}/fd'):
+        path = f'/proc/{d.pid}/fd/{fd}'
+        if 'vmportal-kept' in os.readlink(path):
+            with open(path, 'r+b', 0) as f:
+                f.seek(what)
+                f.write(struct.pack(fmt, *values))
+            return
+    check(False, 'no kept memory')
+
+
+@point('the keeper killed: its daemon serves on, and says that nothing is kept any more')
+def _(stack):
+    d = Kept(stack)
+    a = Member(d)
+    for pid in (d.pid, d.child):        # nobody else can speak to either as the other
+        inodes = {os.readlink(f'/proc/{pid}/fd/{n}') for n in os.listdir(f'/proc/{pid}/fd')}
+        with open(f'/proc/{pid}/net/unix') as f:
+            bound = [x.split()[7] for x in f.readlines()[1:]
+                     if f'socket:[{x.split()[6]}]' in inodes and len(x.split()) > 7]
+        check(all(path.startswith(d.dir) for path in bound), f'{pid} is reached at {bound}')
+    os.kill(d.pid, signal.SIGKILL)
+    d.p.wait()
+    wait_for(lambda: any('the keeper has ended' in s for s in d.lines), 'a line about it')
+    b, g = Member(d), d.guest()
+    g.pump(lambda: g.knows(a.id))
+    check(not any('cannot' in s for s in d.lines), str(d.lines))
+    t = Tables(stack, a)
+    b.close()
+    t.wait_dead(b.token)
+    os.kill(d.child, signal.SIGTERM)
+    check(a.ended() and g.ended(), 'its end')
+    wait_for(lambda: not os.listdir(d.dir), f'nothing left of {os.listdir(d.dir)}')
+
+
+@point('a configuration that is wrong for a while, and a crash: what is kept waits')
+def _(stack):
+    good = '[demo]\nsize = 1M\nmanaged = yes\n'
+    d = Kept(stack, config=good)
+    g, a = d.guest(), Member(d)
+    with open(d.config, 'a') as f:
+        f.write('[two]\nsize = 3M\n')
+    os.kill(d.child, signal.SIGKILL)
+    d.wait_log('power of two', n=2, seconds=20)
+    check(d.p.poll() is None, 'the keeper has ended')
+    with open(d.config, 'w') as f:
+        f.write(good)
+    d.wait_log('goes on where the portald before left it: 1 guests, 1 processes', seconds=20)
+    check(Tables(stack, a).alive(a.token), 'its session')
+    new = d.guest()
+    g.pump(lambda: g.knows(new.id))
+
+
+@point('SIGINT ends all, whoever has a session or no connection: nothing stays kept')
+def _(stack):
+    d = Kept(stack)
+    a, g = Member(d), Guest(d.sock('ivshmem'))
+    m = Machine(Tables(stack, a), g, 1)
+    g.close()
+    wait_for(m.suspect, 'suspicion')
+    os.kill(d.child, signal.SIGINT)
+    equal(d.exit_code(), 0, 'exit code of the keeper')
+    equal(os.listdir(d.dir), [], 'files')
+
+
+@point("kept memory of another version, or damaged, is refused, and all begins anew, once")
+def _(stack):
+    for at, value, why in ((0, 0x305450454b4d5650, 'another version'),     # magic
+                           (8, 4096, 'damaged'),                           # size
+                           (16, 0, 'not there yet')):                      # complete
+        w = World(stack, seeded())
+        w.new_guest()
+        p = w.new_proc()
+        w.begin_session(p)
+        w.settle()
+        kept = w.d.kept()
+        scribble(w.d, at, '<Q', value)
+        w.d.kill_child()
+        w.d.wait_log('serving', n=2)
+        check(why in w.d.wait_log('cannot go on where the portald before left it'), why)
+        for c in w.guests + w.procs:
+            check(c.ended(), 'one on the old region was not cut')
+            c.close()
+        equal(w.d.kept(), kept - 4, 'what is kept: not a guest, two processes and a session')
+        # From here on it is as ever: nothing of the old is in the way.
+        n = World(stack, w.rnd, daemon=w.d)
+        n.new_guest()
+        n.new_guest()
+        n.begin_session(n.new_proc())
+        n.d.kill_child()
+        n.d.wait_log('goes on where the portald before left it: 2 guests, 2 processes')
+        n.rest()
+        n.exchange()
+        equal(sum('cannot go on' in s for s in n.d.lines), 1, 'refused')
+        check(not any('nobody kept' in s for s in n.d.lines), 'two accounts of what happened')
+
+
+@point('killed at each step of the beginning of a portal: whole then, or begun again')
+def _(stack):
+    one = '[demo]\nsize = 1M\nmanaged = yes\nhost_peers = 2\nvectors = 2\nmax_guests = 4\n'
+    d = Kept(stack, config=one, steps=True)
+    g = d.guest(vectors=2)
+    n = 0
+    while True:
+        n += 1
+        name = f'p{n}'
+        with open(d.config, 'w') as f:
+            f.write(one + one.replace('demo', name))
+        d.arm(n)
+        os.kill(d.child, signal.SIGHUP)
+        path = os.path.join(d.dir, name + '.ivshmem')
+        wait_for(lambda: os.path.exists(path), 'its socket')
+        d.wait_log(f'{name}: serving')
+        d.disarm()
+        if not d.died():
+            break
+        a = Guest(path, vectors=2)
+        stack.callback(a.close)
+        d.kill_child()
+        d.wait_log(f'{name}: goes on where the portald before left it: 1 guests')
+        b = Guest(path, vectors=2)
+        a.pump(lambda: a.knows(b.id))
+        b.close()
+    check(n > 5, f'{n} steps')
+    print(f'# {n} steps')
+    d.kill_child()                  # and with it what is left to count
+    last = d.guest(vectors=2)
+    g.pump(lambda: g.knows(last.id))
+
+
+@point('the library connects anew when it was cut before the first word')
+def _(stack):
+    w = World(stack, seeded(), steps=True)
+    for n in range(1, 8):
+        w.d.arm(n)
+        j = Joiner(stack, 'unix:' + w.d.sock('sock'))
+        w.d.disarm()
+        w.d.died()
+        j.end()
+        w.t.wait_dead(j.token)
+
+
+point.run()
