@@ -453,12 +453,19 @@ struct portal *portal_open(const struct portal_conf *conf, const char *dir,
 	return p;
 }
 
-static void drop_all(struct portal *p)
+/* From here on nobody goes on with it, if we are killed on the way. */
+static void give_up(struct portal *p)
+{
+	if (p->kept.head)
+		kept_store(&p->kept.head->complete, 0);
+	store_drop(p->conf.name, "kept");
+	store_drop(p->conf.name, "region");
+}
+
+static void drop_slots(struct portal *p)
 {
 	unsigned int i;
 
-	store_drop(p->conf.name, "kept");
-	store_drop(p->conf.name, "region");
 	for (i = 0; i < conf_host_ids(&p->conf); i++)
 		store_drop(p->conf.name, slot_name(i));
 }
@@ -468,6 +475,8 @@ void portal_close(struct portal *p, bool keep)
 	struct client *c;
 	unsigned int i;
 
+	if (!keep)
+		give_up(p);
 	if (p->managed)
 		managed_close(p->managed, keep);
 	acceptor_close(&p->accept_guest);
@@ -485,7 +494,7 @@ void portal_close(struct portal *p, bool keep)
 	}
 	listen_close(&p->l, p->conf.name, keep);
 	if (!keep)
-		drop_all(p);
+		drop_slots(p);
 	sd_event_source_disable_unref(p->reaper);
 	for (i = 0; p->slots && i < conf_host_ids(&p->conf); i++)
 		efds_put(p->slots[i].efds);

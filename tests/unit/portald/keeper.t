@@ -116,6 +116,35 @@ def _(stack):
     equal(os.listdir(d.dir), [], 'files')
 
 
+@point('killed at every step of its end: nobody goes on with half of it')
+def _(stack):
+    n = 0
+    while True:
+        n += 1
+        d = Kept(stack, steps=True)
+        a = Member(d)
+        t = Tables(stack, a)
+        memory = os.fstat(a.region).st_ino
+        d.arm(n)
+        child = d.child
+        os.kill(child, signal.SIGINT)
+        wait_for(lambda: not os.path.exists(f'/proc/{child}'), 'its end')
+        d.disarm()
+        try:
+            d.exit_code(1)
+            break
+        except subprocess.TimeoutExpired:
+            pass
+        d.daemon()
+        b = Member(d)
+        check(os.fstat(b.region).st_ino != memory or t.alive(a.token),
+              f'killed at step {n}: a session that lives is dead')
+        for m in (a, b):
+            m.close()
+        d.end()
+    check(n > 8, f'{n} steps')
+
+
 @point("kept memory of another version, or damaged, is refused, and all begins anew, once")
 def _(stack):
     for at, value, why in ((0, 0x305450454b4d5650, 'another version'),     # magic
