@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "hub.h"
@@ -69,6 +70,12 @@ static int new_hub(struct vmp_hub **out, struct vmp *p, const struct hub_place *
 	if (!h || !h->lane) {
 		free(h);
 		return vmp_fail(-ENOMEM, "vmp_hub_open: out of memory");
+	}
+	/* What another hub's user has kept of a sender names none of ours. */
+	if (getrandom(&h->serial, sizeof(h->serial), 0) < 0) {
+		free(h->lane);
+		free(h);
+		return vmp_fail(-errno, "getrandom: %s", strerror(errno));
 	}
 	h->p = p;
 	h->pid = getpid();
@@ -294,7 +301,7 @@ static struct lane *whose(struct vmp_hub *h, const struct vmp_from *to)
 {
 	struct lane *l = to->lane < h->lanes ? &h->lane[to->lane] : NULL;
 
-	if (!l || l->serial != to->serial || l->state != LANE_OPEN || l->inherited)
+	if (!l || l->serial != to->serial || l->owner != to->token || l->state != LANE_OPEN || l->inherited)
 		return NULL;
 	return l;
 }

@@ -68,7 +68,7 @@ struct hub_place {
  * @err: its final error
  * @at: the lane whose turn it is; @run: messages that it has had in a row
  * @shown: the lane whose message is peeked, or NULL; @last: whose that is
- * @serial: counts uses of lanes
+ * @serial: counts uses of lanes, from a random number on
  * @address: where to ring us, as published; @generation: of the device then
  * @ep, @ufd, @timer, @timer_on, @watch: as a channel's; @nap_ns, @spin_ns: as a waiter's
  * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables

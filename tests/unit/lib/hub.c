@@ -47,6 +47,45 @@ static void there_and_back(void **state)
 	assert_int_equal(head()->consumer, 0);
 }
 
+/* What an earlier hub's user has kept is nobody's address: not the next one's, nor its own. */
+static void old_addresses(void **state)
+{
+	struct user h = hub(0), a = producer(), b;
+	struct vmp_from from, next, old;
+
+	pair(&h, &a);
+	send_text(&a, "for the first hub");
+	from = expect(&h, "for the first hub");
+	vmp_channel_close(a.ch);
+	a.ch = NULL;
+	expect_nothing(&h);
+	leave(&h);
+	h = hub(0);
+	b = producer();
+	pair(&h, &b);
+	send_text(&b, "b's");
+	next = expect(&h, "b's");
+	/* Had it taken the lane that the other one had: */
+	old = from;
+	old.lane = next.lane;
+	assert_int_equal(vmp_hub_reply(h.h, &old, "?", 1, 0, 0), -ESTALE);
+	old.serial = next.serial;
+	assert_int_equal(vmp_hub_reply(h.h, &old, "?", 1, 0, 0), -ESTALE);
+	leave(&b);
+	expect_nothing(&h);
+	/* The same session, in the same lane of this hub: another channel all the same. */
+	open_channel(&a);
+	pair(&h, &a);
+	send_text(&a, "again");
+	next = expect(&h, "again");
+	assert_int_equal(next.token, from.token);
+	assert_int_equal(next.lane, from.lane);
+	assert_int_equal(vmp_hub_reply(h.h, &from, "?", 1, 0, 0), -ESTALE);
+	assert_int_equal(vmp_hub_reply(h.h, &next, "!", 1, 0, 0), 0);
+	leave(&a);
+	leave(&h);
+}
+
 /* Nobody is told of events who has not asked; the sender's end is not mistaken for one. */
 static void messages_alone(void **state)
 {
@@ -548,6 +587,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		in_house(there_and_back),
+		in_house(old_addresses),
 		in_house(messages_alone),
 		in_house(no_lane_too_many),
 		in_house(turns),
