@@ -37,6 +37,7 @@ static int take_lifeline(struct client *c, struct packet *k)
 		return vmp_fail(-EPROTO, "the lifeline cannot be mapped: %s", strerror(errno));
 	if (!madvise(at, LIFELINE_SIZE, MADV_DONTFORK)) {
 		c->lifeline = at;
+		c->token = k->m.value;
 		return 0;
 	}
 	vmp_fail(-EPROTO, "the lifeline cannot be kept from child processes: %s", strerror(errno));
@@ -127,6 +128,19 @@ static int ask(struct client *c, const struct pd_msg *q)
 	return r;
 }
 
+/* An answer that came when nobody waited for it any more is one all the same. */
+static bool has_session(struct client *c, uint64_t *token)
+{
+	bool has;
+
+	pthread_mutex_lock(&c->lock);
+	vmp_unix_catch_up(c);
+	has = c->lifeline;
+	*token = c->token;
+	pthread_mutex_unlock(&c->lock);
+	return has;
+}
+
 int vmp_unix_session(struct vmp *p, uint32_t vector, uint64_t *token)
 {
 	struct pd_msg q = { .type = PD_SESSION, .arg = vector };
@@ -136,9 +150,9 @@ int vmp_unix_session(struct vmp *p, uint32_t vector, uint64_t *token)
 	if (c->machine)
 		return vmp_fail(-EOPNOTSUPP, "unix:%s: served by a machine, not by portald: it has no sessions", c->path);
 	pthread_mutex_lock(&c->asking);
-	r = ask(c, &q);
+	r = has_session(c, token) ? 0 : ask(c, &q);
 	if (!r)
-		*token = c->answer.value;
+		*token = c->token;
 	pthread_mutex_unlock(&c->asking);
 	return r;
 }

@@ -201,7 +201,7 @@ static void handle(struct client *c, struct pd_msg *m, size_t n)
 	if (n != sizeof(*m))
 		client_doom(c, "its %s has %zu bytes instead of %zu", c->member ? "request" : "hello", n,
 			    sizeof(*m));
-	else if (c->restored && answered(c, m))
+	else if (c->asked && answered(c, m))
 		return;
 	else if (c->member)
 		request(c, m);
@@ -230,7 +230,7 @@ static void host_input(struct client *c)
 	if (recv(c->fd, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC) < 0)
 		client_doom(c, "%s", "");
 	kept_step();
-	c->busy = c->restored = false;
+	c->busy = c->asked = false;
 	client_flush(c);
 }
 

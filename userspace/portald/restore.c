@@ -39,6 +39,7 @@ static struct client *restore(struct portal *p, uint32_t i)
 {
 	struct kept_client *k = &p->kept.client[i];
 	struct client *c = client_alloc(p, k->flags & KEPT_GUEST ? &guest_ops : &host_ops, -1);
+	char byte;
 
 	if (!c)
 		return NULL;
@@ -56,6 +57,7 @@ static struct client *restore(struct portal *p, uint32_t i)
 	c->outlived = k->flags & KEPT_OUTLIVED;
 	c->restored = true;
 	take_fds(c);
+	c->asked = c->ops == &host_ops && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
 	if (c->ops == &host_ops && c->id < p->conf.host_peers)
 		c->efds = efds_get(p->slots[c->id].efds);
 	return c;

@@ -572,6 +572,25 @@ static void portald_is_gone(void **state)
 	house.server = house_spawn(stays_away, NULL, -1, 0);
 }
 
+/* What it answers when nobody waits any more is an answer. */
+static void answered_late(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t token, again;
+
+	kill(house.server, SIGSTOP);
+	ends_with(vmp_join(p, &token), -ETIMEDOUT, "does not answer");
+	kill(house.server, SIGCONT);
+	usleep(300000);
+	/* Any other call may be the one that reads it. */
+	vmp_ring(p, 77, 0);
+	assert_int_equal(vmp_join(p, &token), 0);
+	assert_int_equal(vmp_join(p, &again), 0);
+	assert_int_equal(token, again);
+	assert_int_equal(vmp_token_state(p, token), VMP_STATE_ALIVE);
+	vmp_close(p);
+}
+
 static void fencing(void **state)
 {
 	struct vmp *p = house_open();
@@ -663,6 +682,7 @@ int main(int argc, char **argv)
 		in_house(suspicion),
 		in_house(gone_between_two_looks),
 		in_real(portald_is_gone),
+		in_real(answered_late),
 		in_house(fencing),
 		in_real(fencing),
 		in_house(it_is_over),
