@@ -201,7 +201,7 @@ static void handle(struct client *c, struct pd_msg *m, size_t n)
 	if (n != sizeof(*m))
 		client_doom(c, "its %s has %zu bytes instead of %zu", c->member ? "request" : "hello", n,
 			    sizeof(*m));
-	else if (c->asked && answered(c, m))
+	else if (c->deaf || (c->asked && answered(c, m)))
 		return;
 	else if (c->member)
 		request(c, m);

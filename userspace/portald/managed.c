@@ -361,6 +361,8 @@ int managed_open(struct portal *p, struct err *e)
 		goto fail;
 	}
 	m->truth = p->kept.truth;
+	/* Of an earlier portald's row this alone may be another now. */
+	m->truth->row.heartbeat_ms = p->conf.heartbeat;
 	m->sight = calloc(m->super.peers, sizeof(m->sight[0]));
 	ret = m->sight ? sessions_open(m) : -ENOMEM;
 	if (ret >= 0)

@@ -353,8 +353,8 @@ void session_restore(struct client *c)
 
 	c->session = (uint32_t)c->k->session;
 	c->had_session = state;
-	/* Its end is the connection's. */
-	if (state == KEPT_SESSION_OVER)
+	/* Its end is the connection's; but a deaf one, who never heard of it, keeps its id. */
+	if (state == KEPT_SESSION_OVER && !c->deaf)
 		client_doom(c, "%s", "");
 	if (!m || c->session >= m->super.sessions || fd < 0 || !state || state == KEPT_SESSION_OVER ||
 	    watch_lifeline(m, c, fd) < 0) {

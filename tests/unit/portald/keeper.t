@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """portald --keep: what is kept, and when it is not; beginnings that are cut short; other
 versions' memory; configurations that are wrong for a while; ends."""
+import errno
 import signal
 
 from portaldtest import *
@@ -143,6 +144,51 @@ def _(stack):
             m.close()
         d.end()
     check(n > 8, f'{n} steps')
+
+
+@point('a deaf process keeps its id over a restart, and gets no session that it does not hear of')
+def _(stack):
+    d = Kept(stack, '--host-peers', '2', '--stall-timeout', '1')
+    a, deaf = Member(d), d.process()
+    for _ in range(12):
+        gs = [Guest(d.sock('ivshmem')) for _ in range(12)]
+        for g in gs:
+            g.close()
+        a.read_some(10000)
+    deaf.send(SESSION, id=0, arg=NONE)
+    d.wait_log('is told nothing more')
+    t = Tables(stack, a)
+    for _ in range(2):
+        deaf.send(SESSION, id=0, arg=NONE)
+        time.sleep(0.1)
+        alive = [r for r in range(t.sessions_n) if t.session(r).state == ALIVE]
+        equal(alive, [a.token & 0xffff], 'sessions that are alive')
+        try:
+            b = d.process()
+            check(False, f'id {b.id} is leased again, and the deaf one has {deaf.id}')
+        except PermissionError:
+            pass
+        d.kill_child()
+        d.wait_log('goes on')
+    deaf.close()
+    equal(wait_for(lambda: d.process(), 'the id').id, deaf.id, 'the id')
+
+
+@point('a request after a restart is answered; another heartbeat is told')
+def _(stack):
+    conf = '[demo]\nsize = 1M\nmanaged = yes\nheartbeat = '
+    d = Kept(stack, config=conf + '200\n')
+    a = Member(d)
+    t = Tables(stack, a)
+    equal(t.peer().heartbeat_ms, 200, 'heartbeat')
+    with open(d.config, 'w') as f:
+        f.write(conf + '3000\n')
+    d.kill_child()
+    d.wait_log('goes on')
+    a.ask()
+    equal(a.answer(SESSION).arg, errno.EBUSY, 'a second session')
+    equal(wait_for(lambda: t.peer().heartbeat_ms != 200 and t.peer().heartbeat_ms, 'the new one'),
+          3000, 'heartbeat')
 
 
 @point("kept memory of another version, or damaged, is refused, and all begins anew, once")
