@@ -209,18 +209,6 @@ static int command(struct args *a)
 	return cmd_paste(qemu ? PASTE_QEMU : PASTE_LIBVIRT, &a->config, a->dir, a->words[1]);
 }
 
-/* The same command line, without --keep (which may be abbreviated). */
-static int keep_main(char **argv)
-{
-	unsigned int i, n = 0;
-
-	for (i = 0; argv[i]; i++)
-		if (strncmp(argv[i], "--ke", 4) != 0)
-			argv[n++] = argv[i];
-	argv[n] = NULL;
-	return keep(argv);
-}
-
 static int daemon_main(struct args *a)
 {
 	struct serve_args s = { .config = &a->config };
@@ -249,11 +237,13 @@ int main(int argc, char **argv)
 	struct args a = { .nwords = 0 };
 	int ret;
 
+	store_init();
 	argp_err_exit_status = EXIT_BAD_USAGE;
 	ret = argp_parse(&argp, argc, argv, 0, NULL, &a);
 	log_init(a.json_log);
+	/* The keeper's daemon has the same command line, and a keeper. */
 	if (ret == 0)
-		ret = a.nwords ? command(&a) : a.keep && !a.check ? keep_main(argv) :
+		ret = a.nwords ? command(&a) : a.keep && !a.check && store_keeper() < 0 ? keep(argv) :
 		      daemon_main(&a);
 	conf_free(&a.config);
 	return ret;

@@ -216,7 +216,6 @@ static int set_up_loop(struct daemon *d)
 		ret = sd_event_add_signal(d->event, NULL, SIGHUP, on_hup, d);
 	if (ret >= 0)
 		ret = sd_event_set_watchdog(d->event, 1);
-	store_init();
 	if (ret >= 0 && store_keeper() >= 0)	/* its hanging-up only */
 		ret = sd_event_add_io(d->event, NULL, store_keeper(), 0, on_keeper, d);
 	return ret;

@@ -37,6 +37,21 @@ def _(stack):
     check(w.guests[0].ended(), 'connections')
 
 
+@point('the keeper: options in any order, abbreviated, and values that look like one')
+def _(stack):
+    for args, conf in ((['--k'], None), (['--keep', '--owner', '--keep'], 2)):
+        d = Daemon(stack, *args, wait=conf is None)
+        if conf:
+            equal(d.exit_code(), conf, 'exit code')
+            check('--owner' in d.lines[-1], d.lines[-1])
+            continue
+        with open(f'/proc/{d.pid}/task/{d.pid}/children') as f:
+            child = int(f.read())
+        with open(f'/proc/{child}/task/{child}/children') as f:
+            equal(f.read(), '', 'a keeper kept')
+        d.process()
+
+
 @point('the keeper: what cannot start ends; what crashes again and again is started slowly')
 def _(stack):
     d = scratch(stack)
