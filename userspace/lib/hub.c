@@ -15,7 +15,7 @@ _Static_assert(sizeof(struct portal_hub) == 256 && sizeof(struct portal_hub_lane
 _Static_assert(PORTAL_HUB_CAPACITY_MIN >= VMPR_CAP_MIN && PORTAL_HUB_CAPACITY_MAX == VMPR_CAP_MAX,
 	       "a lane is a ring");
 
-/* So many messages of one lane, while others may wait. */
+/* So many messages and events of one lane, while others may wait. */
 #define RUN	16U
 /* Who is never idle looks at the tables each so many messages. */
 #define LOOK	64U
@@ -181,10 +181,11 @@ static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 			h->err = (int)n;
 			return n;
 		}
+		/* Those who come and go all the time hold up nobody's messages, either. */
+		take_turns(h, k);
 		if (from->event == VMP_FROM_MESSAGE) {
 			h->shown = &h->lane[k];
 			h->last = *from;
-			take_turns(h, k);
 		}
 		return n;
 	}

@@ -66,7 +66,7 @@ struct hub_place {
 /**
  * struct vmp_hub - the consumer's end
  * @err: its final error
- * @at: the lane whose turn it is; @run: messages that it has had in a row
+ * @at: the lane whose turn it is; @run: messages and events that it has had in a row
  * @shown: the lane whose message is peeked, or NULL; @last: whose that is
  * @serial: counts uses of lanes, from a random number on
  * @address: where to ring us, as published; @generation: of the device then

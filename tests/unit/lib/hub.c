@@ -166,6 +166,54 @@ static void turns(void **state)
 	leave(&h);
 }
 
+/* As soon as a sender that comes and goes all the time can, it is gone, or here again. */
+static void come_and_go(struct user *u, const struct vmp_from *from)
+{
+	unsigned int i;
+
+	for (i = 0; i < 4; i++) {
+		if (u[i].ch && from->event == VMP_FROM_CAME && from->token == u[i].p->token) {
+			vmp_channel_close(u[i].ch);
+			u[i].ch = NULL;
+		}
+		if (!u[i].ch && try_channel(&u[i]))
+			u[i].ch = NULL;
+	}
+}
+
+/* However many come and go in lanes before it, whoever has sent something has its turn. */
+static void turns_with_events(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS), u[LANES];
+	struct vmp_from from;
+	unsigned int i, n;
+	char buf[257];
+
+	/* All lanes are taken: those four change places among each other, before the fifth. */
+	for (i = 0; i < LANES; i++) {
+		u[i] = new_user();
+		assert_int_equal(vmp_join(u[i].p, NULL), 0);
+	}
+	open_channel(&u[4]);
+	pair(&h, &u[4]);
+	for (i = 0; i < LANES; i++)
+		if (i != 4)
+			open_channel(&u[i]);
+	for (n = 0; n < 200; n++) {
+		if (n == 5)
+			send_text(&u[4], "patient");
+		assert_true(get(&h, buf, &from, 1000) >= 0);
+		if (from.event == VMP_FROM_MESSAGE)
+			break;
+		come_and_go(u, &from);
+	}
+	if (n > 5 + 40)
+		fail_msg("%u events came before the message", n - 5);
+	for (i = 0; i < LANES; i++)
+		leave(&u[i]);
+	leave(&h);
+}
+
 /* A sender's messages come in order, also when it closes and opens anew, and again. */
 static void in_order(void **state)
 {
@@ -591,6 +639,7 @@ int main(int argc, char **argv)
 		in_house(messages_alone),
 		in_house(no_lane_too_many),
 		in_house(turns),
+		in_house(turns_with_events),
 		in_house(in_order),
 		in_house(a_sender_dies),
 		in_house(last_words),
