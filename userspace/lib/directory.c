@@ -257,16 +257,10 @@ int dir_lock(struct dir *d, struct vmp *p)
 
 void dir_unlock(struct dir *d)
 {
-	uint64_t token;
-	size_t i;
-
 	/* Its fence is between the generation and our look at the watchers. */
 	vmp_unlock_at(d->p, &d->shared->lock);
-	for (i = 0; d->changed && i < sizeof(d->shared->watcher) / 8; i++) {
-		token = __atomic_load_n(word(&d->shared->watcher[i]), __ATOMIC_RELAXED);
-		if (token)
-			vmp_ring_session(d->p, token);
-	}
+	if (d->changed)
+		vmp_ring_sessions(d->p, d->shared->watcher, sizeof(d->shared->watcher) / 8);
 	free(d->users);
 	d->users = NULL;
 }

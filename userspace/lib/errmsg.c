@@ -7,12 +7,15 @@
 
 static __thread char text[512];
 static __thread const char *last = "no error";
+static __thread bool held;
 
 int vmp_fail(int err, const char *fmt, ...)
 {
 	va_list ap;
 	char *c;
 
+	if (held)
+		return err;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
@@ -26,8 +29,14 @@ int vmp_fail(int err, const char *fmt, ...)
 
 int vmp_fail_quickly(int err, const char *literal)
 {
-	last = literal;
+	if (!held)
+		last = literal;
 	return err;
+}
+
+void vmp_hold_errmsg(bool hold)
+{
+	held = hold;
 }
 
 VMP_API const char *vmp_errmsg(void)

@@ -150,6 +150,9 @@ int vmp_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 /* The same for what is no failure to a program that polls: @literal is kept as it is. */
 int vmp_fail_quickly(int err, const char *literal);
 
+/* From here on failures leave the text as it is, until it is let go. */
+void vmp_hold_errmsg(bool hold);
+
 /* Allocate a portal with nothing open, or NULL. vmp_free() undoes all of it. */
 struct vmp *vmp_alloc(const struct vmp_ops *ops, unsigned int flags);
 void vmp_free(struct vmp *p);

@@ -82,17 +82,9 @@ static inline void relax(void)
 
 static void ring_waiters(struct vmp *p, struct portal_lock *l)
 {
-	uint64_t token;
-	int i;
-
 	/* Pairs with the fence in sleep_once(): we see its place, or it sees the lock free. */
 	vmpr_full_fence();
-	for (i = 0; i < PLACES; i++) {
-		token = __atomic_load_n(word(&l->waiter[i]), __ATOMIC_RELAXED);
-		/* Who cannot be rung looks by the clock; who is dead makes room for others. */
-		if (token)
-			vmp_ring_session(p, token);
-	}
+	vmp_ring_sessions(p, l->waiter, PLACES);
 }
 
 /* Whoever declared us dead may have been wrong: what is another's by now stays his. */

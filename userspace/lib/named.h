@@ -23,6 +23,12 @@ static inline uint64_t vmp_token(struct vmp *p)
  */
 int vmp_ring_session(struct vmp *p, uint64_t token);
 
+/*
+ * Ring all whose tokens are in @n words of the region at @places. Who cannot be rung looks
+ * by the clock; who is dead makes room for others. The text of an error stays as it was.
+ */
+void vmp_ring_sessions(struct vmp *p, void *places, unsigned int n);
+
 /* What a wait that was in vain says of who holds it up: how the session of @token stands. */
 const char *vmp_token_text(struct vmp *p, uint64_t token);
 

@@ -178,6 +178,21 @@ int vmp_ring_session(struct vmp *p, uint64_t token)
 	return vmp_ring(p, row.address, row.vector);
 }
 
+void vmp_ring_sessions(struct vmp *p, void *places, unsigned int n)
+{
+	uint64_t *place = places, token;
+	unsigned int i;
+
+	vmp_hold_errmsg(true);
+	for (i = 0; i < n; i++) {
+		token = __atomic_load_n(&place[i], __ATOMIC_RELAXED);
+		if (token && vmp_ring_session(p, token) == -ESTALE)
+			__atomic_compare_exchange_n(&place[i], &token, 0, false, __ATOMIC_RELAXED,
+						    __ATOMIC_RELAXED);
+	}
+	vmp_hold_errmsg(false);
+}
+
 /* ---- Sleeping -------------------------------------------------------------------- */
 
 static int add(int set, int fd)

@@ -122,6 +122,29 @@ static void arguments(void **state)
 	vmp_close(p);
 }
 
+/* Who died as a waiter or watcher is rung no more, and is no other failure's reason. */
+static void the_dead_are_not_rung(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	uint64_t dead;
+
+	assert_int_equal(vmp_join(q, &dead), 0);
+	house_leave(q);
+	d->lock.waiter[3] = dead;
+	d->watcher[5] = dead;
+	refuse(p, "nothere", 0, 0, -ENOENT, "nothere");
+	assert_int_equal(d->lock.waiter[3], 0);
+	assert_int_equal(vmp_named_close(open_named(p, "here", VMP_CREATE, 1)), 0);
+	assert_int_equal(d->watcher[5], 0);
+	d->watcher[5] = dead;
+	d->lock.waiter[3] = dead;
+	refuse(p, "here", VMP_CREATE | VMP_EXCL, 1, -EEXIST, "here");
+	assert_int_equal(vmp_named_unlink(p, "here"), 0);
+	assert_int_equal(d->watcher[5], 0);
+	vmp_close(p);
+}
+
 /* All of the data can be had, first fit, and the tables have an end too. */
 static void until_it_is_full(void **state)
 {
@@ -573,6 +596,7 @@ int main(int argc, char **argv)
 		in_house(ephemeral),
 		in_real(ephemeral),
 		in_house(arguments),
+		in_house(the_dead_are_not_rung),
 		in_house(until_it_is_full),
 		in_house(threads),
 		in_house(a_thread_waits),
