@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -54,6 +55,21 @@ static bool first_bytes(struct vmp *p, int fd, void *buf)
 	return good;
 }
 
+/*
+ * On a host no kernel keeps programs from the tables. This keeps honest ones from storing there
+ * by accident: no promise (hence no error where pages are too large), but a SIGSEGV in place of
+ * a machine that others take for dead.
+ */
+static void guard_tables(struct vmp *p, bool on)
+{
+	if (!p->ops->own_process || p->protected_size || !p->mapped || p->flags & VMP_RDONLY)
+		return;
+	if (!on)
+		mprotect(p->base, p->mapped, PROT_READ | PROT_WRITE);
+	else if (p->super && (!p->super_err || p->super_err == -EREMCHG))
+		mprotect(p->base, p->super->protected_size, PROT_READ);
+}
+
 /* Other tables, or none: a session, and a place, in those that there were are nothing in these. */
 static void set_mode(struct vmp *p, struct portal_super *s, int err)
 {
@@ -62,6 +78,8 @@ static void set_mode(struct vmp *p, struct portal_super *s, int err)
 	free(p->super);
 	p->super = s;
 	p->super_err = err;
+	guard_tables(p, false);
+	guard_tables(p, true);
 	pthread_mutex_lock(&p->lock);
 	p->info.mode = s ? VMP_MODE_MANAGED : VMP_MODE_RAW;
 	pthread_mutex_unlock(&p->lock);
@@ -267,10 +285,12 @@ VMP_API int vmp_format(struct vmp *p, const struct vmp_format_opts *in)
 	/* A kernel that protects the tables must let go of them first. */
 	if (!r && p->protected_size)
 		r = p->ops->set_mode(p, false);
+	guard_tables(p, false);
 	if (!r && layout_write(p->base, s, was))
 		r = vmp_fail(-EBUSY, "%s %s: somebody else writes to its beginning at this moment",
 			     p->info.transport, p->info.identity);
 	if (r) {
+		guard_tables(p, true);
 		free(s);
 		return r;
 	}

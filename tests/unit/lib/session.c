@@ -472,6 +472,9 @@ static uint64_t invent_guest(struct vmp *p, uint64_t claim)
 	struct portal_peer *g = layout_row(p->base, p->super, PORTAL_AREA_PEERS, 1);
 	struct portal_session *s = layout_row(p->base, p->super, PORTAL_AREA_SESSIONS, p->super->sessions);
 
+	/* Which has it mapped otherwise. */
+	if (house.real)
+		assert_int_equal(mprotect(p->base, p->mapped, PROT_READ | PROT_WRITE), 0);
 	g->claim = claim;
 	g->incarnation = 9;
 	g->kind = PORTAL_PEER_GUEST;
@@ -591,6 +594,50 @@ static void answered_late(void **state)
 	vmp_close(p);
 }
 
+/* A store that was meant for elsewhere ends its own program, not others' trust in a machine. */
+static int stores_astray(void *arg)
+{
+	struct vmp *p = house_open();
+	struct vmp_format_opts o = {
+		.size = sizeof(o), .flags = VMP_FORMAT_FORCE | VMP_FORMAT_IN_USE,
+	};
+	const char *what = arg;
+	struct portal_peer *g = layout_row(p->base, p->super, PORTAL_AREA_PEERS, 0);
+
+	/* The tests' own handler would go on with the tests. */
+	signal(SIGSEGV, SIG_DFL);
+	if (*what == 'f' && vmp_format(p, &o))
+		return 1;
+	if (*what == 'r')
+		return vmp_set_mode(p, VMP_MODE_RAW) || (g->claim++, g->claim == 0);
+	if (*what == 'd')
+		return (*(char *)house_data(p, 0))++ == 77;
+	g->claim++;
+	return 2;
+}
+
+static void a_stray_store(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t token;
+
+	assert_int_equal(vmp_join(p, &token), 0);
+	assert_int_equal(house_reap(house_spawn(stores_astray, "data", -1, 0)), 0);
+	assert_int_equal(house_reap(house_spawn(stores_astray, "row", -1, 0)), 0);
+	assert_int_equal(house_reap(house_spawn(stores_astray, "in a row", -1, 0)), -SIGSEGV);
+	vmp_close(p);
+}
+
+static void a_stray_store_later(void **state)
+{
+	/* No tables any more: no house_reap(). */
+	int status;
+	pid_t pid = house_spawn(stores_astray, "formatted anew", -1, 0);
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+}
+
 static void fencing(void **state)
 {
 	struct vmp *p = house_open();
@@ -683,6 +730,8 @@ int main(int argc, char **argv)
 		in_house(gone_between_two_looks),
 		in_real(portald_is_gone),
 		in_real(answered_late),
+		in_real(a_stray_store),
+		in_real(a_stray_store_later),
 		in_house(fencing),
 		in_real(fencing),
 		in_house(it_is_over),
