@@ -91,7 +91,9 @@ class Tap:
                 self._print(line if line.startswith('#') else '# ' + line)
         if plan != points or (plan == 0 and points == 0 and
                               '1..0' not in output):
+            # Killed, maybe by its own alarm: where it was then is of use.
             self.ok(False, prefix + ': keeps its plan',
-                    'planned %d, saw %d' % (plan, points))
+                    'planned %d, saw %d; exit status %d; last: %s' % (
+                        plan, points, status, output.splitlines()[-1:]))
         if status and not self.failed:
             self.ok(False, prefix + ': exit status', 'status %d' % status)
