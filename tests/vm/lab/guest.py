@@ -100,15 +100,35 @@ class Job:
         self.guest._send(b'K %d %d\n' % (self.number, signal))
 
 
+class Saved:
+    """What Guest.save() wrote, and what copies need to know."""
+
+    def __init__(self, guest, path):
+        self.path = path
+        self.guest = guest
+        self.hello = guest.hello
+        self.next = guest._next
+        self.jobs = {n: job.script for n, job in guest.jobs.items()}
+
+    def copy(self, name, devices):
+        """A guest that goes on from here, stopped; with the jobs that there were."""
+        g = self.guest
+        return Guest(name, g.kernel, g.initrd, devices, memory=g.memory, slow=g.slow,
+                     saved=self)
+
+
 class Guest:
     bad_lines = staticmethod(bad_lines)
 
     def __init__(self, name, kernel, initrd, devices=(), memory='256M',
                  cmdline='', machine=None, accel=None, boot_timeout=120,
-                 pass_fds=(), slow=1):
+                 pass_fds=(), slow=1, saved=None):
         self.name = name
         self.kernel = kernel
+        self.initrd = initrd
+        self.memory = memory
         self.slow = slow            # every timeout is multiplied by it
+        self._saved = saved
         self.jobs = {}
         self._next = 1
         self._buffer = b''
@@ -124,6 +144,8 @@ class Guest:
                     accel, pass_fds)
         began = time.monotonic()
         try:
+            if saved:
+                self._restore(saved)
             self._pump(lambda: self.hello, boot_timeout, 'boot')
         except BaseException:
             self.kill()
@@ -155,6 +177,7 @@ class Guest:
                  '-mon', 'chardev=mon,mode=control']
         argv += ['-device', 'pci-serial,chardev=ctl'] if arm else [
             '-serial', 'chardev:ctl']
+        argv += ['-S', '-incoming', 'defer'] if self._saved else []
         self.process = qemu.spawn(argv + devices, pass_fds=pass_fds,
                                   stdout=open(self.errors, 'w'),
                                   stderr=subprocess.STDOUT)
@@ -174,6 +197,38 @@ class Guest:
         self.kill()
         raise LabError('%s: QEMU did not start: %s' % (
             self.name, open(self.errors).read()[-2000:]))
+
+    # -- copies of it
+
+    def save(self, path):
+        """Write all of it to a file, as a snapshot does, memory that it shares included; and
+        kill it. What it was doing, its copies go on with."""
+        self.qmp('stop')
+        self.qmp('migrate', uri='exec:cat > ' + path)
+        self._migrated('completed')
+        self.kill()
+        return Saved(self, path)
+
+    def _restore(self, saved):
+        """As it was; it does not run before qmp('cont')."""
+        self.qmp('migrate-incoming', uri='exec:cat ' + saved.path)
+        self._migrated('completed')
+        self.hello = saved.hello
+        self.take_over(saved)
+
+    def take_over(self, saved):
+        """It is the saved one from here on: that one's jobs are its own."""
+        self._next = max(self._next, saved.next)
+        for number, script in saved.jobs.items():
+            self.jobs[number] = Job(self, number, script)
+
+    def _migrated(self, status):
+        def look():
+            now = self.qmp('query-migrate').get('status')
+            if now == 'failed':
+                raise self._lost('saving or restoring failed')
+            return now == status
+        qemu.wait_until(look, 60 * self.slow, 'saved state')
 
     # -- the control channel
 

@@ -1,16 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The tables of a managed portal, read by portald's own descriptor (portal-layout(5))."""
+"""The tables of a managed portal, as the host reads them (portal-layout(5))."""
 import os
 import struct
+import time
 
 from .cache import LabError
 
 PEER, SESSION = 512, 128            # bytes of a row
 ALIVE, ASLEEP, DEAD = 2, 3, 4       # states of a life word
+SILENT, FENCED = 5, 4               # reasons
 
 
 class Tables:
-    def __init__(self, server):
+    """Of a portald, by its own descriptor; or of a region (lab.portal.Region)."""
+
+    def __init__(self, server=None, region=None):
+        if region:
+            self.fd = region.fd
+        else:
+            self._find(server)
+        self.peers, self.block = struct.unpack('<2I', self.read(176, 8))
+        self.peers_at, = struct.unpack('<Q', self.read(192, 8))
+        self.sessions_at, = struct.unpack('<Q', self.read(192 + 24, 8))
+
+    def _find(self, server):
         base = '/proc/%d/fd' % server.process.pid
         for fd in os.listdir(base):
             path = os.path.join(base, fd)
@@ -21,15 +34,15 @@ class Tables:
                 os.close(self.fd)
         else:
             raise LabError('portald holds no memfd with a superblock')
-        self.peers, self.block = struct.unpack('<2I', self.read(176, 8))
-        self.peers_at, = struct.unpack('<Q', self.read(192, 8))
-        self.sessions_at, = struct.unpack('<Q', self.read(192 + 24, 8))
 
     def read(self, offset, length):
         return os.pread(self.fd, length, offset)
 
     def word(self, slot, offset):
         return struct.unpack('<Q', self.read(self.peers_at + slot * PEER + offset, 8))[0]
+
+    def put(self, slot, offset, value):
+        os.pwrite(self.fd, struct.pack('<Q', value), self.peers_at + slot * PEER + offset)
 
     def claim(self, slot):
         return self.word(slot, 0)
@@ -70,3 +83,13 @@ class Tables:
         if life >> 16 != token >> 16 or claim != self.claim((token & 0xffff) // self.block):
             return DEAD
         return life & 0xffff
+
+
+def until(condition, seconds):
+    """How long it took, or None."""
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > seconds:
+            return None
+        time.sleep(0.02)
+    return time.monotonic() - begin
