@@ -68,11 +68,13 @@ void portal_lost(struct portal *p, const char *why)
 	portal_watch_reset(p, self->slot);
 
 	/* Faults that did not see that are over when the write lock was had. Then zap. */
+	self->zapping = true;
 	mutex_unlock(&self->lock);
 	down_write(&p->lock);
 	up_write(&p->lock);
 	portal_zap(p);
 	mutex_lock(&self->lock);
+	self->zapping = false;
 	portal_changed(p, 1);
 }
 
@@ -91,8 +93,15 @@ static void portal_put_right(struct portal *p, bool spoilt)
 					 cpu_to_le64(self->claim));
 		if (!n)
 			return;
+		/* Ends of sessions could not be said meanwhile: of any. */
+		n += portal_sessions_put(p, 0, self->layout.sessions);
 	}
-	n += portal_words_put(&at->life, &self->row.life, sizeof(at->life));
+	if (READ_ONCE(at->life) != self->row.life) {
+		if (!portal_life_put(p, &at->life, le64_to_cpu(self->row.life),
+				     le64_to_cpu(self->row.life)))
+			return;
+		n++;
+	}
 	n += portal_row_put(p);
 	n += portal_sessions_put(p, self->next_row, PORTAL_ROWS_A_BEAT);
 	self->next_row += PORTAL_ROWS_A_BEAT;
@@ -110,47 +119,52 @@ static void portal_put_right(struct portal *p, bool spoilt)
 /*
  * Whether somebody else lives under this machine's claim: a copy of it, made while it ran,
  * or it itself before it was put back to an older state. No callback tells of these. A copy
- * that got another address shows by that; else by words that count on: each of the two
- * finds what it did not store.
+ * that got another address shows by that; else by words that count on (portal_row_look() sees
+ * the machine's own): each of the two finds what it did not store.
  */
 static bool portal_row_doubled(struct portal *p)
 {
-	const struct portal_peer *at = portal_peer_at(p, p->self.slot), *row = &p->self.row;
-	u64 life = le64_to_cpu(READ_ONCE(at->life));
-	u64 beats = le64_to_cpu(READ_ONCE(at->heartbeat));
-
 	return portal_peer_id(p) != p->self.address ||
-	       life >> PORTAL_SLOT_BITS > le64_to_cpu(row->life) >> PORTAL_SLOT_BITS ||
-	       (s64)(beats - le64_to_cpu(row->heartbeat)) > 0 ||
 	       portal_sessions_ahead(p, p->self.next_row, PORTAL_ROWS_A_BEAT);
+}
+
+/* Why the row is lost; NULL: it is not. */
+static const char *portal_row_why(struct portal *p, enum portal_row_state state)
+{
+	if (p->self.doubled)
+		return "is another's, too (a copy, or itself of later)";
+	return state == PORTAL_ROW_LOST ? "was declared dead, or taken" : NULL;
 }
 
 /*
  * Another machine's claim in this one's row may be of one that is about to begin a life
- * there, though nothing says why it may. So it is put right when it still stands a beat later.
+ * there, though nothing says why it may. So it is put right when there is one a beat later,
+ * whichever.
  */
 static bool portal_row_strange(struct portal *p)
 {
 	u64 claim = le64_to_cpu(READ_ONCE(portal_peer_at(p, p->self.slot)->claim));
-	bool strange = portal_claim_valid(p, claim) && claim != p->self.strange;
 
-	p->self.strange = strange ? claim : 0;
-	return strange;
+	p->self.strange = !p->self.strange && portal_claim_valid(p, claim);
+	return p->self.strange;
 }
 
 static void portal_beat(struct portal *p)
 {
 	struct portal_self *self = &p->self;
 	enum portal_row_state state = PORTAL_ROW_LOST;
+	const char *why;
 
 	if (self->joined) {
 		state = portal_row_look(p);
-		if (state == PORTAL_ROW_LOST) {
-			portal_lost(p, "was declared dead, or taken");
-		} else if (state == PORTAL_ROW_MINE && portal_row_doubled(p)) {
+		/* Before anything is put right, whatever became of the claim. */
+		if (state != PORTAL_ROW_LOST && portal_row_doubled(p)) {
+			self->doubled = true;
 			state = PORTAL_ROW_LOST;
-			portal_lost(p, "is another's, too (a copy, or itself of later)");
 		}
+		why = portal_row_why(p, state);
+		if (why)
+			portal_lost(p, why);
 	}
 	/* Which let go of the lock. Joining at beats only, however often it is lost. */
 	if (!self->joined && self->reach && !self->error)
@@ -186,11 +200,13 @@ void portal_beat_work(struct work_struct *work)
 void portal_look_work(struct work_struct *work)
 {
 	struct portal *p = container_of(to_delayed_work(work), struct portal, self.look);
+	const char *why = NULL;
 
 	mutex_lock(&p->self.lock);
-	if (p->self.reach && !p->self.error && p->self.joined &&
-	    portal_row_look(p) == PORTAL_ROW_LOST)
-		portal_lost(p, "was declared dead, or taken");
+	if (p->self.reach && !p->self.error && p->self.joined)
+		why = portal_row_why(p, portal_row_look(p));
+	if (why)
+		portal_lost(p, why);
 	if (p->self.reach && !p->self.error)
 		portal_look(p, false);
 	mutex_unlock(&p->self.lock);

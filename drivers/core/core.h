@@ -59,7 +59,7 @@ struct seq_file;
 enum portal_row_state {
 	PORTAL_ROW_MINE,
 	PORTAL_ROW_SPOILT,	/* the claim is overwritten with one that cannot have come about */
-	PORTAL_ROW_LOST,
+	PORTAL_ROW_LOST,	/* another machine's, nobody's, or a copy's, too */
 };
 
 enum portal_state {
@@ -140,12 +140,15 @@ struct portal_layout {
  * @lock: everything here, and every store to the tables
  * @reach: the region may be touched, and callbacks be called
  * @error: why there are no tables: -ENODATA (raw), -EUCLEAN, -EOPNOTSUPP ...; 0: there are
+ * @said: what the superblock said when the mode was found or set: 0, or @error's
  * @layout: where the tables are; all 0: raw, or nobody knows
  * @joined: this machine has a row
+ * @doubled: somebody else lives under its claim, or did: nothing is stored any more
  * @full: there was no free one, and that was said
  * @ring: something changed that other machines have not been rung for
  * @slot: which row
- * @strange: another machine's claim that stood in its row at the last beat, or 0
+ * @strange: another machine's claim stood in its row at the last beat
+ * @zapping: mappings of before are being taken away; it does not join until they are
  * @last_slot: which it had last, whose sequences are known; 0: none
  * @address: this machine's peer id, as the claim has it
  * @claim: the word that makes the row its own
@@ -165,20 +168,24 @@ struct portal_layout {
  * @windows_due: there was one since they were
  * @beat: at each heartbeat
  * @look: when there is something to be seen or told
+ * @tell: when windows are to be woken later
  */
 struct portal_self {
 	struct mutex lock;	/* see above */
 	bool reach;
 	int error;
+	int said;
 	struct portal_layout layout;
 	bool joined;
+	bool doubled;
+	bool strange;
+	bool zapping;
 	bool full;
 	bool ring;
 	u32 slot;
 	u32 last_slot;
 	u32 address;
 	u64 claim;
-	u64 strange;
 	struct portal_peer row;
 	struct portal_row *rows;
 	u32 next_row;
@@ -194,6 +201,7 @@ struct portal_self {
 	bool windows_due;
 	struct delayed_work beat;
 	struct delayed_work look;
+	struct delayed_work tell;
 };
 
 struct portal {
@@ -217,11 +225,12 @@ struct portal {
 	unsigned long changes;		/* of the tables, as watchers count them */
 	u64 epoch;			/* files of another one reach nothing any more */
 
-	spinlock_t mode_lock;		/* the next four; taken under mmap_lock */
+	spinlock_t mode_lock;		/* the next five; taken under mmap_lock */
 	u32 mode;			/* PORTAL_MODE_* */
 	u64 protected_size;		/* bytes that no mapping may write; 0: raw */
 	unsigned int nr_writable;	/* mappings of the region that are or could become so */
-	DECLARE_HASHTABLE(writers, 6);	/* whose they are (managed.c) */
+	DECLARE_HASHTABLE(writers, 8);	/* whose they are (managed.c) */
+	DECLARE_HASHTABLE(mappers, 8);
 
 	u64 size;
 	unsigned int nr_pieces;
@@ -313,6 +322,7 @@ struct portal_handle {
 /* main.c */
 int portal_enter(struct portal *p);
 int portal_enter_killable(struct portal *p);
+int portal_enter_now(struct portal *p);
 void portal_leave(struct portal *p);
 int portal_enter_flush(struct portal *p);
 void portal_leave_flush(struct portal *p);
@@ -341,6 +351,8 @@ static inline u64 portal_doorbell_offset(const struct portal *p)
 }
 
 u32 portal_peer_id(struct portal *p);
+bool portal_hibernates(void);
+bool portal_gives_way(void);
 
 /* number.c */
 int portal_number_take(struct portal *p);
@@ -360,7 +372,7 @@ void portal_handle_free(struct portal_handle *h);
 void portal_handle_attach(struct portal_handle *h, struct file *file);
 
 /* managed.c */
-void portal_mode_probe(struct portal *p);
+int portal_mode_probe(struct portal *p);
 void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout);
 #define PORTAL_MAP_WRITE	0x1U
 #define PORTAL_MAP_OWN		0x2U
@@ -370,7 +382,7 @@ void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w);
 void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w);
 bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm);
 void portal_mode_disown(struct portal_handle *h);
-bool portal_mode_maps(struct portal *p, const struct mm_struct *mm);
+bool portal_mode_maps(struct portal *p, const struct mm_struct *mm, struct portal_process *over);
 void portal_mode_stale(struct portal *p, const struct mm_struct *mm);
 u32 portal_mode_get(struct portal *p, u64 *protected);
 int portal_mode_set(struct portal *p, u32 mode);
@@ -387,10 +399,13 @@ extern unsigned int portal_heartbeat_ms;
 u64 portal_life(u64 sequence, u32 state);
 bool portal_claim_valid(const struct portal *p, u64 claim);
 void portal_text_put(char *to, const char *from, size_t room);
+bool portal_life_ahead(u64 there, u64 here);
+bool portal_life_put(struct portal *p, __le64 *at, u64 known, u64 life);
+enum portal_row_state portal_row_claimed(struct portal *p);
 enum portal_row_state portal_row_look(struct portal *p);
 bool portal_row_mine(struct portal *p);
 void portal_row_changed(struct portal *p);
-void portal_row_live(struct portal *p, u32 state);
+bool portal_row_live(struct portal *p, u32 state);
 unsigned int portal_row_put(struct portal *p);
 void portal_row_begin(struct portal *p);
 void portal_row_end(struct portal *p);
@@ -417,6 +432,7 @@ void portal_self_remove(struct portal *p);
 void portal_self_pause(struct portal *p);
 void portal_self_resume(struct portal *p);
 void portal_self_copied(struct portal *p);
+void portal_self_give_way(struct portal *p);
 void portal_self_exit(struct portal *p);
 
 int portal_self_module_init(void);
@@ -429,6 +445,7 @@ void portal_watch_reset(struct portal *p, u32 slot);
 void portal_watch_reset_all(struct portal *p);
 int portal_heart(struct portal *p, u32 slot, u64 claim);
 void portal_look_soon(struct portal *p);
+void portal_tell_work(struct work_struct *work);
 void portal_look(struct portal *p, bool beat);
 void portal_changed(struct portal *p, unsigned int n);
 unsigned int portal_ring_all(struct portal *p);
@@ -443,6 +460,7 @@ unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n);
 void portal_sessions_end(struct portal *p);
 void portal_sessions_stale(struct portal *p);
 void portal_sessions_idle(struct portal *p);
+void portal_session_over(struct portal *p, struct portal_process *s);
 
 int portal_session(struct portal_handle *h, struct portal_session_begin *a);
 void portal_session_release(struct portal_handle *h);

@@ -180,6 +180,17 @@ int portal_enter_killable(struct portal *p)
 	return ret;
 }
 
+/* The same without a wait: -EAGAIN if it is paused, or about to be. */
+int portal_enter_now(struct portal *p)
+{
+	if (!down_read_trylock(&p->lock))
+		return -EAGAIN;
+	if (READ_ONCE(p->state) == PORTAL_LIVE)
+		return 0;
+	up_read(&p->lock);
+	return -EAGAIN;
+}
+
 /* Ends what portal_enter() began. */
 void portal_leave(struct portal *p)
 {
@@ -279,6 +290,7 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	portal_self_init(p);
 	spin_lock_init(&p->mode_lock);
 	hash_init(p->writers);
+	hash_init(p->mappers);
 	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);
 	init_waitqueue_head(&p->windows);
@@ -334,7 +346,9 @@ int portal_add(struct portal *p)
 	int ret;
 
 	portal_region_reserve(p);
-	portal_mode_probe(p);
+	ret = portal_mode_probe(p);
+	if (ret)
+		goto err_unreserve;
 
 	ret = portal_number_take(p);
 	if (ret)
@@ -437,15 +451,36 @@ static void portal_go_down(struct portal *p)
 	portal_self_remove(p);
 }
 
-/* Between the two the machine goes down to be woken up again, from an image on its disk. */
-static bool portal_hibernates;
+static bool portal_hibernating, portal_giving_way;
+
+/* The machine goes down to be woken up again, from an image on its disk; or is woken up. */
+bool portal_hibernates(void)
+{
+	return READ_ONCE(portal_hibernating);
+}
+
+/* This kernel is about to load an image, whose kernel goes on in its place. */
+bool portal_gives_way(void)
+{
+	return READ_ONCE(portal_giving_way);
+}
 
 static int portal_power(struct notifier_block *nb, unsigned long action, void *data)
 {
-	if (action == PM_HIBERNATION_PREPARE)
-		portal_hibernates = true;
-	else if (action == PM_POST_HIBERNATION)
-		portal_hibernates = false;
+	switch (action) {
+	case PM_HIBERNATION_PREPARE:
+	case PM_POST_HIBERNATION:
+		WRITE_ONCE(portal_hibernating, action == PM_HIBERNATION_PREPARE);
+		break;
+	case PM_RESTORE_PREPARE:
+		WRITE_ONCE(portal_giving_way, true);
+		portal_for_managed(portal_self_give_way);
+		break;
+	case PM_POST_RESTORE:
+		/* There was none, or it failed: the next beat joins. */
+		WRITE_ONCE(portal_giving_way, false);
+		break;
+	}
 	return NOTIFY_DONE;
 }
 
@@ -455,12 +490,13 @@ static struct notifier_block portal_power_notifier = {
 
 /*
  * The machine goes down, or another kernel starts in it (kexec): managed portals are
- * left, so that others need not wait for what will not come. Processes may still run.
+ * left, so that others need not wait for what will not come. Processes may still run. If it
+ * is to be woken up, it sleeps.
  */
 static int portal_reboot(struct notifier_block *nb, unsigned long action, void *data)
 {
-	if (!portal_hibernates)
-		portal_for_managed(portal_go_down);
+	/* Where power goes without a word to devices, after the image is written. */
+	portal_for_managed(portal_hibernates() ? portal_self_pause : portal_go_down);
 	return NOTIFY_DONE;
 }
 

@@ -5,8 +5,7 @@
  * The superblock says so, once: when the portal is added, or when an administrator asks
  * (PORTAL_SET_MODE). Bytes that change later change nothing: the mode and the size of the
  * protected part are this kernel's from then on. (But a machine that wakes up from
- * hibernation may find another region. If it knew the old one's superblock, it judges anew:
- * portal_self_resume().)
+ * hibernation may find another region, and judges anew: portal_layout_differs().)
  *
  * Of a managed portal no mapping that is or could become writable reaches the
  * protected part. mode_lock makes that true across a change of the mode: mmap.c looks
@@ -30,23 +29,42 @@
 #include "core.h"
 
 /**
+ * struct portal_mapper - a process that has writable mappings, through whatever files
+ * @node: in portal.mappers, by @mm
+ * @mm: compared only; a mapping is left, so no other has its address
+ * @writers: its struct portal_writer
+ */
+struct portal_mapper {
+	struct hlist_node node;
+	const struct mm_struct *mm;
+	struct list_head writers;
+};
+
+/**
  * struct portal_writer - one process's writable mappings through one file
- * @node: in portal.writers, by @mm
+ * @node: in portal.writers, by both
+ * @of_mapper: in @mapper's list
+ * @mapper: the process
  * @h: the file, which each of the mappings holds
- * @mm: the process. Compared only; a mapping is left, so no other has its address
  * @nr: how many mappings
  *
- * Under portal.mode_lock. vm_private_data of each of these mappings, and of no other.
+ * vm_private_data of each of these mappings, and of no other. A process may have very many
+ * files, so it is found by process and file; that a process has any, by the process. All
+ * of it under portal.mode_lock.
  */
 struct portal_writer {
 	struct hlist_node node;
+	struct list_head of_mapper;
+	struct portal_mapper *mapper;
 	struct portal_handle *h;
-	const struct mm_struct *mm;
 	unsigned int nr;
 };
 
-/* Nobody has the portal yet. The region may be touched from here on. */
-void portal_mode_probe(struct portal *p)
+/*
+ * Nobody has the portal yet. The region may be touched from here on. 0, or -ENOMEM: there is
+ * no room to look.
+ */
+int portal_mode_probe(struct portal *p)
 {
 	struct portal_layout layout = { };
 	int ret;
@@ -54,8 +72,10 @@ void portal_mode_probe(struct portal *p)
 	mutex_lock(&p->self.lock);
 	p->self.reach = true;
 	ret = portal_layout_read(p, &layout);
-	portal_mode_found(p, ret, &layout);
+	if (ret != -ENOMEM)
+		portal_mode_found(p, ret, &layout);
 	mutex_unlock(&p->self.lock);
+	return ret == -ENOMEM ? ret : 0;
 }
 
 /*
@@ -72,6 +92,7 @@ void portal_mode_found(struct portal *p, int ret, const struct portal_layout *la
 	spin_unlock(&p->mode_lock);
 
 	p->self.error = ret;
+	p->self.said = ret;
 	memset(&p->self.layout, 0, sizeof(p->self.layout));
 	if (!ret)
 		portal_self_start(p, layout);
@@ -81,17 +102,58 @@ void portal_mode_found(struct portal *p, int ret, const struct portal_layout *la
 			 ret);
 }
 
+static struct portal_mapper *portal_mapper_find(const struct portal *p, const struct mm_struct *mm)
+{
+	struct portal_mapper *m;
+
+	hash_for_each_possible(p->mappers, m, node, (unsigned long)mm) {
+		if (m->mm == mm)
+			return m;
+	}
+	return NULL;
+}
+
+static unsigned long portal_writer_key(const struct portal_handle *h, const struct mm_struct *mm)
+{
+	return (unsigned long)h ^ (unsigned long)mm;
+}
+
 /* Under mode_lock. NULL: @mm has nothing mapped writable through @h. */
 static struct portal_writer *portal_writer_find(const struct portal_handle *h,
 						const struct mm_struct *mm)
 {
 	struct portal_writer *w;
 
-	hash_for_each_possible(h->portal->writers, w, node, (unsigned long)mm) {
-		if (w->mm == mm && w->h == h)
+	hash_for_each_possible(h->portal->writers, w, node, portal_writer_key(h, mm)) {
+		if (w->h == h && w->mapper->mm == mm)
 			return w;
 	}
 	return NULL;
+}
+
+static void portal_writer_free(struct portal_writer *w)
+{
+	if (w)
+		kfree(w->mapper);
+	kfree(w);
+}
+
+/* With a mapper, in case that there is none yet. */
+static struct portal_writer *portal_writer_new(struct portal_handle *h, const struct mm_struct *mm)
+{
+	struct portal_writer *w = kzalloc(sizeof(*w), GFP_KERNEL_ACCOUNT);
+
+	if (!w)
+		return NULL;
+	w->h = h;
+	w->mapper = kzalloc(sizeof(*w->mapper), GFP_KERNEL_ACCOUNT);
+	if (!w->mapper) {
+		kfree(w);
+		return NULL;
+	}
+	w->mapper->mm = mm;
+	INIT_LIST_HEAD(&w->mapper->writers);
+	return w;
 }
 
 /* Under mode_lock. One more mapping; @w: its process's, or NULL in a raw portal. */
@@ -103,19 +165,30 @@ static void portal_mode_count(struct portal_handle *h, struct portal_writer *w)
 		w->nr++;
 }
 
-/* Under mode_lock. Of a managed portal: *@w is @mm's, which may be the new one it was. */
-static void portal_writer_take(struct portal_handle *h, const struct mm_struct *mm,
-			       struct portal_writer **w)
+/*
+ * Under mode_lock. What counts @mm's mappings through @new's file: one that there is, or @new.
+ * *@mapper: what of @new is not needed.
+ */
+static struct portal_writer *portal_writer_take(struct portal_writer *new,
+						const struct mm_struct *mm,
+						struct portal_mapper **mapper)
 {
-	struct portal_writer *old = portal_writer_find(h, mm), *new = *w;
+	struct portal *p = new->h->portal;
+	struct portal_writer *old = portal_writer_find(new->h, mm);
+	struct portal_mapper *m;
 
-	if (old) {
-		*w = old;
-		return;
+	if (old)
+		return old;
+	m = portal_mapper_find(p, mm);
+	if (m) {
+		*mapper = new->mapper;
+		new->mapper = m;
+	} else {
+		hash_add(p->mappers, &new->mapper->node, (unsigned long)mm);
 	}
-	new->h = h;
-	new->mm = mm;
-	hash_add(h->portal->writers, &new->node, (unsigned long)mm);
+	list_add(&new->of_mapper, &new->mapper->writers);
+	hash_add(p->writers, &new->node, portal_writer_key(new->h, mm));
+	return new;
 }
 
 /*
@@ -127,13 +200,14 @@ static void portal_writer_take(struct portal_handle *h, const struct mm_struct *
 int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start, bool could,
 		    struct portal_writer **w)
 {
+	struct portal_mapper *spare = NULL;
 	struct portal_writer *new = NULL;
 	struct portal *p = h->portal;
 	int ret = 0;
 
 	*w = NULL;
 	if (could) {
-		new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+		new = portal_writer_new(h, mm);
 		if (!new)
 			return -ENOMEM;
 	}
@@ -141,16 +215,15 @@ int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 sta
 	if (p->mode == PORTAL_MODE_MANAGED)
 		ret |= PORTAL_MAP_OWN;
 	if (could && start >= p->protected_size && (!h->mm || h->mm == mm)) {
-		if (ret & PORTAL_MAP_OWN) {
-			*w = new;
-			portal_writer_take(h, mm, w);
-		}
+		if (ret & PORTAL_MAP_OWN)
+			*w = portal_writer_take(new, mm, &spare);
 		portal_mode_count(h, *w);
 		ret |= PORTAL_MAP_WRITE;
 	}
 	spin_unlock(&p->mode_lock);
 	if (*w != new)
-		kfree(new);
+		portal_writer_free(new);
+	kfree(spare);
 	return ret;
 }
 
@@ -164,14 +237,23 @@ void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w)
 
 void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w)
 {
+	struct portal_mapper *m = NULL;
+
 	spin_lock(&h->portal->mode_lock);
 	h->portal->nr_writable--;
 	h->nr_writable--;
 	if (w && --w->nr)
 		w = NULL;
-	if (w)
+	if (w) {
 		hash_del(&w->node);
+		list_del(&w->of_mapper);
+		if (list_empty(&w->mapper->writers))
+			m = w->mapper;
+		if (m)
+			hash_del(&m->node);
+	}
 	spin_unlock(&h->portal->mode_lock);
+	kfree(m);
 	kfree(w);
 }
 
@@ -197,15 +279,40 @@ void portal_mode_disown(struct portal_handle *h)
 	spin_unlock(&h->portal->mode_lock);
 }
 
-/* Whether @mm could write through any file of the portal. */
-bool portal_mode_maps(struct portal *p, const struct mm_struct *mm)
+/*
+ * Under mode_lock. Files that are stale do not count: nothing is mapped through them, from
+ * before this machine has a row again (portal_lost()).
+ */
+static bool portal_mapper_writes(const struct portal_mapper *m)
 {
 	const struct portal_writer *w;
-	bool maps = false;
+
+	list_for_each_entry(w, &m->writers, of_mapper) {
+		if (!portal_handle_stale(w->h))
+			return true;
+	}
+	return false;
+}
+
+/**
+ * portal_mode_maps() - could a process write, through any file of the portal?
+ * @p: the portal, with self.lock held
+ * @mm: the process
+ * @over: if not, its session, whose end is stored at once; or NULL
+ *
+ * No mapping is made between the look and that store: so whatever is mapped later is mapped
+ * after the session's end.
+ */
+bool portal_mode_maps(struct portal *p, const struct mm_struct *mm, struct portal_process *over)
+{
+	const struct portal_mapper *m;
+	bool maps;
 
 	spin_lock(&p->mode_lock);
-	hash_for_each_possible(p->writers, w, node, (unsigned long)mm)
-		maps = maps || w->mm == mm;
+	m = portal_mapper_find(p, mm);
+	maps = m && portal_mapper_writes(m);
+	if (!maps && over)
+		portal_session_over(p, over);
 	spin_unlock(&p->mode_lock);
 	return maps;
 }
@@ -213,11 +320,13 @@ bool portal_mode_maps(struct portal *p, const struct mm_struct *mm)
 /* Files through which @mm could write reach nothing any more, and never will. */
 void portal_mode_stale(struct portal *p, const struct mm_struct *mm)
 {
+	struct portal_mapper *m;
 	struct portal_writer *w;
 
 	spin_lock(&p->mode_lock);
-	hash_for_each_possible(p->writers, w, node, (unsigned long)mm) {
-		if (w->mm == mm)
+	m = portal_mapper_find(p, mm);
+	if (m) {
+		list_for_each_entry(w, &m->writers, of_mapper)
 			WRITE_ONCE(w->h->epoch, 0);
 	}
 	spin_unlock(&p->mode_lock);
@@ -239,13 +348,12 @@ u32 portal_mode_get(struct portal *p, u64 *protected)
 static int portal_mode_change(struct portal *p, u32 mode)
 {
 	struct portal_layout layout = { };
-	int ret = -ENODATA;
+	int said = portal_layout_read(p, &layout), ret = said;
 
-	if (mode == PORTAL_MODE_MANAGED) {
-		ret = portal_layout_read(p, &layout);
-		if (ret)
-			return ret;
-	}
+	if (mode == PORTAL_MODE_RAW)
+		ret = -ENODATA;
+	else if (ret)
+		return ret;
 	/* From here on nobody can map it writable; what others find meanwhile is true. */
 	spin_lock(&p->mode_lock);
 	if (p->nr_writable) {
@@ -257,6 +365,7 @@ static int portal_mode_change(struct portal *p, u32 mode)
 
 	portal_self_leave(p);
 	portal_mode_found(p, ret, &layout);
+	p->self.said = said;
 	/* Who watches is to look, if only to find that there is nothing to be seen any more. */
 	portal_changed(p, 1);
 	return 0;

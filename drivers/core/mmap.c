@@ -106,10 +106,10 @@ static unsigned long portal_fault_around(struct vm_fault *vmf, struct portal *p)
 }
 
 /*
- * While the portal is paused the fault waits, holding mmap_lock or the VMA's
- * lock, as a fault that reads from a disk does. A fatal signal ends the wait;
- * then SIGBUS, for a fault taken inside the kernel would else be retried for
- * ever.
+ * While the portal is paused the fault waits, holding mmap_lock, as a fault that reads
+ * from a disk does. (Without .map_pages the kernel takes that before it calls.) A fatal
+ * signal ends the wait; then SIGBUS, for a fault taken inside the kernel would else be
+ * retried for ever.
  */
 static vm_fault_t portal_fault(struct vm_fault *vmf)
 {
@@ -169,7 +169,11 @@ static vm_fault_t __maybe_unused portal_huge_fault(struct vm_fault *vmf, unsigne
 	if (piece->len - inside < PMD_SIZE || !IS_ALIGNED(piece->start + inside, PMD_SIZE))
 		return VM_FAULT_FALLBACK;
 
-	if (portal_enter_killable(p))
+	/*
+	 * No wait here: it may be under the VMA's own lock alone, for which others of this process
+	 * then wait with more than that, mmap_lock for one.
+	 */
+	if (portal_enter_now(p))
 		return VM_FAULT_FALLBACK;
 	ret = VM_FAULT_FALLBACK;
 	if (!portal_handle_stale(vma_to_handle(vma)))

@@ -16,8 +16,9 @@
  * touched and the transport be called: from portal_add() to portal_remove(), but not
  * during a pause. Both wait for the lock before they let the transport go on.
  *
- * One store of a machine that was stopped right before it, and continued when its row was
- * another's, nobody can prevent; that other machine puts it right.
+ * What a machine stores that was stopped right before that, and continued when its row was
+ * another's, nobody can prevent: what it says of itself, or of one session; never a life,
+ * which is swapped. That other machine puts it right.
  */
 #include <linux/atomic.h>
 #include <linux/ctype.h>
@@ -40,11 +41,55 @@
 #include "core.h"
 #include "trace.h"
 
+/* How often a word is tried that others keep from being stored. */
+#define PORTAL_LIFE_TRIES	16
+
 /* ---- Words ----------------------------------------------------------------------- */
 
 u64 portal_life(u64 sequence, u32 state)
 {
 	return sequence << PORTAL_SLOT_BITS | state;
+}
+
+/*
+ * Whether @there, a word of this machine's that others can reach, says more than @here,
+ * which this machine believes to stand there: a later life, or that this one is over. It did
+ * not store that; so another copy of it did, or it itself before it was put back to an
+ * older state. Others may have acted on it: it stands for ever.
+ */
+bool portal_life_ahead(u64 there, u64 here)
+{
+	u64 a = there >> PORTAL_SLOT_BITS, b = here >> PORTAL_SLOT_BITS;
+
+	if (a != b)
+		return a > b;
+	return (there & 0xffff) == PORTAL_LIFE_DEAD && (here & 0xffff) != PORTAL_LIFE_DEAD;
+}
+
+/**
+ * portal_life_put() - store the word of a life
+ * @p: the portal
+ * @at: where: this machine's row, or one of its sessions'
+ * @known: what stands there, as far as this machine knows
+ * @life: what is to stand there
+ *
+ * A full barrier. False: what stands there is ahead, or changes all the time; nothing
+ * was stored, and the row is lost (portal_row_look()).
+ */
+bool portal_life_put(struct portal *p, __le64 *at, u64 known, u64 life)
+{
+	__le64 was;
+	int i;
+
+	for (i = 0; i < PORTAL_LIFE_TRIES; i++) {
+		was = READ_ONCE(*at);
+		if (portal_life_ahead(le64_to_cpu(was), known))
+			break;
+		if (portal_compat_cas64(at, was, cpu_to_le64(life)))
+			return true;
+	}
+	p->self.doubled = true;
+	return false;
 }
 
 /* Whether a claim is one that a machine on this portal could make. */
@@ -70,14 +115,14 @@ void portal_text_put(char *to, const char *from, size_t room)
 /* ---- The row ---------------------------------------------------------------------- */
 
 /*
- * Whose the row is. Who took it did so because this claim had been proven dead, and
- * began a life there with a higher sequence, and may be dead already. A word that
- * cannot have come about like this is no machine's.
+ * Whose claim stands in the row. Who took it did so because this one had been proven dead,
+ * and began a life there with a higher sequence, and may be dead already. Or it was left, by
+ * a copy. A word that cannot have come about like this is no machine's.
  */
-enum portal_row_state portal_row_look(struct portal *p)
+enum portal_row_state portal_row_claimed(struct portal *p)
 {
 	const struct portal_peer *at = portal_peer_at(p, p->self.slot);
-	u64 dead = le64_to_cpu(READ_ONCE(at->dead)), claim, life;
+	u64 dead = le64_to_cpu(READ_ONCE(at->dead)), claim;
 
 	if (dead == p->self.claim)
 		return PORTAL_ROW_LOST;
@@ -87,10 +132,30 @@ enum portal_row_state portal_row_look(struct portal *p)
 		return PORTAL_ROW_MINE;
 	if (claim && !portal_claim_valid(p, claim))
 		return PORTAL_ROW_SPOILT;
-	life = le64_to_cpu(READ_ONCE(at->life));
-	if (life >> PORTAL_SLOT_BITS > le64_to_cpu(p->self.row.life) >> PORTAL_SLOT_BITS)
+	if (portal_life_ahead(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(p->self.row.life)))
 		return PORTAL_ROW_LOST;
 	return claim && claim == dead ? PORTAL_ROW_LOST : PORTAL_ROW_SPOILT;
+}
+
+/*
+ * Whose the row is, for who is about to store there. If what counts on in it has been counted
+ * on, somebody else lives, or lived, under this claim.
+ */
+enum portal_row_state portal_row_look(struct portal *p)
+{
+	const struct portal_peer *at = portal_peer_at(p, p->self.slot), *row = &p->self.row;
+	enum portal_row_state state = portal_row_claimed(p);
+	u64 beats;
+
+	if (state == PORTAL_ROW_LOST || p->self.doubled)
+		return PORTAL_ROW_LOST;
+	beats = le64_to_cpu(READ_ONCE(at->heartbeat));
+	if (state == PORTAL_ROW_MINE &&
+	    portal_life_ahead(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(row->life)))
+		p->self.doubled = true;
+	if ((s64)(beats - le64_to_cpu(row->heartbeat)) > 0)
+		p->self.doubled = true;
+	return p->self.doubled ? PORTAL_ROW_LOST : state;
 }
 
 /* Whether stores to this machine's rows are its own business now. */
@@ -113,14 +178,17 @@ void portal_row_changed(struct portal *p)
 	portal_look_soon(p);
 }
 
-void portal_row_live(struct portal *p, u32 state)
+/* The next state of this life. False: nothing was stored, and the row is lost. */
+bool portal_row_live(struct portal *p, u32 state)
 {
-	struct portal_peer *at = portal_peer_at(p, p->self.slot);
-	u64 sequence = le64_to_cpu(p->self.row.life) >> PORTAL_SLOT_BITS;
+	u64 known = le64_to_cpu(p->self.row.life);
+	u64 life = portal_life(known >> PORTAL_SLOT_BITS, state);
 
-	p->self.row.life = cpu_to_le64(portal_life(sequence, state));
-	/* Release: what was stored before belongs to this life. Pairs with readers' acquire. */
-	virt_store_release(&at->life, p->self.row.life);
+	/* A barrier: what was stored before belongs to this life. Pairs with readers' acquire. */
+	if (!portal_life_put(p, &portal_peer_at(p, p->self.slot)->life, known, life))
+		return false;
+	p->self.row.life = cpu_to_le64(life);
+	return true;
 }
 
 /* From the incarnation on to the changes: what lies between is the machine's alone. */
@@ -169,28 +237,32 @@ static void portal_row_fill(struct portal *p)
 	portal_text_put(row->name, name, sizeof(row->name));
 }
 
-/* A new life in the row that this machine has, with sessions as they are. */
+/*
+ * A new life in the row that this machine has, with sessions as they are. If the row turns
+ * out to be lost meanwhile, the next beat sees to it.
+ */
 void portal_row_begin(struct portal *p)
 {
-	struct portal_peer *at = portal_peer_at(p, p->self.slot);
-	u64 sequence = le64_to_cpu(p->self.row.life) >> PORTAL_SLOT_BITS;
+	u64 known = le64_to_cpu(p->self.row.life);
+	u64 life = portal_life((known >> PORTAL_SLOT_BITS) + 1, PORTAL_LIFE_JOINING);
 
 	portal_row_fill(p);
-	p->self.row.life = cpu_to_le64(portal_life(sequence + 1, PORTAL_LIFE_JOINING));
-	WRITE_ONCE(at->life, p->self.row.life);
-	/* Pairs with the acquire fence before a reader's second look at life. */
-	virt_wmb();
+	/* A barrier, which pairs with the acquire fence before a reader's second look at life. */
+	if (!portal_life_put(p, &portal_peer_at(p, p->self.slot)->life, known, life))
+		return;
+	p->self.row.life = cpu_to_le64(life);
 	portal_row_put(p);
 	portal_sessions_put(p, 0, p->self.layout.sessions);
-	portal_row_live(p, PORTAL_LIFE_ALIVE);
+	if (!portal_row_live(p, PORTAL_LIFE_ALIVE))
+		return;
 	WRITE_ONCE(p->self.notice, le32_to_cpu(p->self.row.notice));
 	portal_row_changed(p);
 }
 
 /*
- * After a pause, in a row that was mine throughout. The pause may have been a hibernation,
+ * After a pause, in a row whose claim stood throughout. The pause may have been a hibernation,
  * whose image is of before what was stored last: sequences go on from there. False: they
- * cannot.
+ * cannot, or a session says what this machine, asleep, did not: nothing is stored any more.
  */
 bool portal_row_catch_up(struct portal *p)
 {
@@ -198,9 +270,12 @@ bool portal_row_catch_up(struct portal *p)
 	struct portal_peer *row = &p->self.row;
 	u64 life = max(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(row->life));
 
-	if (life >> PORTAL_SLOT_BITS >= PORTAL_SEQUENCE_MAX ||
-	    portal_sessions_ahead(p, 0, p->self.layout.sessions))
+	if (life >> PORTAL_SLOT_BITS >= PORTAL_SEQUENCE_MAX)
 		return false;
+	if (portal_sessions_ahead(p, 0, p->self.layout.sessions)) {
+		p->self.doubled = true;
+		return false;
+	}
 	row->life = cpu_to_le64(life);
 	row->heartbeat = cpu_to_le64(max(le64_to_cpu(READ_ONCE(at->heartbeat)),
 					 le64_to_cpu(row->heartbeat)));
@@ -308,6 +383,8 @@ void portal_join(struct portal *p)
 	struct portal_self *self = &p->self;
 	int ret;
 
+	if (p->self.zapping || portal_gives_way())
+		return;
 	self->address = portal_peer_id(p);
 	ret = portal_slot_claim(p, true) ?: portal_slot_claim(p, false);
 	if (ret < 0)
@@ -324,7 +401,8 @@ void portal_join(struct portal *p)
 	if (!portal_slot_adopt(p))
 		return;
 	self->joined = true;
-	self->strange = 0;
+	self->doubled = false;
+	self->strange = false;
 	portal_row_begin(p);
 }
 
@@ -333,7 +411,8 @@ void portal_row_end(struct portal *p)
 {
 	struct portal_peer *at = portal_peer_at(p, p->self.slot);
 
-	portal_row_live(p, PORTAL_LIFE_DEAD);
+	if (!portal_row_live(p, PORTAL_LIFE_DEAD))
+		return;
 	portal_row_changed(p);
 	/* Not a store: nobody else's claim is to be undone. */
 	portal_compat_cas64(&at->claim, cpu_to_le64(p->self.claim), 0);

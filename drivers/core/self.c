@@ -69,6 +69,7 @@ void portal_self_init(struct portal *p)
 	INIT_LIST_HEAD(&self->processes);
 	INIT_DELAYED_WORK(&self->beat, portal_beat_work);
 	INIT_DELAYED_WORK(&self->look, portal_look_work);
+	INIT_DELAYED_WORK(&self->tell, portal_tell_work);
 	self->error = -ENODATA;
 	self->notice = PORTAL_VECTOR_NONE;
 	/* Not 0, which may lie ahead: jiffies begin below it. */
@@ -83,6 +84,7 @@ void portal_self_exit(struct portal *p)
 {
 	cancel_delayed_work_sync(&p->self.beat);
 	cancel_delayed_work_sync(&p->self.look);
+	cancel_delayed_work_sync(&p->self.tell);
 	portal_sessions_free(p);
 	portal_watch_free(p);
 }
@@ -161,9 +163,10 @@ static void portal_self_elsewhere(struct portal *p, int ret, const struct portal
 static void portal_self_awake(struct portal *p)
 {
 	struct portal_self *self = &p->self;
-	bool mine = portal_row_mine(p);
+	bool mine = portal_row_claimed(p) == PORTAL_ROW_MINE && !self->doubled &&
+		    portal_row_catch_up(p);
 
-	if (mine && portal_peer_id(p) == self->address && portal_row_catch_up(p)) {
+	if (mine && portal_peer_id(p) == self->address) {
 		portal_row_begin(p);
 		return;
 	}
@@ -172,16 +175,27 @@ static void portal_self_awake(struct portal *p)
 		 self->slot);
 	portal_sessions_stale(p);
 	portal_sessions_end(p);
-	if (mine)
+	/* Not if a copy may live there: that one's rows are not this one's to store. */
+	if (portal_row_mine(p))
 		portal_row_end(p);
 	portal_self_forget(p);
 	portal_join(p);
 }
 
+/* Whether the superblock, of which @ret and @layout tell, is another than before. */
+static bool portal_layout_differs(const struct portal_self *self, int ret,
+				  const struct portal_layout *layout)
+{
+	if (!self->layout.protected_size)
+		return ret != self->said;
+	return ret || memcmp(layout, &self->layout, sizeof(*layout));
+}
+
 /*
  * Nothing is mapped, and the portal is still paused. Of a raw portal, and of one whose
- * superblock cannot be relied on, nothing says whether the region is the same; so
- * they stay what they are.
+ * superblock cannot be relied on, little says whether the region is the same: that there is a
+ * good superblock now, or none. That counts where the machine was down meanwhile, and may have
+ * got any region; else such portals stay what they are.
  */
 void portal_self_resume(struct portal *p)
 {
@@ -190,14 +204,17 @@ void portal_self_resume(struct portal *p)
 	int ret;
 
 	mutex_lock(&self->lock);
+	/* Revoked meanwhile: for ever. */
+	if (portal_is_dead(p))
+		goto out;
 	self->reach = true;
-	if (!self->layout.protected_size)
+	if (!self->layout.protected_size && !portal_hibernates())
 		goto out;
 	ret = portal_layout_read(p, &layout);
 	/* No room to look: then this machine takes no part, and has nothing to lose. */
 	if (ret == -ENOMEM)
 		goto out;
-	if (ret || memcmp(&layout, &self->layout, sizeof(layout))) {
+	if (portal_layout_differs(self, ret, &layout)) {
 		portal_self_elsewhere(p, ret, &layout);
 		goto out;
 	}
@@ -228,6 +245,24 @@ void portal_self_copied(struct portal *p)
 	} else if (self->joined) {
 		portal_sessions_stale(p);
 		portal_self_forget(p);
+	}
+	mutex_unlock(&self->lock);
+}
+
+/*
+ * Another kernel goes on in this one's place, with a row of its own: this one's would be
+ * nobody's for ever. It joins no more, unless that comes to nothing.
+ */
+void portal_self_give_way(struct portal *p)
+{
+	struct portal_self *self = &p->self;
+
+	mutex_lock(&self->lock);
+	if (portal_row_mine(p)) {
+		portal_lost(p, "is given up for that of the image");
+		/* Nothing has joined meanwhile, so slot and claim are what they were. */
+		if (self->reach && !self->error && portal_row_look(p) == PORTAL_ROW_MINE)
+			portal_row_end(p);
 	}
 	mutex_unlock(&self->lock);
 }

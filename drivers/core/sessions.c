@@ -140,9 +140,8 @@ void portal_sessions_adopt(struct portal *p, bool again)
 }
 
 /*
- * Whether rows of this machine's block say a higher sequence than it ever gave them: then
- * another copy of this machine, or it itself before it was put back to an older state, gave
- * out tokens, which it must not give again.
+ * Whether rows of this machine's block say what it never stored (portal_life_ahead()): tokens
+ * that it must not give again, or that a session is over, which is over then.
  */
 bool portal_sessions_ahead(struct portal *p, u32 first, u32 n)
 {
@@ -152,7 +151,7 @@ bool portal_sessions_ahead(struct portal *p, u32 first, u32 n)
 	for (i = first; i < end; i++) {
 		u64 life = le64_to_cpu(READ_ONCE(portal_session_at(p, i)->life));
 
-		if (life >> PORTAL_SLOT_BITS > self->rows[i].life >> PORTAL_SLOT_BITS)
+		if (portal_life_ahead(life, self->rows[i].life))
 			return true;
 		cond_resched();
 	}
@@ -177,9 +176,17 @@ unsigned int portal_sessions_put(struct portal *p, u32 first, u32 n)
 	u32 i, end = min(self->layout.sessions, first + n);
 
 	for (i = first; i < end; i++) {
-		__le64 life = cpu_to_le64(self->rows[i].life);
+		struct portal_session *at = portal_session_at(p, i);
+		u64 life = self->rows[i].life;
 
-		wrong += portal_words_put(&portal_session_at(p, i)->life, &life, sizeof(life));
+		/* Each time: this machine may have been stopped, and the row be another's. */
+		if (!portal_row_mine(p))
+			break;
+		if (READ_ONCE(at->life) != cpu_to_le64(life)) {
+			if (!portal_life_put(p, &at->life, life, life))
+				break;
+			wrong++;
+		}
 		if (self->rows[i].process)
 			wrong += portal_session_put(p, i);
 		cond_resched();
@@ -262,6 +269,18 @@ static void portal_file_drop(struct portal_handle *h)
 	list_del(&h->session_node);
 }
 
+/* The word: no store is possible any more. Maybe under mode_lock; the rest is to follow. */
+void portal_session_over(struct portal *p, struct portal_process *s)
+{
+	struct portal_row *row = &p->self.rows[s->row];
+	u64 known = row->life;
+
+	row->life = (known & ~(u64)0xffff) | PORTAL_LIFE_DEAD;
+	/* A barrier: who sees it sees all that the process stored. Pairs with readers' acquire. */
+	if (portal_row_mine(p))
+		portal_life_put(p, &portal_session_at(p, s->row)->life, known, row->life);
+}
+
 /* Once for each; no store is possible any more. Afterwards @s may be gone. */
 static void portal_process_end(struct portal *p, struct portal_process *s)
 {
@@ -272,13 +291,9 @@ static void portal_process_end(struct portal *p, struct portal_process *s)
 	list_for_each_entry_safe(h, next, &s->files, session_node)
 		portal_file_drop(h);
 	trace_portal_session(p->number, portal_token(p, s->row), false);
-	row->life = (row->life & ~(u64)0xffff) | PORTAL_LIFE_DEAD;
+	if ((row->life & 0xffff) != PORTAL_LIFE_DEAD)
+		portal_session_over(p, s);
 	row->process = NULL;
-	if (portal_row_mine(p)) {
-		/* Whoever sees it sees all that the process stored. Pairs with readers' acquire. */
-		virt_mb();
-		WRITE_ONCE(portal_session_at(p, s->row)->life, cpu_to_le64(row->life));
-	}
 	portal_row_changed(p);
 	list_del(&s->node);
 	self->nr_processes--;
@@ -331,7 +346,7 @@ static void portal_process_idle(struct portal *p, struct portal_process *s)
 {
 	if (!list_empty(&s->files))
 		return;
-	if (!portal_mode_maps(p, s->mn.mm)) {
+	if (!portal_mode_maps(p, s->mn.mm, s)) {
 		portal_process_end(p, s);
 		return;
 	}
@@ -393,7 +408,7 @@ static int portal_session_done(struct portal_handle *h)
 		return -ENOENT;
 	if (s->mn.mm != current->mm)
 		return -EBUSY;
-	if (list_is_singular(&s->files) && portal_mode_maps(h->portal, s->mn.mm))
+	if (list_is_singular(&s->files) && portal_mode_maps(h->portal, s->mn.mm, NULL))
 		return -EBUSY;
 	portal_file_drop(h);
 	portal_process_idle(h->portal, s);
@@ -433,30 +448,34 @@ static struct portal_process *portal_process_new(void)
 	return s;
 }
 
-/* The row before the word that it is one: as in portal_row_begin(). */
-static void portal_session_store(struct portal *p, u32 i)
+/*
+ * The row before the word that it is one: as in portal_row_begin(). Both words are barriers: a
+ * reader's second look at life tells that the rest is changing, and the rest is seen by
+ * whoever sees it alive. @known: the life before. False: the row is lost.
+ */
+static bool portal_session_store(struct portal *p, u32 i, u64 known)
 {
 	struct portal_session *at = portal_session_at(p, i);
 	u64 life = p->self.rows[i].life;
+	u64 joining = (life & ~(u64)0xffff) | PORTAL_LIFE_JOINING;
 
-	WRITE_ONCE(at->life, cpu_to_le64((life & ~(u64)0xffff) | PORTAL_LIFE_JOINING));
-	/* A reader's second look at life tells that the rest is changing. */
-	virt_wmb();
+	if (!portal_life_put(p, &at->life, known, joining))
+		return false;
 	portal_session_put(p, i);
-	/* Release: the rest is seen by whoever sees it alive. */
-	virt_store_release(&at->life, cpu_to_le64(life));
+	return portal_life_put(p, &at->life, joining, life);
 }
 
 /*
  * In a free row @i. False: this machine lost its rows, so that another may give the
- * same token; that is found out soon.
+ * same token, or has; that is found out soon.
  */
 static bool portal_process_begin(const struct portal_handle *h, struct portal_process *s, u32 i,
 				 u32 vector)
 {
 	struct portal *p = h->portal;
 	struct portal_self *self = &p->self;
-	u64 sequence = (self->rows[i].life >> PORTAL_SLOT_BITS) + 1;
+	u64 known = self->rows[i].life, sequence = (known >> PORTAL_SLOT_BITS) + 1;
+	bool stored;
 
 	portal_session_fill(p, &s->bytes, vector);
 	s->row = i;
@@ -464,13 +483,13 @@ static bool portal_process_begin(const struct portal_handle *h, struct portal_pr
 	s->owner = h->owner;
 	self->rows[i].process = s;
 	self->rows[i].life = sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
-	portal_session_store(p, i);
+	stored = portal_session_store(p, i, known);
 	/*
 	 * Who takes the slot claims it by a swap, and then reads where sequences go on. So
 	 * either that claim is seen here, or this life is seen there.
 	 */
 	virt_mb();
-	if (!portal_row_mine(p)) {
+	if (!stored || !portal_row_mine(p)) {
 		self->rows[i].process = NULL;
 		self->rows[i].life = sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD;
 		return false;

@@ -118,7 +118,7 @@ void portal_look_soon(struct portal *p)
 			   time_before(now, next) ? next - now : 0);
 }
 
-/* What windows have not been told of: now, or at the first look after that is due. */
+/* What windows have not been told of: now, or when that is due. */
 static void portal_tell_windows(struct portal *p)
 {
 	struct portal_self *self = &p->self;
@@ -127,7 +127,7 @@ static void portal_tell_windows(struct portal *p)
 	if (!self->windows_due)
 		return;
 	if (time_before(now, self->next_windows)) {
-		queue_delayed_work(portal_wq, &self->look, self->next_windows - now);
+		queue_delayed_work(portal_wq, &self->tell, self->next_windows - now);
 		return;
 	}
 	self->windows_due = false;
@@ -136,6 +136,16 @@ static void portal_tell_windows(struct portal *p)
 		return;
 	self->next_windows = now + msecs_to_jiffies(PORTAL_WINDOWS_MS);
 	wake_up_interruptible_poll(&p->windows, EPOLLPRI);
+}
+
+/* Not by the next look: that must not be put off for it. */
+void portal_tell_work(struct work_struct *work)
+{
+	struct portal *p = container_of(to_delayed_work(work), struct portal, self.tell);
+
+	mutex_lock(&p->self.lock);
+	portal_tell_windows(p);
+	mutex_unlock(&p->self.lock);
 }
 
 /* Whoever watches has something to look at. */
@@ -152,8 +162,8 @@ void portal_changed(struct portal *p, unsigned int n)
 /* ---- Verdicts ------------------------------------------------------------------------ */
 
 /*
- * Puts @claim into @word of its row, while it stands there. 0: there it is. -ESTALE: it does
- * not stand any more. -EAGAIN: others pass verdicts all the time.
+ * Puts @claim into @word of its row, while it stands there. 0: there it is; 1: there it was.
+ * -ESTALE: it does not stand any more. -EAGAIN: others pass verdicts all the time.
  *
  * What was there is read before the claim. So if the row goes to another machine after that,
  * for which there must have been a verdict, the swap fails: an older verdict never takes
@@ -169,7 +179,9 @@ static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
 		was = virt_load_acquire(word);
 		if (READ_ONCE(at->claim) != new)
 			return -ESTALE;
-		if (was == new || portal_compat_cas64(word, was, new))
+		if (was == new)
+			return 1;
+		if (portal_compat_cas64(word, was, new))
 			return 0;
 	}
 	return -EAGAIN;
@@ -283,7 +295,7 @@ int portal_fence(struct portal *p, const struct portal_fence *f)
 	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
 	ret = portal_verdict(at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
 			     f->claim);
-	if (ret)
+	if (ret < 0)
 		return ret;
 	p->self.ring = true;
 	portal_look_soon(p);
@@ -345,7 +357,6 @@ void portal_look(struct portal *p, bool beat)
 		rings = portal_ring_all(p);
 	WRITE_ONCE(self->next_look,
 		   jiffies + msecs_to_jiffies(PORTAL_LOOK_MS + rings / PORTAL_RINGS_A_MS));
-	portal_tell_windows(p);
 }
 
 /* Where a row's machine wants to be rung; false: nowhere. */

@@ -105,6 +105,34 @@ out:
 	return ret;
 }
 
+/* Two files of one session, and what each has mapped. */
+static int use_session(int fd)
+{
+	int w = plain_window(fd, PORTAL_WINDOW_WRITE, SUPER_PROTECTED, PORTAL_UNIT), ret = -1;
+	volatile char *a = MAP_FAILED, *b = MAP_FAILED;
+	struct pollfd p = { .fd = w, .events = POLLPRI };
+
+	if (w < 0)
+		return -1;
+	if (session(w, 0, PORTAL_SESSION_SILENT, NULL) || session(fd, 0, PORTAL_SESSION_SILENT, NULL) ||
+	    poll(&p, 1, 0) < 0)
+		goto out;
+	a = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, w, 0);
+	b = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, SUPER_PROTECTED);
+	if (a == MAP_FAILED || b == MAP_FAILED)
+		goto out;
+	b[0] = 1;
+	/* Half of it goes: the rest is a mapping of its own. */
+	ret = munmap((void *)b, 4096);
+out:
+	if (a != MAP_FAILED)
+		munmap((void *)a, 4096);
+	if (b != MAP_FAILED)
+		munmap((void *)b, 8192);
+	close(w);
+	return ret;
+}
+
 /* The superblock is there; the portal is raw before and after. */
 static int use_managed(void)
 {
@@ -113,7 +141,7 @@ static int use_managed(void)
 	if (fd < 0)
 		return -1;
 	if (!set_mode(fd, PORTAL_MODE_MANAGED)) {
-		ret = session(fd, 0, PORTAL_SESSION_SILENT, NULL);
+		ret = use_session(fd);
 		if (set_mode(fd, PORTAL_MODE_RAW))
 			die("back to raw");
 	}

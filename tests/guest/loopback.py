@@ -78,6 +78,12 @@ def main(t):
         g.run('%s; rmmod portal; modprobe portal heartbeat_ms=100; %s' % (UNLOAD, LOAD))
         g.tap(t, 'sessions /dev/portal0 /dev/portal1', timeout=200)
         g.tap(t, 'peers /dev/portal0 /dev/portal1', timeout=200)
+        g.tap(t, 'hostile /dev/portal0 /dev/portal1', timeout=200)
+        g.tap(t, 'limits /dev/portal0 /dev/portal1', timeout=200)
+        status, text = g.call(
+            'i=0; while [ $i -lt 20 ]; do i=$((i+1)); limits --leave /dev/portal0 && '
+            'rmmod portal_loopback portal && %s || exit 1; done' % LOAD, timeout=120)
+        t.ok(status == 0, 'unload right behind the end of sessions, twenty times', text)
         g.run('%s; %s' % (UNLOAD, LOAD))    # rings wants a region of zeroes
         g.tap(t, 'rings both /dev/portal0 /dev/portal1', timeout=120)
         g.tap(t, "revoke /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)

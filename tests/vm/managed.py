@@ -7,33 +7,23 @@ go, when a machine is stopped and continued, declared dead, suspended, when it u
 driver, and when it reboots. (In one machine: sessions.c and peers.c of tests/guest.)
 """
 import os
+import struct
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import qemu, suite  # noqa: E402
+from lab import build, suite  # noqa: E402
 from lab.cache import LabError  # noqa: E402
 from lab.hand import Hand  # noqa: E402
 from lab.portal import Portald, Region, userspace  # noqa: E402
-from lab.tables import ALIVE, ASLEEP, DEAD, Tables  # noqa: E402
+from lab.tables import ALIVE, ASLEEP, DEAD, FENCED, SILENT, Tables, until  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 SIZE = 4 << 20
 BEAT = 0.2
-SILENT, FENCED = 5, 4
 DATA = 1 << 20
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (BEAT * 1000)
-
-
-def until(condition, seconds):
-    """How long it took, or None."""
-    begin = time.monotonic()
-    while not condition():
-        if time.monotonic() - begin > seconds:
-            return None
-        time.sleep(0.02)
-    return time.monotonic() - begin
 
 
 def slot_of(g):
@@ -122,13 +112,8 @@ def fenced(t, tables, a, b, slots):
     time.sleep(5 * BEAT)
     a.qmp('cont')
 
-    def again():
-        try:
-            slots[0] = slot_of(a)
-        except ValueError:
-            return False
-        return tables.claim(slots[0]) not in (0, claim) and tables.state(slots[0]) == ALIVE
-    t.ok(until(again, 10) is not None, 'continued: it joins anew')
+    t.ok(until(lambda: rejoined(a, tables, slots, claim), 10) is not None,
+         'continued: it joins anew')
     t.equal(hand.say('put 0 2'), 'sigbus', 'what was mapped is taken away')
     t.equal(hand.say('session 1'), 'err ESTALE', 'the file is of before')
     t.equal(tables.token(token), DEAD, 'its token is dead')
@@ -170,7 +155,42 @@ def suspended(t, tables, a, b, slots):
          tables.sequence(slots[0]) == sequence + 1, 'the same claim, another incarnation')
     t.ok(tables.token(token) == ALIVE and int(hand.must('session 1').split()[0]) == token,
          'the session goes on')
+
+    # As after hibernation, when what it knows is older than what it stored last.
+    sequence, beats = tables.sequence(slots[0]) + 5, tables.heartbeat(slots[0]) + 1000
+    job = fall_asleep(a)
+    tables.put(slots[0], 128, sequence << 16 | ASLEEP)
+    tables.put(slots[0], 256, beats)
+    a.qmp('system_wakeup')
+    t.ok(job.wait(60) == 0 and until(lambda: tables.state(slots[0]) == ALIVE, 10) is not None and
+         tables.claim(slots[0]) == claim and tables.sequence(slots[0]) == sequence + 1 and
+         tables.heartbeat(slots[0]) >= beats, 'its counters go on from the highest there were')
+    t.ok(until(lambda: tables.heartbeat(slots[0]) > beats + 2, 10) is not None and
+         int(hand.must('session 1').split()[0]) == token, 'and so do heart and session')
+    job = fall_asleep(a)
+    life = tables.sessions_at + (token & 0xffff) * 128
+    os.pwrite(tables.fd, struct.pack('<Q', (token >> 16) + 1 << 16 | ALIVE), life)
+    a.qmp('system_wakeup')
+    t.ok(job.wait(60) == 0 and until(lambda: tables.claim(slots[0]) != claim, 10) is not None,
+         'a session that is none of its own, but in its block: it joins anew')
+    t.equal(hand.say('session 1'), 'err ESTALE', 'and all sessions are over')
     hand.end()
+    t.ok(until(lambda: rejoined(a, tables, slots, claim), 10) is not None, 'it lives')
+    new = Hand(a, '/dev/portal0')
+    again = session(new)
+    t.ok(tables.token(again) == ALIVE and
+         (again & 0xffff != token & 0xffff or again >> 16 > (token >> 16) + 1),
+         'with a token that nobody gave (%#x after %#x)' % (again, token))
+    new.end()
+
+
+def rejoined(g, tables, slots, claim):
+    """Whether it has a slot again, under another claim; which one is put into slots."""
+    text = g.run('cat /sys/class/portal/portal0/slot').strip()
+    if not text.isdigit():
+        return False
+    slots[0] = int(text)
+    return tables.claim(slots[0]) not in (0, claim) and tables.state(slots[0]) == ALIVE
 
 
 def elsewhere(t, k, rd):
@@ -260,6 +280,25 @@ def rebooted(t, tables, k, rd, server):
         c.kill()
 
 
+def replaced(t, tables, k, server):
+    """Another kernel starts in its place (kexec), and knows nothing of it."""
+    program = build.program(os.path.join(build.ROOT, 'tests', 'vm', 'kexec.c'))
+    rd = suite.initrd(k, extra=[(program, '/bin/kexec'), (k.image, '/vmlinuz')])
+    with suite.guest('e', k, rd, server.doorbell()) as e:
+        e.run(LOAD)
+        slot, hand = slot_of(e), Hand(e, '/dev/portal0')
+        token = session(hand)
+        t.ok(tables.token(token) == ALIVE, 'one more machine, with a session')
+        if e.call('grep -q sys_kexec_file_load /proc/kallsyms')[0]:
+            t.skip('another kernel in its place', 'this kernel has no kexec_file_load(2)')
+            return
+        e.start("exec kexec /vmlinuz 'console=ttyS0 panic=-1'")
+        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD, 20) is not None and
+             tables.token(token) == DEAD, 'another kernel in its place: it has left', e.log())
+        t.ok(until(lambda: 'Linux version' in e.log(), 60) is not None, 'which runs')
+        e.kill()
+
+
 def main(t):
     k = suite.kernel()
     rd = suite.initrd(k, user=['portalctl'])
@@ -275,6 +314,7 @@ def main(t):
         status, text = b.call('portalctl check /dev/portal0')
         t.ok(status == 0, 'portalctl check: clean', text)
         rebooted(t, tables, k, rd, server)
+        replaced(t, tables, k, server)
         a.finish(t)
         b.finish(t)
     elsewhere(t, k, rd)

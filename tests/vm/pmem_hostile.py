@@ -5,12 +5,16 @@
 The device is a module of ours (fakepmem), for 6.12 and the debug kernel (default).
 """
 import os
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import pmemlab  # noqa: E402
 from lab import build, suite  # noqa: E402
+from lab.hand import Hand  # noqa: E402
+from lab.portal import Region, userspace  # noqa: E402
+from lab.tables import ALIVE, DEAD, Tables, until  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 from pmemlab import BUS, OURS  # noqa: E402
 
@@ -167,10 +171,48 @@ def suspends(t, g):
     g.run('rmmod fakepmem')
 
 
+def stuck(t, k, rd):
+    """A managed portal on a disk that does not answer: neither a verdict nor the end of the
+    machine waits for it. Its memory is that of a device which nobody else drives."""
+    region = Region(4 << 20)
+    subprocess.run([os.path.join(userspace(), 'bin', 'portalctl'), 'format',
+                    'file:' + region.path], check=True, stdout=subprocess.DEVNULL)
+    tables = Tables(region=region)
+    with suite.guest('stuck', k, rd, region.plain(addr='4')) as g:
+        bar = g.run('sed -n 3p /sys/bus/pci/devices/0000:00:04.0/resource').split()[0]
+        g.run('echo 1 > /sys/bus/pci/devices/0000:00:04.0/enable')
+        g.run('modprobe portal heartbeat_ms=200; modprobe portal_pmem')
+        t.ok(bind(g, load(g, 'start=%s size=%#x' % (bar, region.size))), 'stuck: bound')
+
+        def slot():
+            text = g.run('cat /sys/class/portal/portal0/slot').strip()
+            return int(text) if text.isdigit() else 0
+        slot_then = slot()
+        claim = tables.claim(slot_then)
+        t.ok(claim and tables.state(slot_then) == ALIVE, 'stuck: a managed portal, joined')
+        g.run('modprobe portal_loopback size=1M; portalctl format /dev/portal1')
+        g.tap(t, 'frozen /dev/portal0 /dev/portal1 "%s" "%s"' % (ORDER % 'freeze', ORDER % 'restore'), timeout=120)
+        g.run('echo hold > /sys/module/fakepmem/parameters/answer')
+        flush = g.start('exec pmem flush /dev/portal0 20')
+        g.run('sleep 0.5')
+        Hand(g, '/dev/portal0').must('fence %d %d' % (slot_then, claim), 10)
+        took = until(lambda: slot() and tables.claim(slot()) not in (0, claim) and
+                     tables.state(slot()) == ALIVE, 10)
+        t.ok(took is not None and flush.status is None,
+             'stuck: declared dead while a flush waits: joined anew (%s s)' % took)
+        slot_then = slot()
+        g.start('reboot -f')
+        took = until(lambda: not tables.claim(slot_then) and tables.state(slot_then) == DEAD, 20)
+        t.ok(took is not None, 'stuck: reboots while a flush waits: it has left (%s s)' % took)
+        t.ok(until(lambda: g.process.poll() is not None, 30) is not None, 'stuck: and is down')
+    region.close()
+
+
 def main(t):
     k = suite.kernel('debug')
     ko, = build.modules(k, top=os.path.join(HERE, 'fakepmem'), parts=['.'], target=None)
-    rd = suite.initrd(k, programs=True, names=('virtio_pci',), extra=[(ko, '/fakepmem.ko')])
+    rd = suite.initrd(k, programs=True, user=['portalctl'], names=('virtio_pci',),
+                      extra=[(ko, '/fakepmem.ko')])
     with suite.guest('hostile', k, rd) as g:
         g.run('modprobe portal_pmem')
         lies(t, g)
@@ -180,6 +222,7 @@ def main(t):
         late(t, g)
         suspends(t, g)
         g.finish(t, pmemlab.UNLOAD)
+    stuck(t, k, rd)
 
 
 if __name__ == '__main__':

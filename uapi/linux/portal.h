@@ -153,7 +153,7 @@
  * that it may wait for, plus 1; there may be gaps (PORTAL_EVENTFD says EACCES). There is
  * no doorbell page.
  *
- * Never fails on a live portal but for EFAULT, EINVAL, E2BIG.
+ * Never fails on a live portal but for EFAULT, EINVAL, E2BIG; EINTR where it is paused.
  */
 struct portal_info {
 	__u32 size;
@@ -312,7 +312,8 @@ struct portal_bell {
  * @bells: address of @nr_bells struct portal_bell: doorbells that it may ring, each
  *	allowed if any of them says so
  * @nr_vectors: at most portal_info.vectors; 0: it waits for none
- * @nr_bells: at most PORTAL_WINDOW_MAX_BELLS; 0: it rings none
+ * @nr_bells: at most PORTAL_WINDOW_MAX_BELLS; 0: it rings none (but that the tables of a
+ *	managed portal have changed, by a session of its holder's, is told as always)
  *
  * Returns a new descriptor, close-on-exec, which may be passed on (SCM_RIGHTS). Its
  * mmap() offsets begin at 0. Nothing makes it reach more; PORTAL_WINDOW of a window

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+/*
+ * limits DEVICE OTHER: what a session costs where there is none, and where sequences end.
+ *
+ * OTHER shows the same memory, and is raw. It formats the region, and leaves DEVICE raw.
+ * "limits --leave DEVICE": processes with sessions are killed, and it ends at once, so that
+ * the driver can be unloaded right behind them; it leaves DEVICE managed.
+ * TAP but for that; exit status 0 if all went well, 1 otherwise.
+ */
+#include "children.h"
+#include "machine.h"
+
+#include <sys/resource.h>
+#include <sys/time.h>
+
+static uint64_t file_session(int file)
+{
+	struct portal_session_begin b;
+
+	(void)file;
+	return session(open_portal(device, O_RDWR), 0, PORTAL_SESSION_SILENT, &b) ? errno : b.token;
+}
+
+/* So many get one, and the next does not. Leaves them there. */
+static unsigned int fill(struct child *c)
+{
+	unsigned int n;
+
+	for (n = 0; n <= SUPER_SESSIONS; n++) {
+		c[n] = start_child(file_session, fd);
+		if (c[n].token == EUSERS) {
+			end_child(&c[n], false);
+			break;
+		}
+	}
+	return n;
+}
+
+#define AREAS	20000u
+
+/* So many mappings that no two are one. */
+static void many_areas(void)
+{
+	unsigned int i;
+	char *m = mmap(NULL, 2 * AREAS * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (m == MAP_FAILED)
+		die("mmap");
+	for (i = 1; i < 2 * AREAS; i += 2) {
+		if (mprotect(m + i * page, page, PROT_READ))
+			die("mprotect");
+	}
+}
+
+static double asks_in_vain(int file)
+{
+	double from = 1000 * now();
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		if (session(file, 0, PORTAL_SESSION_SILENT, NULL) != -1 || errno != EUSERS)
+			die("EUSERS");
+	}
+	return 1000 * now() - from;
+}
+
+/* Where there is no row the mm's locks are not taken: who may ask may ask often. */
+static uint64_t asks_dearly(int file)
+{
+	double few = asks_in_vain(file), many;
+
+	many_areas();
+	many = asks_in_vain(file);
+	printf("# 100 times EUSERS: %.1f ms, with %u areas %.1f ms\n", few, AREAS, many);
+	return many < 10 * few + 5;
+}
+
+static volatile int alarms;
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+	alarms++;
+}
+
+/* Signals come while it begins, which takes long with so many areas; not so often that it never does. */
+static uint64_t asks_amid_signals(int file)
+{
+	struct sigaction act = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
+	struct itimerval often = { };
+	int i, wrong = 0;
+	double took;
+
+	file = open_portal(device, O_RDWR);
+	many_areas();
+	took = 1000 * now();
+	wrong += !token_of(file);
+	took = 1000 * now() - took;
+	session(file, PORTAL_SESSION_END, 0, NULL);
+	sigaction(SIGALRM, &act, NULL);
+	often.it_interval.tv_usec = often.it_value.tv_usec = 2 * 1000 * took + 1000;
+	setitimer(ITIMER_REAL, &often, NULL);
+	for (i = 0; i < 50; i++) {
+		if (session(file, 0, PORTAL_SESSION_SILENT, NULL)) {
+			printf("# round %d: %s\n", i, strerror(errno));
+			wrong++;
+		}
+		session(file, PORTAL_SESSION_END, 0, NULL);
+	}
+	printf("# a session begins in %.1f ms; %d signals\n", took, alarms);
+	return !wrong && alarms > 5;
+}
+
+static void test_costs(void)
+{
+	struct child c[SUPER_SESSIONS + 1], one;
+	unsigned int n = fill(c);
+
+	one = start_child(asks_dearly, fd);
+	ok(one.token, "who finds no row pays nothing for the size of his memory");
+	end_child(&one, true);
+	while (n)
+		end_child(&c[--n], true);
+	one = start_child(asks_amid_signals, fd);
+	ok(one.token, "signals that are to restart a call restart this one");
+	end_child(&one, true);
+}
+
+#define WINDOWS	10000
+
+/* Has a session that no file holds but mappings do, by very many windows. */
+static uint64_t maps_often(int file)
+{
+	struct rlimit r = { 2 * WINDOWS, 2 * WINDOWS };
+	int i, w;
+
+	if (setrlimit(RLIMIT_NOFILE, &r))
+		die("setrlimit");
+	file = open_portal(device, O_RDWR);
+	if (!token_of(file))
+		return 0;
+	for (i = 0; i < WINDOWS; i++) {
+		w = plain_window(file, PORTAL_WINDOW_WRITE, 2 * PORTAL_UNIT, PORTAL_UNIT);
+		if (w < 0 || mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, w, 0) == MAP_FAILED)
+			return 0;
+		close(w);
+	}
+	close(file);
+	return 1;
+}
+
+/* Milliseconds of opening and closing it, at best. */
+static double opens(void)
+{
+	double best = 1e9, from;
+	int i, k;
+
+	for (i = 0; i < 5; i++) {
+		from = 1000 * now();
+		for (k = 0; k < 50; k++)
+			close(open_portal(device, O_RDWR));
+		from = 1000 * now() - from;
+		best = from < best ? from : best;
+	}
+	return best / 50;
+}
+
+static void test_many_windows(void)
+{
+	double before = opens(), after;
+	struct child c = start_child(maps_often, -1);
+
+	ok(c.token, "a process maps %u windows, and closes all files", WINDOWS);
+	after = opens();
+	ok(after < 3 * before, "which is no burden for who opens and closes it: %.3f ms, before %.3f",
+	   after, before);
+	end_child(&c, true);
+}
+
+/*
+ * Sessions are over at once, what was kept of them is freed later, by the MMU notifiers;
+ * and the driver is unloaded in between.
+ */
+static int leave(void)
+{
+	struct child c[SUPER_SESSIONS];
+	unsigned int i;
+
+	make_managed(fd);
+	for (i = 0; i < SUPER_SESSIONS; i++) {
+		c[i] = start_child(file_session, -1);
+		/* This kernel may have none. */
+		if (c[i].token <= 0xffff)
+			return c[i].token != EOPNOTSUPP;
+	}
+	for (i = 0; i < SUPER_SESSIONS; i++)
+		end_child(&c[i], true);
+	return 0;
+}
+
+/* Sequences that have come to their end are of no use, in a machine's row as in a session's. */
+static void test_worn(void)
+{
+	const uint64_t worn = PORTAL_SEQUENCE_MAX << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD;
+	unsigned int i;
+	uint64_t token;
+
+	set_mode(fd, PORTAL_MODE_RAW);
+	for (i = 1; i < SUPER_PEERS; i++)
+		peer_row(tables, i)->life = worn;
+	peer_row(tables, 4)->life = worn - (1 << PORTAL_SLOT_BITS);
+	for (i = 0; i < SUPER_SESSIONS; i++)
+		session_row(tables, 4 * SUPER_SESSIONS + i)->life = i == 9 ? worn - (1 << PORTAL_SLOT_BITS) : worn;
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 4 &&
+	   peer_row(tables, 4)->life >> PORTAL_SLOT_BITS == PORTAL_SEQUENCE_MAX,
+	   "worn rows are left out; one that is good once more is taken (%u)", own_slot());
+	token = token_of(fd);
+	ok(token >> PORTAL_SLOT_BITS == PORTAL_SEQUENCE_MAX && (token & 0xffff) == 4 * SUPER_SESSIONS + 9,
+	   "so is a session's (%#llx)", (unsigned long long)token);
+	ok(!session(fd, PORTAL_SESSION_END, 0, NULL), "over");
+	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), EUSERS, "and then there is none");
+	set_mode(fd, PORTAL_MODE_RAW);
+	ok(!peer_row(tables, 4)->claim && !set_mode(fd, PORTAL_MODE_MANAGED) && !own_slot(),
+	   "left, the machine's row is worn, too: it has none");
+	for (i = 1; i < SUPER_PEERS; i++)
+		ok(!peer_row(tables, i)->claim && peer_row(tables, i)->life == worn, "row %u is left alone", i);
+	set_mode(fd, PORTAL_MODE_RAW);
+}
+
+int main(int argc, char **argv)
+{
+	bool leaving = argc == 3 && !strcmp(argv[1], "--leave");
+
+	page = sysconf(_SC_PAGESIZE);
+	device = leaving ? argv[2] : argc > 1 ? argv[1] : "/dev/portal0";
+	start(200);
+	fd = open_portal(device, O_RDWR);
+	if (leaving)
+		return leave();
+	make_managed(fd);
+	if (!has_sessions(fd)) {
+		ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+		return done();
+	}
+	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
+	tables = mmap(NULL, SUPER_PROTECTED, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+	if (tables == MAP_FAILED)
+		die("mmap of the other portal");
+	test_costs();
+	test_many_windows();
+	test_worn();
+	memset(tables, 0, SUPER_PROTECTED);
+	return done();
+}
