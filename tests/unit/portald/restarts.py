@@ -32,7 +32,10 @@ class Kept(Daemon):
 
     def kill_child(self, how=signal.SIGKILL):
         old = self.child
-        os.kill(old, how)
+        try:
+            os.kill(old, how)
+        except ProcessLookupError:
+            pass                    # it had a step to come to still
         self.daemon(other_than=old)
 
     def kept(self):
