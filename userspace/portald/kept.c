@@ -14,14 +14,15 @@
 #include "managed.h"
 
 /*
- * "PVMKEPT2". Another version's memory has another number: whoever changes anything that
+ * "PVMKEPT3". Another version's memory has another number: whoever changes anything that
  * lies there, or what it means, changes this.
  */
-#define MAGIC 0x325450454b4d5650ULL
-_Static_assert(sizeof(struct kept) == 112 && sizeof(struct kept_client) == 96 &&
-	       sizeof(struct kept_item) == 16 && sizeof(struct truth) == 512 &&
+#define MAGIC 0x335450454b4d5650ULL
+_Static_assert(sizeof(struct kept) == 120 && sizeof(struct kept_client) == 96 &&
+	       sizeof(struct kept_item) == 16 && sizeof(struct truth) == 4096 + 512 &&
 	       sizeof(struct portal_session) == 128, "the kept memory is another: so is MAGIC");
 
+#define TRIES 10U			/* in a row: whatever kills them is in what they take over */
 #define SPARE 24U			/* who is accepted before those who go are removed */
 
 /* ---- Places ------------------------------------------------------------------ */
@@ -131,6 +132,12 @@ int kept_adopt(struct kept_map *k, int fd, struct portal_conf *conf, struct err 
 	ret = map(k, fd, &old, head.size);
 	if (ret < 0)
 		return err_set(e, "its memory cannot be mapped: %s", strerror(-ret));
+	if (k->head->tries >= TRIES) {
+		munmap(k->head, k->head->size);
+		k->head = NULL;
+		return err_set(e, "%u starts in a row have ended while they took it over", TRIES);
+	}
+	kept_store(&k->head->tries, k->head->tries + 1);
 	*conf = old;
 	return 0;
 }
@@ -183,6 +190,22 @@ void kept_detach(struct client *c)
 		kept_store32(&c->k->state, KEPT_FREE);
 	c->k = NULL;
 	c->q.ctl = NULL;
+}
+
+bool kept_possible(const struct kept_map *k, const struct portal_conf *conf, uint32_t i)
+{
+	const struct kept_client *c = &k->client[i];
+	uint32_t row = (uint32_t)c->session, state = c->session >> 32;
+
+	if (c->state > KEPT_GHOST || c->flags & ~KEPT_FLAGS || state > KEPT_SESSION_OVER ||
+	    (state && row >= conf->session_rows))
+		return false;
+	if (!(c->flags & KEPT_GUEST) && (c->state == KEPT_GHOST || c->id >= conf->host_peers))
+		return false;
+	if (c->flags & KEPT_GUEST && c->state != KEPT_NEW &&
+	    (c->id >= ID_END || c->id < conf_host_ids(conf)))
+		return false;
+	return sendq_possible(c->queue, k->items + (size_t)i * 2 * k->cap, k->cap, conf->vectors);
 }
 
 /* ---- Sending ----------------------------------------------------------------- */

@@ -62,6 +62,7 @@ enum kept_state {
 #define KEPT_DOOMED	0x8U
 #define KEPT_OUTLIVED	0x10U
 #define KEPT_PIDFD	0x20U	/* one is in its bundle */
+#define KEPT_FLAGS	0x3fU	/* all of them */
 
 /* kept_client.session: a row of block 0 in the low half, in the high half: */
 #define KEPT_SESSION_BEGUN	1U	/* the row is its own; not answered yet */
@@ -93,6 +94,7 @@ struct kept_client {
  * @magic, @size: of all of it
  * @complete: all that must be in the store is; before, it is of no use
  * @unproven: above all ids of guests that have left and may live still: see portal.c
+ * @tries: starts that have taken it over, and ended before they served
  * @conf: the numbers that everything's size depends on
  */
 struct kept {
@@ -101,6 +103,7 @@ struct kept {
 	uint64_t complete;
 	uint64_t next_gen, next_id, next_tenure;
 	uint64_t unproven;
+	uint64_t tries;
 	uint64_t total_guests, total_processes;
 	uint64_t started;
 	struct {
@@ -138,6 +141,8 @@ int kept_attach(struct kept_map *k, struct client *c);
 /* Record @i is @c's. */
 void kept_bind(struct kept_map *k, struct client *c, uint32_t i);
 void kept_detach(struct client *c);
+/* Is what record @i says possible? If not, some error of an earlier portald's is in it. */
+bool kept_possible(const struct kept_map *k, const struct portal_conf *conf, uint32_t i);
 
 /*
  * One message of @c's queue, the next, with @n descriptors: 0 or -errno (-EAGAIN,

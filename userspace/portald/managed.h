@@ -18,11 +18,13 @@
 #include "portal.h"
 
 /**
- * struct truth - what is true of our rows
+ * struct truth - what is true of our rows, and of the superblock
+ * @super: as it was written
  * @row: all but the three words that belong to everybody
  * @session: rows of block 0
  */
 struct truth {
+	struct portal_super super;
 	struct portal_peer row;
 	struct portal_session session[];
 };

@@ -413,6 +413,8 @@ static int open_all(struct portal *p, const struct portal_conf *conf, const char
 			return -1;
 	}
 	ret = start(p, restored);
+	if (ret == -EBADF)	/* doorbells are missing, now and ever: the next start begins anew */
+		kept_store(&p->kept.head->complete, 0);
 	if (ret < 0)
 		return err_set(e, "cannot start serving: %s", strerror(-ret));
 	if (p->conf.managed && managed_open(p, e) < 0)
@@ -425,6 +427,7 @@ static int open_all(struct portal *p, const struct portal_conf *conf, const char
 	/* What was about to be of use, or not any more. */
 	store_sweep(p->conf.name);
 	kept_store(&p->kept.head->complete, 1);
+	p->kept.head->tries = 0;
 	announce(p, restored);
 	return 0;
 }
@@ -477,6 +480,8 @@ void portal_close(struct portal *p, bool keep)
 
 	if (!keep)
 		give_up(p);
+	else if (p->kept.head)
+		p->kept.head->tries = 0;	/* this was an orderly end */
 	if (p->managed)
 		managed_close(p->managed, keep);
 	acceptor_close(&p->accept_guest);

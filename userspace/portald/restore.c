@@ -119,6 +119,18 @@ static int join_again(struct client *c)
 	return ret;
 }
 
+/* And does nobody else have its id? */
+static bool possible(const struct portal *p, uint32_t i)
+{
+	const struct kept_client *k = &p->kept.client[i];
+
+	if (!kept_possible(&p->kept, &p->conf, i))
+		return false;
+	if (k->flags & KEPT_GUEST)
+		return k->state == KEPT_NEW || k->state == KEPT_GHOST || !p->guest[k->id];
+	return !p->slots[k->id].holder;
+}
+
 static int restore_all(struct portal *p, struct client **joining)
 {
 	struct kept_client *k;
@@ -130,6 +142,11 @@ static int restore_all(struct portal *p, struct client **joining)
 		k = &p->kept.client[i];
 		if (k->state == KEPT_FREE)
 			continue;
+		if (!possible(p, i)) {
+			log_line(LOG_ERR, p->conf.name, "a client's record (%u) is damaged: its connection is cut", i);
+			kept_store32(&k->state, KEPT_FREE);
+			continue;
+		}
 		c = restore(p, i);
 		if (!c)
 			return -ENOMEM;

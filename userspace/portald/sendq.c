@@ -81,6 +81,22 @@ void sendq_init(struct sendq *q, uint64_t *word, struct kept_item *items, uint32
 	count(q);
 }
 
+bool sendq_possible(uint64_t word, const struct kept_item *items, uint32_t cap, unsigned int vectors)
+{
+	struct sendq q = { .ctl = &word, .half = { (void *)items, (void *)(items + cap) }, .cap = cap };
+	struct item it;
+	uint32_t i;
+
+	if (head(&q) > tail(&q) || tail(&q) > cap)
+		return false;
+	for (i = head(&q); i < tail(&q); i++) {
+		it = unpack(at(&q, i));
+		if (it.kind > ITEM_CHANGE || it.next >= vectors)
+			return false;
+	}
+	return true;
+}
+
 void sendq_clear(struct sendq *q)
 {
 	if (!q->ctl)

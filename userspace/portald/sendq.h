@@ -62,6 +62,8 @@ struct sendq {
 
 /* @ctl as it is, so that this also takes over what was kept. */
 void sendq_init(struct sendq *q, uint64_t *ctl, struct kept_item *items, uint32_t cap);
+/* May @ctl and @items have been written by what is below? @vectors: of each peer. */
+bool sendq_possible(uint64_t ctl, const struct kept_item *items, uint32_t cap, unsigned int vectors);
 void sendq_clear(struct sendq *q);
 
 /* 0 or -ENOBUFS. */

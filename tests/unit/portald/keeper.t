@@ -66,16 +66,76 @@ def _(stack):
     k.process()
 
 
-def scribble(d, what, fmt, *values):
-    """Over the kept memory, which the keeper has."""
+def kept_memory(d):
+    """As the keeper has it."""
     for fd in os.listdir(f'/proc/{d.pid}/fd'):
         path = f'/proc/{d.pid}/fd/{fd}'
         if 'vmportal-kept' in os.readlink(path):
-            with open(path, 'r+b', 0) as f:
-                f.seek(what)
-                f.write(struct.pack(fmt, *values))
-            return
+            return open(path, 'r+b', 0)
     check(False, 'no kept memory')
+
+
+def scribble(d, at, fmt, *values):
+    with kept_memory(d) as f:
+        f.seek(at)
+        f.write(struct.pack(fmt, *values))
+
+
+def record(d, id, guest):
+    """Where a client's is: struct kept_client, by its pid and command."""
+    with kept_memory(d) as f:
+        m = f.read()
+    with open('/proc/self/comm', 'rb') as f:
+        who = struct.pack('<ii', os.getpid(), os.getuid()) + f.read().rstrip(b'\n')
+    at = m.find(who)
+    while at >= 0:
+        at -= 60
+        state, flags, i = struct.unpack_from('<III', m, at + 48)
+        if (i, flags & 1) == (id, guest) and state:
+            return at
+        at = m.find(who, at + 61)
+    check(False, 'no such record')
+
+
+@point('a record that cannot be is not believed: its client is cut, the others are served')
+def _(stack):
+    for at, fmt, value in ((8, '<Q', 0x7fffffff), (8, '<Q', 5 << 32), (12, '<I', 0x7fffffff),
+                           (48, '<I', 9), (48, '<I', 5), (56, '<I', 60000), (56, '<I', NONE),
+                           (56, '<I', 0), (52, '<I', 0x1f00), (40, '<Q', 7 << 32), (40, '<Q', 1 << 32 | 1000)):
+        d = Kept(stack)
+        a, bad, g = Member(d), d.process(), d.guest()
+        where = record(d, bad.id, 0)
+        os.kill(d.child, signal.SIGSTOP)
+        scribble(d, where + at, fmt, value)
+        d.kill_child()
+        d.wait_log('is damaged')
+        check(bad.ended(), 'the connection')
+        check(Tables(stack, a).alive(a.token), 'the other session')
+        new = d.guest()
+        for c in (a, g):
+            c.pump(lambda: c.knows(new.id))
+        d.end()
+
+
+@point('a start that dies of what it takes over is tried so often, then all begins anew')
+def _(stack):
+    d = Kept(stack, steps=True)
+    a = Member(d)
+    g = d.guest()
+    a.pump(lambda: a.knows(g.id))
+    t = Tables(stack, a)
+    t.m[0:4096] = bytes(4096)           # it does not believe what anybody can write
+    for n in range(9):                  # the one that gets through ends the count
+        d.arm(3)
+        d.kill_child()
+        wait_for(lambda: not os.path.getsize(d.die), 'a start')
+        d.died()
+    check(t.alive(a.token), 'its session')
+    scribble(d, 56, '<Q', 10)
+    d.kill_child()
+    check('10 starts' in d.wait_log('cannot go on', seconds=20), 'why')
+    check(a.ended() and g.ended(), 'those on the old region')
+    Member(d)
 
 
 @point('the keeper killed: its daemon serves on, and says that nothing is kept any more')
