@@ -74,6 +74,7 @@ struct client {
 	sd_event_source *process;
 	bool outlived;			/* its connection has outlived its process */
 	bool ghost;			/* it has no connection any more */
+	uint64_t suspect_told;		/* when the log last said that it is suspect */
 	int pid, uid;
 	char comm[24];
 	char why[192];			/* doomed: the reason, "" for a plain close */

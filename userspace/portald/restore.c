@@ -89,7 +89,8 @@ static int go_on(struct client *c)
 	if (ret < 0)
 		return ret;
 	TAILQ_INSERT_TAIL(&p->clients, c, link);
-	if (c->ops == &guest_ops && c->fd >= 0 && !c->outlived)
+	/* One that could not be watched cannot now: its pid may be another's. */
+	if (c->ops == &guest_ops && c->fd >= 0 && c->pidfd >= 0 && !c->outlived)
 		warden_watch(c);
 	if (c->k->state != KEPT_NEW && c->k->state != KEPT_JOINING && c->id < ID_END)
 		portal_count(p, c);

@@ -27,6 +27,7 @@
 #endif
 
 #define TRIES 64
+#define TELL_USEC (60 * USEC_PER_SEC)
 
 /* ---- The process ------------------------------------------------------------- */
 
@@ -121,12 +122,13 @@ static uint64_t find_claim(const struct managed *m, uint32_t id, uint32_t *slot)
 	return 0;
 }
 
-/* Of all rows that have its id: an honest machine has one. */
-static void judge(struct managed *m, const struct client *c, bool dead)
+/* Of all rows that have its id: an honest machine has one. How many; the first of them. */
+static unsigned int pronounce_all(struct managed *m, const struct client *c, bool dead,
+				  uint32_t *first)
 {
-	uint64_t claim, seen = now_usec(m->portal);
+	unsigned int n = 0;
+	uint64_t claim;
 	uint32_t slot;
-	bool any = false;
 
 	for (slot = 1; (claim = find_claim(m, c->id, &slot)); slot++) {
 		/* Once, if it is told again after a restart. */
@@ -135,16 +137,36 @@ static void judge(struct managed *m, const struct client *c, bool dead)
 			continue;
 		if (!pronounce(m, slot, claim, dead, dead ? PORTAL_REASON_EXITED : PORTAL_REASON_CUT))
 			continue;
-		/* One by one: who hears of the first should not wait for the others' lines. */
-		managed_changed(m);
-		any = true;
-		client_log(c, dead ? LOG_NOTICE : LOG_WARNING, dead ? "dead" : "suspect",
-			   dead ? "is dead, slot %u: its process has ended; told %u us after it was seen" :
-			   "is suspect, slot %u: its connection is lost, its process lives; told %u us after it was seen",
-			   slot, (unsigned int)(usec_now() - seen));
+		if (!n++)
+			*first = slot;
 	}
-	if (any)
-		observe(m);
+	return n;
+}
+
+/* Its guest can take a suspicion back, and get it again, at each beat: a line once a minute. */
+static void say(struct client *c, bool dead, uint32_t slot, uint64_t seen)
+{
+	uint64_t now = usec_now();
+
+	if (!dead && c->suspect_told && now - c->suspect_told < TELL_USEC)
+		return;
+	c->suspect_told = now;
+	client_log(c, dead ? LOG_NOTICE : LOG_WARNING, dead ? "dead" : "suspect",
+		   dead ? "is dead, slot %u: its process has ended; told %u us after it was seen" :
+		   "is suspect, slot %u: its connection is lost, its process lives; told %u us after it was seen",
+		   slot, (unsigned int)(now - seen));
+}
+
+static void judge(struct managed *m, struct client *c, bool dead)
+{
+	uint64_t seen = now_usec(m->portal);
+	uint32_t slot = 0;
+
+	if (!pronounce_all(m, c, dead, &slot))
+		return;
+	managed_changed(m);
+	say(c, dead, slot, seen);
+	observe(m);
 }
 
 /* ---- Those without connection ------------------------------------------------ */
@@ -268,10 +290,19 @@ void warden_restore(struct client *c)
 
 void wardens_look(struct managed *m)
 {
+	uint64_t seen = now_usec(m->portal);
+	unsigned int n = 0;
 	struct client *c;
+	uint32_t slot;
 
+	/* However many: the others are told once. */
 	TAILQ_FOREACH(c, &m->ghosts, link)
-		judge(m, c, false);
+		if (pronounce_all(m, c, false, &slot)) {
+			say(c, false, slot, seen);
+			n++;
+		}
+	if (n)
+		managed_changed(m);
 }
 
 void wardens_close(struct managed *m, bool keep)

@@ -304,6 +304,33 @@ def _(stack):
     check(0 < len(lines) <= 2 * len(machines), f'{len(lines)} lines')
 
 
+@point('suspicions taken back without end fill no log, and cost no more than a look')
+def _(stack):
+    d = managed(stack, heartbeat='100')
+    a, vm = Member(d), Vm(stack, d)
+    t = Tables(stack, a)
+    machines = [Machine(t, vm, 1 + i) for i in range(6)]
+    vm.cut()
+    for m in machines:
+        equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+    d.status()
+    a.read_some(1000)
+    changes = t.peer().changes
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        for m in machines:
+            t.put(m.at + 16, '<Q', 0)
+        time.sleep(0.01)
+    for m in machines:
+        wait_for(m.suspect, 'suspicion')
+    lines = [s for s in d.lines if 'is suspect' in s]
+    equal(len(lines), 1, 'lines')
+    check(t.peer().changes - changes < 40, f'{t.peer().changes - changes} changes in 30 beats')
+    vm.kill()
+    for m in machines:
+        equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
+
+
 @point('a new claim in its slot: an old verdict does not touch it')
 def _(stack):
     d = managed(stack)
