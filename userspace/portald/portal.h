@@ -68,6 +68,7 @@ struct client {
 	int watch;			/* inotify's, of that */
 	unsigned int looks;		/* at it, soon */
 	bool lingers;			/* doomed, but its session is not over */
+	bool unwatched;			/* and nobody can tell when it will be */
 	bool change_last;		/* the last message sent was CHANGE */
 	/* managed, a guest (warden.c) */
 	int pidfd;			/* of its process, or -1 */

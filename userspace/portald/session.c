@@ -260,6 +260,9 @@ bool session_over(struct client *c)
 {
 	struct managed *m = c->portal->managed;
 
+	/* Nobody knows when it ends: so long its id, and its row, are its own. */
+	if (c->unwatched)
+		return false;
 	if (c->lifeline < 0)
 		return true;
 	/* If it was never told of it, there is no mapping. */
@@ -362,7 +365,8 @@ void session_restore(struct client *c)
 			close(fd);
 			store_drop(c->portal->conf.name, client_name(c, 'l'));
 		}
-		if (state == KEPT_SESSION_BEGUN || state == KEPT_SESSION_GIVEN)
+		c->unwatched = state == KEPT_SESSION_BEGUN || state == KEPT_SESSION_GIVEN;
+		if (c->unwatched)
 			client_log(c, LOG_ERR, "session", "has a session that cannot be watched any more (row %u)",
 				   c->session);
 		return;

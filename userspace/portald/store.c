@@ -15,6 +15,16 @@
 
 #define PREFIX "vmportal/"
 #define AGAIN_S 2
+/*
+ * All names pass to the next portald in one variable of its environment, which is at most
+ * 128 KiB; and systemd keeps as many as the units say, and drops what is more unasked.
+ */
+#define STORED_MAX 4096U
+#ifdef PORTALD_STEPS
+#define NAMES_MAX 2000U
+#else
+#define NAMES_MAX 120000U
+#endif
 #define BUNDLE_MAX 128U		/* the kernel's limit is 253 */
 
 static bool manager;
@@ -26,6 +36,48 @@ static struct passed {
 	char *name;
 } *passed;
 static unsigned int npassed;
+
+/* What the manager has, by name. */
+static struct {
+	char **name;
+	unsigned int n;
+	size_t bytes;
+} stored;
+
+static bool is_stored(const char *name, unsigned int *i)
+{
+	for (*i = 0; *i < stored.n; ++*i)
+		if (strcmp(stored.name[*i], name) == 0)
+			return true;
+	return false;
+}
+
+static int note(const char *name)
+{
+	char **more;
+
+	if (stored.n >= STORED_MAX || stored.bytes + strlen(name) + 1 > NAMES_MAX)
+		return -ENOSPC;
+	more = realloc(stored.name, (stored.n + 1) * sizeof(*more));
+	if (more)
+		stored.name = more;
+	if (!more || !(stored.name[stored.n] = strdup(name)))
+		return -ENOMEM;
+	stored.n++;
+	stored.bytes += strlen(name) + 1;
+	return 0;
+}
+
+static void forget(const char *name)
+{
+	unsigned int i;
+
+	if (!is_stored(name, &i))
+		return;
+	stored.bytes -= strlen(name) + 1;
+	free(stored.name[i]);
+	stored.name[i] = stored.name[--stored.n];
+}
 
 void store_init(void)
 {
@@ -146,30 +198,45 @@ void store_say(const char *fmt, ...)
 
 int store_put(const char *portal, const char *what, const int *fds, unsigned int n)
 {
-	char text[160];
+	char text[160], name[128];
 	int fd = fds[0], ret;
 
 	if (!manager)
 		return 0;
+	snprintf(name, sizeof(name), PREFIX "%s/%s", portal, what);
+	ret = note(name);
+	if (ret < 0)
+		return ret;
 	if (n > 1) {
 		fd = bundle(fds, n);
 		if (fd < 0)
 			return fd;
 	}
 	/* FDPOLL=0: it is for us to say when one is of no use any more. */
-	snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=" PREFIX "%s/%s", portal, what);
+	snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
 	ret = tell(text, fd);
 	if (n > 1)
 		close(fd);
 	kept_step();
+	if (ret < 0)
+		forget(name);
 	return ret;
+}
+
+static void drop(const char *name)
+{
+	forget(name);
+	store_say("FDSTOREREMOVE=1\nFDNAME=%s", name);
 }
 
 void store_drop(const char *portal, const char *what)
 {
+	char name[128];
+
 	if (!manager)
 		return;
-	store_say("FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s/%s", portal, what);
+	snprintf(name, sizeof(name), PREFIX "%s/%s", portal, what);
+	drop(name);
 	kept_step();
 }
 
@@ -189,6 +256,7 @@ bool store_inherit(int fd, const char *name)
 		return true;
 	}
 	passed[npassed++].fd = fd;
+	note(name);
 	return true;
 }
 
@@ -229,12 +297,14 @@ unsigned int store_sweep(const char *portal)
 {
 	size_t len = portal ? strlen(portal) : 0;
 	unsigned int i, n = 0;
+	char name[128];
 
 	for (i = 0; i < npassed; i++) {
 		if (passed[i].fd < 0 || (portal && (strncmp(passed[i].name, portal, len) != 0 ||
 						   passed[i].name[len] != '/')))
 			continue;
-		store_say("FDSTOREREMOVE=1\nFDNAME=" PREFIX "%s", passed[i].name);
+		snprintf(name, sizeof(name), PREFIX "%s", passed[i].name);
+		drop(name);
 		close(passed[i].fd);
 		passed[i].fd = -1;
 		n++;

@@ -117,6 +117,39 @@ def _(stack):
         d.end()
 
 
+@point('more than can be kept: that is said at once; a restart cuts those, and frees nothing of theirs')
+def _(stack):
+    # the build with steps has room for 2000 bytes of names
+    d = Kept(stack, '--host-peers', '20', steps=True, name='n' * 32)
+    kept = []
+    while not any('cannot be kept' in s for s in d.lines):
+        check(len(kept) < 20, 'everything was kept')
+        kept.append(Member(d))
+        d.status()
+    last = kept.pop()
+    t = Tables(stack, kept[0])
+    more = Process(d.sock('sock'))
+    d.wait_log(f'process {more.id} cannot be kept over a restart')
+    g = d.guest()
+    d.wait_log('ivshmem cannot be kept over a restart')
+    d.kill_child()
+    d.wait_log('goes on where')
+    for c in (last, more, g):
+        check(c.ended(), 'one that was not kept')
+    for c in kept:
+        check(t.alive(c.token), 'one that was kept')
+    check(t.alive(last.token), 'a session that lives')
+    ids = set()
+    while True:
+        try:
+            p = d.process()
+        except PermissionError:
+            break
+        ids.add(p.id)
+    check(last.id not in ids, 'its id is leased again')
+    check(more.id in ids, 'an id that is free')
+
+
 @point('a start that dies of what it takes over is tried so often, then all begins anew')
 def _(stack):
     d = Kept(stack, steps=True)
