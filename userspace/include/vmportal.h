@@ -199,8 +199,10 @@ int vmp_get_info(struct vmp *p, struct vmp_info *info, size_t info_size);
  * @base: set to its address; the same at every call; valid until vmp_close()
  * @size: set to its size, may be NULL
  *
- * Read-only for VMP_RDONLY. Of a managed portal's device the tables
- * (vmp_layout.protected_size) are read-only for everybody: a store there is SIGSEGV.
+ * Read-only for VMP_RDONLY. Of a managed portal the tables (vmp_layout.protected_size) are
+ * read-only too: a store there is SIGSEGV. A device's kernel sees to that, for everybody;
+ * elsewhere the library does, for this process: what others map is their affair, and so are
+ * memory of vmp_attach(), and huge pages, which cannot be divided.
  * -EOPNOTSUPP: the portal has no region. What it holds may change at any time by any peer.
  */
 int vmp_map(struct vmp *p, void **base, size_t *size);

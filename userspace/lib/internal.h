@@ -100,6 +100,7 @@ struct vmp_ops {
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
  *	if @super_err is 0 or -EREMCHG (damaged, but its places are good). NULL: raw
  * @protected_size: bytes that the kernel lets nobody map writable; 0 but for devices
+ * @guarded: bytes that we have made read-only ourselves, where no kernel does
  * @info: what vmp_get_info() says; changes under @lock
  * @tenure: the number of our lease of the peer id, 0: it is for ever
  * @state_fd: a descriptor whose readiness means that the portal changed (device
@@ -128,6 +129,7 @@ struct vmp {
 	struct portal_super *super;
 	int super_err;
 	uint64_t protected_size;
+	uint64_t guarded;
 	struct vmp_info info;
 	uint64_t tenure;
 	int state_fd;

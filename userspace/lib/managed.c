@@ -56,33 +56,50 @@ static bool first_bytes(struct vmp *p, int fd, void *buf)
 }
 
 /*
- * On a host no kernel keeps programs from the tables. This keeps honest ones from storing there
- * by accident: no promise (hence no error where pages are too large), but a SIGSEGV in place of
- * a machine that others take for dead.
+ * The first @bytes of our mapping are read-only. Where no kernel sees to it: a stray store
+ * of this process would make the living dead, for everybody. Memory of the caller's own is
+ * his affair; a huge page cannot be divided (EINVAL). 0 or -ENOMEM.
  */
-static void guard_tables(struct vmp *p, bool on)
+static int guard(struct vmp *p, uint64_t bytes)
 {
-	if (!p->ops->own_process || p->protected_size || !p->mapped || p->flags & VMP_RDONLY)
-		return;
-	if (!on)
-		mprotect(p->base, p->mapped, PROT_READ | PROT_WRITE);
-	else if (p->super && (!p->super_err || p->super_err == -EREMCHG))
-		mprotect(p->base, p->super->protected_size, PROT_READ);
+	char *base = p->base;
+
+	if (p->ops->set_mode || p->flags & VMP_RDONLY || !p->mapped)
+		return 0;
+	if (bytes < p->guarded) {
+		if (mprotect(base + bytes, p->guarded - bytes, PROT_READ | PROT_WRITE))
+			return vmp_fail(-ENOMEM, "%s %s: cannot make its tables writable: %s", p->info.transport,
+					p->info.identity, strerror(errno));
+	} else if (bytes > p->guarded && mprotect(base, bytes, PROT_READ)) {
+		return errno == EINVAL ? 0 :
+			vmp_fail(-ENOMEM, "%s %s: cannot map its tables read-only: %s", p->info.transport,
+				 p->info.identity, strerror(errno));
+	}
+	p->guarded = bytes;
+	return 0;
 }
 
-/* Other tables, or none: a session, and a place, in those that there were are nothing in these. */
-static void set_mode(struct vmp *p, struct portal_super *s, int err)
+/* Of a superblock that says where its tables are. */
+static uint64_t tables(const struct portal_super *s, int err)
+{
+	return s && (!err || err == -EREMCHG) ? s->protected_size : 0;
+}
+
+/*
+ * Other tables, or none: a session, and a place, in those that there were are nothing in
+ * these. 0, or -ENOMEM: they can be written by mistake, but are in force.
+ */
+static int set_mode(struct vmp *p, struct portal_super *s, int err)
 {
 	__atomic_store_n(&p->token, 0, __ATOMIC_RELEASE);
 	p->watch_place = -1;
 	free(p->super);
 	p->super = s;
 	p->super_err = err;
-	guard_tables(p, false);
-	guard_tables(p, true);
 	pthread_mutex_lock(&p->lock);
 	p->info.mode = s ? VMP_MODE_MANAGED : VMP_MODE_RAW;
 	pthread_mutex_unlock(&p->lock);
+	return guard(p, tables(s, err));
 }
 
 int vmp_fix_mode(struct vmp *p, int fd)
@@ -107,8 +124,7 @@ int vmp_fix_mode(struct vmp *p, int fd)
 		free(s);
 		s = NULL;
 	}
-	set_mode(p, s, err);
-	return 0;
+	return set_mode(p, s, err);
 }
 
 int vmp_obey_mode(struct vmp *p, bool managed)
@@ -117,8 +133,7 @@ int vmp_obey_mode(struct vmp *p, bool managed)
 
 	/* A window of tables and not of all that they speak of is just memory. */
 	if (!managed || (p->info.caps & VMP_CAP_WINDOW && (!p->super || p->super_err))) {
-		set_mode(p, NULL, 0);
-		return 0;
+		return set_mode(p, NULL, 0);
 	}
 	if (p->super && (p->super_err || p->super->protected_size == p->protected_size))
 		return 0;
@@ -126,8 +141,7 @@ int vmp_obey_mode(struct vmp *p, bool managed)
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return vmp_fail(-ENOMEM, "%s %s: out of memory", p->info.transport, p->info.identity);
-	set_mode(p, s, -EUCLEAN);
-	return 0;
+	return set_mode(p, s, -EUCLEAN);
 }
 
 int vmp_managed(struct vmp *p)
@@ -285,19 +299,20 @@ VMP_API int vmp_format(struct vmp *p, const struct vmp_format_opts *in)
 	/* A kernel that protects the tables must let go of them first. */
 	if (!r && p->protected_size)
 		r = p->ops->set_mode(p, false);
-	guard_tables(p, false);
+	if (!r)
+		r = guard(p, 0);
 	if (!r && layout_write(p->base, s, was))
 		r = vmp_fail(-EBUSY, "%s %s: somebody else writes to its beginning at this moment",
 			     p->info.transport, p->info.identity);
 	if (r) {
-		guard_tables(p, true);
 		free(s);
+		guard(p, tables(p->super, p->super_err));
 		return r;
 	}
-	set_mode(p, s, 0);
+	r = set_mode(p, s, 0);
 	if (p->ops->set_mode && p->ops->set_mode(p, true))
 		vmp_obey_mode(p, false);
-	return 0;
+	return r;
 }
 
 VMP_API int vmp_set_mode(struct vmp *p, uint32_t mode)
@@ -311,9 +326,7 @@ VMP_API int vmp_set_mode(struct vmp *p, uint32_t mode)
 		return r;
 	if (mode == VMP_MODE_RAW) {
 		r = p->ops->set_mode ? p->ops->set_mode(p, false) : 0;
-		if (!r)
-			set_mode(p, NULL, 0);
-		return r;
+		return r ? r : set_mode(p, NULL, 0);
 	}
 	s = malloc(sizeof(*s));
 	if (!s)
@@ -326,10 +339,9 @@ VMP_API int vmp_set_mode(struct vmp *p, uint32_t mode)
 			     "its superblock is damaged; 'portalctl check' says how");
 	if (!r && p->ops->set_mode)
 		r = p->ops->set_mode(p, true);
-	if (r)
-		free(s);
-	else
-		set_mode(p, s, 0);
+	if (!r)
+		return set_mode(p, s, 0);
+	free(s);
 	return r;
 }
 

@@ -243,6 +243,18 @@ static inline void house_damage(void *arg, const struct vmp_damage *d)
 			    (unsigned long)d->offset, (unsigned long)d->value);
 }
 
+/*
+ * A row of the tables, to be written as by its machine's kernel: what a process has mapped
+ * of them is read-only. With portald @p's may be written from then on.
+ */
+static inline void *house_table(struct vmp *p, unsigned int area, uint32_t row)
+{
+	if (!house.real)
+		return layout_row(house.base, &house.s, area, row);
+	assert_int_equal(mprotect(p->base, p->super->protected_size, PROT_READ | PROT_WRITE), 0);
+	return layout_row(p->base, p->super, area, row);
+}
+
 /* The tables are in order. */
 static inline void house_check(struct vmp *p)
 {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* Managed portals through the public header: mode, formatting, looking, channels. */
+#include "forbid.h"
 #include "test.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <vmportal.h>
@@ -45,7 +47,14 @@ static char *base_of(struct vmp *p)
 	return base;
 }
 
+/* Another process's mapping, so to speak: what the library does to its own is not done here. */
+static char *another_mapping(int fd)
+{
+	char *base = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
+	assert_ptr_not_equal(base, MAP_FAILED);
+	return base;
+}
 
 static void note_name(void *arg, const struct vmp_damage *d)
 {
@@ -99,6 +108,7 @@ static void test_refused(void **state)
 	struct vmp_format_opts o = { .size = sizeof(o) }, bad;
 	int fd = new_memfd(1 << 20);
 	struct vmp *p = open_memfd(fd, 0), *small = NULL;
+	char *other = another_mapping(fd);
 	struct portal_peer *peer;
 	struct vmp_layout l, m;
 
@@ -128,7 +138,7 @@ static void test_refused(void **state)
 	assert_int_equal(vmp_get_layout(p, &l, sizeof(l)), 0);
 	assert_int_equal(vmp_format(p, &o), -EEXIST);
 
-	peer = (struct portal_peer *)(void *)(base_of(p) + l.area[0].offset) + 1;
+	peer = (struct portal_peer *)(void *)(other + l.area[0].offset) + 1;
 	peer->claim = 1ULL << 32 | 5;
 	peer->life = 1 << 16 | PORTAL_LIFE_ALIVE;
 	o.flags = VMP_FORMAT_FORCE;
@@ -139,6 +149,7 @@ static void test_refused(void **state)
 	assert_int_equal(vmp_format(p, &o), 0);
 	assert_int_equal(vmp_get_layout(p, &m, sizeof(m)), 0);
 	assert_true(m.incarnation != l.incarnation);
+	munmap(other, 1 << 20);
 	vmp_close(p);
 	close(fd);
 }
@@ -185,6 +196,7 @@ static void test_channels(void **state)
 	struct vmp *p = open_memfd(fd, 0), *q;
 	struct vmp_channel_opts c = { .size = sizeof(c), .side = 1 };
 	struct vmp_channel *a, *b;
+	char *other = another_mapping(fd);
 	struct vmp_layout l;
 	const char *name;
 	char buf[8];
@@ -212,7 +224,7 @@ static void test_channels(void **state)
 	assert_int_equal(vmp_channel_open(&a, q, &c), -EINVAL);
 	vmp_close(q);
 	/* Damaged, or from the future: opened for a look, but for nothing else. */
-	base_of(p)[20] ^= 1;
+	other[20] ^= 1;
 	q = open_memfd(fd, 0);
 	assert_int_equal(vmp_channel_open(&a, q, NULL), -EUCLEAN);
 	assert_int_equal(vmp_get_layout(q, &l, sizeof(l)), 0);
@@ -220,6 +232,7 @@ static void test_channels(void **state)
 	assert_true(count_names(q, &name) > 0);
 	assert_string_equal(name, "superblock-checksum");
 	vmp_close(q);
+	munmap(other, 1 << 20);
 	vmp_close(p);
 	close(fd);
 }
@@ -233,7 +246,7 @@ static void test_future(void **state)
 	struct vmp_layout l;
 
 	assert_int_equal(vmp_format(p, NULL), 0);
-	s = (struct portal_super *)(void *)base_of(p);
+	s = (struct portal_super *)(void *)another_mapping(fd);
 	s->incompat = 0x10;
 	s->checksum = layout_super_checksum(s);
 	q = open_memfd(fd, 0);
@@ -241,7 +254,136 @@ static void test_future(void **state)
 	assert_non_null(strstr(vmp_errmsg(), "0x10"));
 	assert_int_equal(vmp_get_layout(q, &l, sizeof(l)), -EPROTONOSUPPORT);
 	assert_int_equal(vmp_check(q, NULL, NULL), -EPROTONOSUPPORT);
+	munmap(s, 1 << 20);
 	vmp_close(q);
+	vmp_close(p);
+	close(fd);
+}
+
+/* ---- Who can store where --------------------------------------------------------- */
+
+/* A stray store reaches the data, not the tables. */
+static void guarded(struct vmp *p, bool yes)
+{
+	struct vmp_layout l;
+
+	assert_int_equal(vmp_get_layout(p, &l, sizeof(l)), 0);
+	assert_int_equal(can_store(base_of(p)), !yes);
+	assert_int_equal(can_store(base_of(p) + l.protected_size - 8), !yes);
+	assert_true(can_store(base_of(p) + l.protected_size));
+	assert_true(can_store(base_of(p) + (1 << 20) - 8));
+}
+
+static void test_guarded(void **state)
+{
+	struct vmp_format_opts small = { .size = sizeof(small), .flags = VMP_FORMAT_FORCE, .peers = 2, .sessions = 2 },
+			       large = { .size = sizeof(large), .flags = VMP_FORMAT_FORCE, .peers = 64, .sessions = 64 };
+	int fd = new_memfd(1 << 20);
+	struct vmp *p = open_memfd(fd, 0), *q;
+	uint64_t is;
+	struct vmp_layout l;
+
+	assert_true(can_store(base_of(p)));
+	assert_int_equal(vmp_format(p, &small), 0);
+	guarded(p, true);
+	assert_int_equal(vmp_get_layout(p, &l, sizeof(l)), 0);
+	is = l.protected_size;
+	/* Refused, or done: guarded afterwards, and no more than the tables. */
+	assert_int_equal(vmp_format(p, NULL), -EEXIST);
+	guarded(p, true);
+	assert_int_equal(vmp_format(p, &large), 0);
+	guarded(p, true);
+	assert_int_equal(vmp_get_layout(p, &l, sizeof(l)), 0);
+	assert_true(l.protected_size > is);
+	q = open_memfd(fd, 0);
+	guarded(q, true);
+	vmp_close(q);
+	assert_int_equal(vmp_format(p, &small), 0);
+	guarded(p, true);
+	/* What is raw is the application's. */
+	assert_int_equal(vmp_set_mode(p, VMP_MODE_RAW), 0);
+	assert_true(can_store(base_of(p)));
+	assert_int_equal(vmp_set_mode(p, VMP_MODE_MANAGED), 0);
+	guarded(p, true);
+	/* Opened read-only it stays so, in whatever mode. */
+	q = open_memfd(fd, VMP_RDONLY);
+	assert_int_equal(vmp_set_mode(q, VMP_MODE_RAW), 0);
+	assert_false(can_store(base_of(q)));
+	vmp_close(q);
+	vmp_close(p);
+	close(fd);
+}
+
+/* The ends of a pair have each their own; memory of the caller's own is his affair. */
+static void test_guarded_of_others(void **state)
+{
+	struct vmp *pair[2], *p;
+	char *other;
+	int fd;
+
+	assert_int_equal(vmp_pair(pair, 1 << 20, 1), 0);
+	assert_int_equal(vmp_format(pair[0], NULL), 0);
+	guarded(pair[0], true);
+	assert_int_equal(vmp_set_mode(pair[1], VMP_MODE_MANAGED), 0);
+	guarded(pair[1], true);
+	vmp_close(pair[0]);
+	vmp_close(pair[1]);
+
+	fd = new_memfd(1 << 20);
+	other = another_mapping(fd);
+	assert_int_equal(vmp_attach(&p, other, 1 << 20, NULL, NULL, 0, VMP_PEER_NONE), 0);
+	assert_int_equal(vmp_format(p, NULL), 0);
+	guarded(p, false);
+	vmp_close(p);
+	/* Damaged, but its places are known; or beyond recognition. */
+	other[20] ^= 1;
+	p = open_memfd(fd, 0);
+	guarded(p, true);
+	vmp_close(p);
+	other[0] ^= 1;
+	p = open_memfd(fd, 0);
+	assert_true(can_store(base_of(p)));
+	vmp_close(p);
+	munmap(other, 1 << 20);
+	close(fd);
+}
+
+/* In a child whose mprotect() fails by @err: what becomes of opening it, and its tables. */
+static int opened_without(int fd, unsigned int err, bool *guards)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct vmp *p;
+		char uri[32];
+		int r;
+
+		snprintf(uri, sizeof(uri), "memfd:fd=%d", fd);
+		if (forbid(SYS_mprotect, err))
+			_exit(100);
+		r = vmp_open(&p, uri, 0);
+		if (r && !strstr(vmp_errmsg(), "cannot map its tables read-only"))
+			_exit(101);
+		_exit(r ? -r : can_store(base_of(p)) ? 0 : 99);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	*guards = WEXITSTATUS(status) == 99;
+	return *guards ? 0 : WEXITSTATUS(status);
+}
+
+/* Huge pages cannot be divided, which is no reason not to open it; all else is one. */
+static void test_not_guarded(void **state)
+{
+	int fd = new_memfd(1 << 20);
+	struct vmp *p = open_memfd(fd, 0);
+	bool guards;
+
+	assert_int_equal(vmp_format(p, NULL), 0);
+	assert_int_equal(opened_without(fd, EINVAL, &guards), 0);
+	assert_false(guards);
+	assert_int_equal(opened_without(fd, ENOMEM, &guards), ENOMEM);
 	vmp_close(p);
 	close(fd);
 }
@@ -319,6 +461,9 @@ int main(void)
 		cmocka_unit_test(test_mode_stays),
 		cmocka_unit_test(test_channels),
 		cmocka_unit_test(test_future),
+		cmocka_unit_test(test_guarded),
+		cmocka_unit_test(test_guarded_of_others),
+		cmocka_unit_test(test_not_guarded),
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_holes),
 	};

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -69,6 +70,20 @@ static inline bool is_pattern(const void *buf, size_t len, uint64_t seed)
 		if (c[i] != (unsigned char)(seed * 151 + i * 7 + (i >> 8)))
 			return false;
 	return true;
+}
+
+/* Whether this process could store at @at, 8 bytes, which stay as they are. */
+static inline bool can_store(void *at)
+{
+	int fd[2];
+	bool can;
+
+	assert_int_equal(pipe(fd), 0);
+	assert_int_equal(write(fd[1], at, 8), 8);
+	can = read(fd[0], at, 8) == 8;
+	close(fd[0]);
+	close(fd[1]);
+	return can;
 }
 
 #endif /* TESTS_UNIT_LIB_TEST_H */
