@@ -325,14 +325,14 @@ static inline int house_reap(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-static int house_up(void **state)
+static inline int house_up(void **state)
 {
 	(void)state;
 	house.real = false;
 	return house_up_here();
 }
 
-static int house_down(void **state)
+static inline int house_down(void **state)
 {
 	(void)state;
 	house_down_here();

@@ -274,6 +274,15 @@ static void guarded(struct vmp *p, bool yes)
 	assert_true(can_store(base_of(p) + (1 << 20) - 8));
 }
 
+/* Somebody else formats at the same moment. */
+static bool overtaken;
+
+int __real_layout_write(void *base, const struct portal_super *s, uint64_t was);
+int __wrap_layout_write(void *base, const struct portal_super *s, uint64_t was)
+{
+	return overtaken ? -EBUSY : __real_layout_write(base, s, was);
+}
+
 static void test_guarded(void **state)
 {
 	struct vmp_format_opts small = { .size = sizeof(small), .flags = VMP_FORMAT_FORCE, .peers = 2, .sessions = 2 },
@@ -290,6 +299,10 @@ static void test_guarded(void **state)
 	is = l.protected_size;
 	/* Refused, or done: guarded afterwards, and no more than the tables. */
 	assert_int_equal(vmp_format(p, NULL), -EEXIST);
+	guarded(p, true);
+	overtaken = true;
+	assert_int_equal(vmp_format(p, &small), -EBUSY);
+	overtaken = false;
 	guarded(p, true);
 	assert_int_equal(vmp_format(p, &large), 0);
 	guarded(p, true);
