@@ -122,6 +122,12 @@ void f(struct hv_device *dev);
 struct hv_driver d = { .remove = f };
 EOF
 
+# 7.0 and stable trees: struct device has the override, with a lock of its own
+probe DEVICE_OVERRIDE << 'EOF'
+#include <linux/device.h>
+int f(struct device *dev) { return device_set_driver_override(dev, "x"); }
+EOF
+
 # In pairs: as fast as two processors are, and no burden for more.
 pending=
 for name in $names; do

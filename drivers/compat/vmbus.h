@@ -8,6 +8,8 @@
 
 #include <linux/hyperv.h>
 #include <linux/set_memory.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 
 /* A GPADL is a structure since 5.16; before, a handle, and no guest is confidential. */
 #ifdef PORTAL_HAVE_VMBUS_GPADL
@@ -77,11 +79,10 @@ static inline bool portal_vmbus_confidential(void)
 
 #endif /* PORTAL_HAVE_VMBUS_GPADL */
 
-/* For who ends a GPADL without the bus, which does it else. */
+/* For who ends a GPADL without the bus, which does it else; 0 where there is nothing to do. */
 static inline int portal_vmbus_encrypt(void *memory, u64 size)
 {
-	return portal_vmbus_confidential() ?
-	       set_memory_encrypted((unsigned long)memory, size >> PAGE_SHIFT) : 0;
+	return set_memory_encrypted((unsigned long)memory, size >> PAGE_SHIFT);
 }
 
 /*
@@ -93,6 +94,39 @@ static inline int portal_vmbus_encrypt(void *memory, u64 size)
 #define portal_vmbus_decrypted(_gpadl, _otherwise)	((_gpadl)->decrypted)
 #else
 #define portal_vmbus_decrypted(_gpadl, _otherwise)	(_otherwise)
+#endif
+
+/*
+ * The name of the only driver that may have the device, or NULL: any. What was there is
+ * given as a copy. The device's lock is held.
+ */
+#ifdef PORTAL_HAVE_DEVICE_OVERRIDE
+static inline char *portal_vmbus_overridden(struct hv_device *dev)
+{
+	char *name;
+
+	spin_lock(&dev->device.driver_override.lock);
+	name = kstrdup(dev->device.driver_override.name, GFP_ATOMIC);
+	spin_unlock(&dev->device.driver_override.lock);
+	return name;
+}
+
+static inline void portal_vmbus_override(struct hv_device *dev, const char *name)
+{
+	if (device_set_driver_override(&dev->device, name))
+		dev_warn(&dev->device, "no memory for the name of a driver\n");
+}
+#else
+static inline char *portal_vmbus_overridden(struct hv_device *dev)
+{
+	return kstrdup(dev->driver_override, GFP_KERNEL);
+}
+
+static inline void portal_vmbus_override(struct hv_device *dev, const char *name)
+{
+	kfree(dev->driver_override);
+	dev->driver_override = kstrdup(name, GFP_KERNEL);
+}
 #endif
 
 /* Void since 6.3. */

@@ -32,8 +32,8 @@
  *					BYE_ACK, when no access is left
  *	tears the GPADLs down, closes
  *
- * The host's states. Any message that is not named closes the session as a broken
- * one: the host says REFUSE if it can and goes to ENDING.
+ * The host's states. A message that is not named ends what was begun: the host says
+ * REFUSE, forgets memory that was named, and is in OPEN.
  *
  *	state	event			next	what the host does
  *	CLOSED	primary opened		OPEN
@@ -42,9 +42,10 @@
  *	OPEN	BYE			OPEN	BYE_ACK
  *	GREETED	MEMORY			GREETED	remembers; nothing is mapped twice
  *	GREETED	READY, complete		LIVE	LIVE; clients may come
- *	GREETED	READY, otherwise	ENDING	REFUSE
+ *	GREETED	anything else		OPEN	REFUSE
  *	LIVE	application's packets	LIVE
  *	any	primary closed, reset	ENDING	clients are told and cut off
+ *	any	host wants to rescind	ENDING	likewise; rescinds when in CLOSED
  *	ENDING	no access is left	CLOSED
  *	ENDING	primary opened		ENDING	answers to HELLO or BYE when in CLOSED
  *
@@ -59,9 +60,11 @@
  * sees a control message in LIVE ignores it or takes it as a broken session.
  *
  * Rescind: a host ends all access before it rescinds the primary channel. There is
- * nobody to say BYE to any more, and the guest frees the pages at once. Subchannels
- * are rescinded once the primary channel was closed, or before it is rescinded; a
- * guest whose host never does the former cannot hibernate.
+ * nobody to say BYE to any more, and the guest frees the pages at once; and from the
+ * rescind on the host believes nothing in the rings of before. Subchannels are rescinded,
+ * all of them in one go, when the primary channel was closed and before the host answers
+ * the next BYE or HELLO, or before the primary one is rescinded; they are offered again
+ * with the next WELCOME. A guest whose host never does the former cannot hibernate.
  *
  * Suspend and hibernation are an end (BYE) and a new session with new GPADLs.
  *

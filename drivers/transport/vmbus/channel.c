@@ -5,17 +5,10 @@
  * The callback runs in the bus's interrupt handler (HV_CALL_ISR): the other modes mask
  * interrupts in the ring's header, which is user space's. It reads no ring.
  */
-#include <linux/delay.h>
 #include <linux/kobject.h>
-#include <linux/list.h>
 #include <linux/mm.h>
-#include <linux/poison.h>
-#include <linux/rcupdate.h>
 
 #include "line_internal.h"
-
-/* More than a bus can have: a list that is being changed may lead in circles. */
-#define VBL_MAX_SUBCHANNELS	4096
 
 /* Until the channel is closed, which is after the owner has gone if the host is slow. */
 static void vbl_on_signal(void *context)
@@ -42,23 +35,6 @@ static void vbl_channel_prepare(struct vbl *line, struct vmbus_channel *channel)
 }
 
 /*
- * A subchannel that is rescinded while it is being opened stays with the bus, which has
- * said that it may go, but waits for that word at each closing again. As an open one it
- * is closed once, and gone. The bus sets the flag before it looks at the state.
- */
-static void vbl_subchannel_failed(struct vmbus_channel *channel)
-{
-	struct vmbus_gpadl gone;
-
-	/* Its new state before our look at the flag. */
-	smp_mb();
-	if (!READ_ONCE(channel->rescind))
-		return;
-	portal_vmbus_ring_take(channel, &gone);
-	WRITE_ONCE(channel->state, CHANNEL_OPENED_STATE);
-}
-
-/*
  * Rings are new and empty at each opening. If it fails, the bus keeps callback and
  * context until vbl_channels_close().
  */
@@ -74,8 +50,6 @@ int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel)
 	vbl_channel_prepare(line, channel);
 	ret = vmbus_open(channel, size, size, NULL, 0, vbl_on_signal, c);
 	if (ret) {
-		if (index)
-			vbl_subchannel_failed(channel);
 		dev_err(&line->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
 			index, size, ret);
 		return ret;
@@ -85,100 +59,10 @@ int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel)
 			((phys_addr_t)channel->ringbuffer_send_offset << PAGE_SHIFT);
 	c->rings.shared = portal_vmbus_decrypted(&channel->ringbuffer_gpadlhandle, true);
 	c->channel = channel;
+	if (index)
+		set_per_channel_state(channel, c);
 	vbl_answered(line);
 	return 0;
-}
-
-static void vbl_found_put(struct vbl_channel *c)
-{
-	if (c->found)
-		kobject_put(&c->found->kobj);
-	c->found = NULL;
-}
-
-/*
- * Our reference keeps the directory of a rescinded one in sysfs, whose name a successor
- * may have to have.
- */
-static void vbl_found_put_rescinded(struct vbl *line)
-{
-	u32 i;
-
-	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
-		struct vbl_channel *c = &line->channels[i];
-
-		if (c->found && READ_ONCE(c->found->rescind))
-			vbl_found_put(c);
-	}
-}
-
-/*
- * Looks once for those that are new; 1: not all are there yet.
- *
- * Without the bus's lock, which nobody outside it can take. The list grows at its end.
- * A host that rescinds one has it taken off, whereupon its next is LIST_POISON1, and
- * freed after a grace period: so each next is looked at before it is followed, and a
- * walk that meets one that is gone begins anew later. One that we have found goes at the
- * next look, or opening it fails. probe_done says that the bus has finished with a
- * newcomer.
- */
-static int vbl_look_for_subchannels(struct vbl *line, u32 channels)
-{
-	struct list_head *head = &vbl_primary(line)->sc_list, *at, *next;
-	u32 index = 0, n = 1, steps = 0;
-	struct vmbus_channel *sc, *found;
-	int ret = 0;
-
-	vbl_found_put_rescinded(line);
-	rcu_read_lock();
-	/* Each link before what is behind it. */
-	at = smp_load_acquire(&head->next);
-	for (; at != head; at = next) {
-		/* Likewise. */
-		next = smp_load_acquire(&at->next);
-		if (next == LIST_POISON1 || ++steps > VBL_MAX_SUBCHANNELS) {
-			n = 0;
-			break;
-		}
-		sc = list_entry(at, struct vmbus_channel, sc_list);
-		if (!READ_ONCE(sc->probe_done) || READ_ONCE(sc->rescind))
-			continue;
-		index = sc->offermsg.offer.sub_channel_index;
-		if (index >= channels)
-			continue;
-		found = line->channels[index].found;
-		if (!index || (found && found != sc && !READ_ONCE(found->rescind))) {
-			ret = -EPROTO;
-			break;
-		}
-		if (!found && kobject_get_unless_zero(&sc->kobj))
-			line->channels[index].found = sc;
-		if (line->channels[index].found == sc)
-			n++;
-	}
-	rcu_read_unlock();
-	if (ret)
-		dev_err(&line->dev->device, "the host offers subchannel %u twice\n", index);
-	return ret ? ret : n < channels;
-}
-
-/* All that the host granted. It may offer them later than the device; not much later. */
-int vbl_find_subchannels(struct vbl *line, u32 channels)
-{
-	unsigned long deadline = jiffies + line->terms.patience;
-	int ret;
-
-	while ((ret = vbl_look_for_subchannels(line, channels)) == 1) {
-		if (READ_ONCE(vbl_primary(line)->rescind))
-			return -ENODEV;
-		if (time_after(jiffies, deadline)) {
-			dev_err(&line->dev->device, "the host granted %u channels, but has not offered them all\n",
-				channels);
-			return -EPROTO;
-		}
-		msleep(20);
-	}
-	return ret;
 }
 
 /*
@@ -198,41 +82,39 @@ static void vbl_ring_take(struct vbl_channel *c)
 	channel->ringbuffer_page = NULL;
 }
 
-/* @closed: the bus has told the host, which therefore uses the ring no more. */
-static void vbl_ring_give_back(struct vbl_channel *c, bool closed)
+/*
+ * The bus has closed the channel. One that is there still, because nobody has taken it,
+ * has told its host so unless it has its mapping yet; then the host may use the ring.
+ */
+static void vbl_ring_give_back(struct vbl_channel *c, struct vmbus_channel *channel)
 {
-	if (!closed)
+	if (channel && channel->outbound.ring_buffer)
 		c->ring.lost = true;
+	else if (channel)
+		vbl_piece_unshare(channel, &c->ring);
 	else
-		vbl_piece_unshare(c->channel, &c->ring);
+		vbl_piece_forget(&c->ring);
 	vbl_piece_free(&c->ring);
 	vbl_answered(c->line);
-	c->channel = NULL;
 }
 
-/* Also what only was to be opened. Rescinded ones do not wait, and have successors. */
-static void vbl_channels_give_back(struct vbl *line, bool rescinded)
+/* A rescinded one is the bus's, which may have given it back already, and has no GPADL. */
+static void vbl_subchannel_give_back(struct vbl_channel *c)
 {
-	u32 i;
+	struct vmbus_channel *sc = vbl_subchannel_get(c, true);
 
-	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
-		struct vbl_channel *c = &line->channels[i];
-		struct vmbus_channel *channel = c->channel ? c->channel : c->found;
-
-		if (!channel || (rescinded && !READ_ONCE(channel->rescind)))
-			continue;
-		if (c->channel)
-			vbl_ring_give_back(c, !channel->outbound.ring_buffer);
-		vbl_found_put(c);
-	}
+	vbl_ring_give_back(c, sc);
+	if (!sc)
+		return;
+	set_per_channel_state(sc, NULL);
+	kobject_put(&sc->kobj);
 }
 
 /*
  * All channels, at any stage of opening; no callback runs any more. Closing the primary
  * one closes the subchannels, and is a matter of telling the host; then the rings'
- * GPADLs are waited for. The bus may have given a rescinded subchannel back meanwhile.
- * The primary one is then as we found it: the next driver may sleep in its callback.
- * Subchannels keep the mode; whoever opens one sets it.
+ * GPADLs are waited for. The primary one is then as we found it: the next driver may
+ * sleep in its callback. Subchannels keep the mode; whoever opens one sets it.
  */
 void vbl_channels_close(struct vbl *line)
 {
@@ -246,6 +128,7 @@ void vbl_channels_close(struct vbl *line)
 		if (line->channels[i].channel)
 			vbl_ring_take(&line->channels[i]);
 	}
+	vbl_subchannels_settle(line);
 	ret = vmbus_disconnect_ring(primary);
 	/* Of the rings only our mappings are left to it; of subchannels it has done so. */
 	if (line->channels[0].channel && !ret)
@@ -254,6 +137,15 @@ void vbl_channels_close(struct vbl *line)
 	primary->low_latency = line->low_latency;
 	line->touched = false;
 
-	vbl_channels_give_back(line, true);
-	vbl_channels_give_back(line, false);
+	for (i = 0; i < ARRAY_SIZE(line->channels); i++) {
+		struct vbl_channel *c = &line->channels[i];
+
+		if (!c->channel)
+			continue;
+		if (i)
+			vbl_subchannel_give_back(c);
+		else
+			vbl_ring_give_back(c, primary);
+		c->channel = NULL;
+	}
 }

@@ -71,9 +71,6 @@ static const char *const vbl_names[] = {
 /* How long a wait goes without a look at what does not wake it. */
 #define VBL_LOOK	(HZ / 10)
 
-/* How often a host that does answer may use up nearly all patience with one thing asked. */
-#define VBL_SLOW	4
-
 static LIST_HEAD(vbl_lines);
 static DEFINE_MUTEX(vbl_lines_lock);
 static struct workqueue_struct *vbl_workqueue;
@@ -94,17 +91,27 @@ static int vbl_do_open_subchannels(struct vbl *line)
 	u32 i;
 
 	for (i = 1; !ret && i < line->channels_wanted; i++) {
-		if (READ_ONCE(line->silent) || !line->channels[i].found)
+		if (READ_ONCE(line->silent))
 			return -ENODEV;
-		ret = vbl_channel_open(line, i, line->channels[i].found);
+		ret = vbl_subchannel_open(line, i);
 	}
 	return ret;
+}
+
+/* Any driver may have the device again. Nobody who has its lock waits for us. */
+static void vbl_unkeep(struct vbl *line)
+{
+	device_lock(&line->dev->device);
+	portal_vmbus_override(line->dev, line->override);
+	device_unlock(&line->dev->device);
+	kfree(line->override);
 }
 
 /* Everything goes: the owner has gone. */
 static void vbl_do_end(struct vbl *line)
 {
 	struct vbl_memory *m = line->last;
+	bool kept;
 
 	if (m && !line->exposed)
 		vbl_memory_unshare(line, m);
@@ -117,7 +124,10 @@ static void vbl_do_end(struct vbl *line)
 		dev_info(&line->dev->device, "the host has answered after all: the line to it is closed\n");
 	mutex_lock(&vbl_lines_lock);
 	list_del(&line->node);
+	kept = line->kept;
 	mutex_unlock(&vbl_lines_lock);
+	if (kept)
+		vbl_unkeep(line);
 }
 
 static int vbl_do(struct vbl *line, unsigned int asked)
@@ -282,11 +292,32 @@ bool vbl_owed(const struct hv_device *dev)
 
 	mutex_lock(&vbl_lines_lock);
 	list_for_each_entry(line, &vbl_lines, node)
-		owed |= READ_ONCE(line->ended) && (!dev || line->dev == dev);
+		owed |= READ_ONCE(line->ended) && READ_ONCE(line->silent) &&
+			(!dev || line->dev == dev);
 	mutex_unlock(&vbl_lines_lock);
 	return owed;
 }
 EXPORT_SYMBOL_GPL(vbl_owed);
+
+/*
+ * Another driver would find a channel half open, and take its rings for its own, or lose
+ * its own to us.
+ */
+void vbl_keep(struct hv_device *dev, const char *driver)
+{
+	struct vbl *line;
+
+	mutex_lock(&vbl_lines_lock);
+	list_for_each_entry(line, &vbl_lines, node) {
+		if (line->dev != dev || line->kept)
+			continue;
+		line->kept = true;
+		line->override = portal_vmbus_overridden(dev);
+		portal_vmbus_override(dev, driver);
+	}
+	mutex_unlock(&vbl_lines_lock);
+}
+EXPORT_SYMBOL_GPL(vbl_keep);
 
 struct vmbus_channel *vbl_channel(const struct vbl *line, u32 index)
 {
@@ -339,6 +370,12 @@ struct vbl *vbl_begin(struct hv_device *dev, const struct vbl_terms *terms)
 	list_add(&line->node, &vbl_lines);
 	mutex_unlock(&vbl_lines_lock);
 	get_device(&dev->device);
+	/*
+	 * What another driver left: uio_hv_generic its callback, for whose data it would
+	 * take ours. Without one the bus unregisters a device that is rescinded.
+	 */
+	vmbus_set_chn_rescind_callback(dev->channel, NULL);
+	dev->channel->change_target_cpu_callback = NULL;
 	/* The caller's module has us by our symbols. */
 	__module_get(THIS_MODULE);
 	return line;
@@ -380,7 +417,7 @@ static int __init vbl_init(void)
 	vbl_workqueue = alloc_workqueue("portal_vmbus", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!vbl_workqueue)
 		return -ENOMEM;
-	ret = vbl_overdue_init();
+	ret = vbl_hibernate_init();
 	if (ret)
 		destroy_workqueue(vbl_workqueue);
 	return ret;
@@ -391,6 +428,7 @@ module_init(vbl_init);
 static void __exit vbl_exit(void)
 {
 	vbl_overdue_exit();
+	vbl_hibernate_exit();
 	destroy_workqueue(vbl_workqueue);
 }
 module_exit(vbl_exit);

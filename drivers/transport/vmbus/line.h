@@ -14,6 +14,9 @@
 #include "../../compat/vmbus.h"
 #include "../../portal.h"
 
+/* How often a host that does answer may use up nearly all patience with one thing asked. */
+#define VBL_SLOW	4
+
 struct vbl;
 
 /**
@@ -37,6 +40,7 @@ struct vbl_piece {
  * @pieces: in order of offset, the largest first
  * @nr: how many
  * @size: their bytes
+ * @epoch: the bus's when their GPADLs were established; see hibernate.c
  * @channel: whose GPADLs they are, with a reference, while it is overdue; or NULL
  * @node: likewise
  * @instance: likewise: whose it was
@@ -47,6 +51,7 @@ struct vbl_memory {
 	struct vbl_piece *pieces;
 	u32 nr;
 	u64 size;
+	unsigned int epoch;
 	struct vmbus_channel *channel;
 	struct list_head node;
 	guid_t instance;
@@ -103,8 +108,14 @@ int vbl_let_go(struct vbl *line);
 /* The host owed an answer for too long. */
 bool vbl_silent(const struct vbl *line);
 
-/* The worker of an earlier line of @dev, or of any device, waits for the host. */
+/* The worker of an earlier line of @dev, or of any device, waits for the host alone. */
 bool vbl_owed(const struct hv_device *dev);
+
+/*
+ * The caller is about to leave @dev, whose lock it holds: no other driver gets it while
+ * the worker of a line is at it.
+ */
+void vbl_keep(struct hv_device *dev, const char *driver);
 
 /* A channel that is open, and its rings. */
 struct vmbus_channel *vbl_channel(const struct vbl *line, u32 index);
@@ -121,6 +132,9 @@ const struct portal_rings *vbl_rings(const struct vbl *line, u32 index);
  * never if it does not.
  */
 void vbl_end(struct vbl *line, struct vbl_memory *m, bool exposed, const bool *stop);
+
+/* hibernate.c: this kernel is about to read an image over all of its memory. */
+bool vbl_restoring(void);
 
 /* memory.c; what a line is not needed for */
 struct vbl_memory *vbl_memory_alloc(struct hv_device *dev, u64 size);

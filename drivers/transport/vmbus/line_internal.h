@@ -22,8 +22,7 @@
  * struct vbl_channel - one channel of a line
  * @line: the line
  * @index: 0: the primary one; else the sub_channel_index
- * @channel: the bus's; NULL while it is not open
- * @found: a subchannel that the host has offered, with a reference, until channels close
+ * @channel: the bus's, which has it until it is closed; NULL while it is not open
  * @rings: where its packet rings are while it is open
  * @ring: their memory, after the channel has been closed
  */
@@ -31,7 +30,6 @@ struct vbl_channel {
 	struct vbl *line;
 	u32 index;
 	struct vmbus_channel *channel;
-	struct vmbus_channel *found;
 	struct portal_rings rings;
 	struct vbl_piece ring;
 };
@@ -58,6 +56,8 @@ struct vbl_channel {
  * @last: for VBL_END: memory to be rid of, or NULL
  * @exposed: for VBL_END: the host may still reach it
  * @touched: the primary channel was opened or tried to be
+ * @kept: no other driver may have the device: the worker is still at it
+ * @override: what said before who may, or NULL
  * @callback_mode: the primary channel's before
  * @low_latency: likewise
  * @channels: all that may be open
@@ -83,6 +83,8 @@ struct vbl {
 	struct vbl_memory *last;
 	bool exposed;
 	bool touched;
+	bool kept;
+	char *override;
 	enum hv_callback_mode callback_mode;
 	bool low_latency;
 	struct vbl_channel channels[PORTAL_VMBUS_MAX_VECTORS];
@@ -99,20 +101,31 @@ static inline void vbl_answered(struct vbl *line)
 	WRITE_ONCE(line->answers, line->answers + 1);
 }
 
-/* channel.c; in the line's worker, but for the search */
+/* channel.c; in the line's worker */
 int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel);
-int vbl_find_subchannels(struct vbl *line, u32 channels);
 void vbl_channels_close(struct vbl *line);
+
+/* subchannel.c; likewise, but for the search */
+int vbl_find_subchannels(struct vbl *line, u32 channels);
+struct vmbus_channel *vbl_subchannel_get(struct vbl_channel *c, bool opened);
+int vbl_subchannel_open(struct vbl *line, u32 index);
+void vbl_subchannels_settle(struct vbl *line);
 
 /* memory.c; in the line's worker */
 int vbl_memory_share(struct vbl *line, struct vbl_memory *m);
 void vbl_memory_unshare(struct vbl *line, struct vbl_memory *m);
 void vbl_piece_unshare(struct vmbus_channel *channel, struct vbl_piece *piece);
+void vbl_piece_forget(struct vbl_piece *piece);
 void vbl_piece_free(struct vbl_piece *piece);
 void vbl_memory_free(struct vbl_memory *m);
 void vbl_overdue_let_go(struct vbl *line);
 void vbl_overdue_reap(void);
-int vbl_overdue_init(void);
+bool vbl_overdue_any(void);
 void vbl_overdue_exit(void);
+
+/* hibernate.c */
+unsigned int vbl_epoch(void);
+int vbl_hibernate_init(void);
+void vbl_hibernate_exit(void);
 
 #endif /* _PORTAL_VMBUS_LINE_INTERNAL_H */

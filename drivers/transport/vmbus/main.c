@@ -17,8 +17,9 @@
  *		portal_put().
  *
  * A rescind is a remove: without a rescind callback the bus itself unregisters the
- * device. Probe, remove and shutdown have the device's lock, by the driver core. Suspend
- * and resume of the noirq phase have not, and a rescind comes then, too: they take it.
+ * device. Probe, remove, shutdown and suspend to idle have the device's lock, by the driver
+ * core. Freeze and thaw, in the noirq phase, have not, and a rescind comes then, too: they
+ * take it.
  *
  * Trust
  *
@@ -232,11 +233,32 @@ static void vbp_revoke(struct vbp *vbp)
 	portal_remove(vbp->portal);
 }
 
+/*
+ * The bus makes the channel's object right after it has registered the device, which is
+ * when a probe can begin. What is overdue needs one. A probe beside the bus, as ours
+ * normally is, sees it come; one in its way comes again.
+ */
+static int vbp_wait_channel(struct hv_device *dev)
+{
+	unsigned int looks = 50;
+
+	/* The object before the flag. */
+	while (!smp_load_acquire(&dev->channel->probe_done)) {
+		if (!looks--)
+			return -EPROBE_DEFER;
+		msleep(20);
+	}
+	return 0;
+}
+
 static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
 {
 	struct vbp *vbp;
-	int ret = 0;
+	int ret;
 
+	ret = vbp_wait_channel(dev);
+	if (ret)
+		return ret;
 	vbp = kzalloc(sizeof(*vbp), GFP_KERNEL);
 	if (!vbp)
 		return -ENOMEM;
@@ -258,6 +280,7 @@ static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
 		ret = vbp_portal_add(vbp);
 	if (ret) {
 		vbp_free(vbp);
+		vbl_keep(dev, VBP_NAME);
 		return ret;
 	}
 	hv_set_drvdata(dev, vbp);
@@ -271,6 +294,7 @@ static void vbp_drop(struct hv_device *dev)
 
 	vbp_revoke(vbp);
 	vbp_free(vbp);
+	vbl_keep(dev, VBP_NAME);
 	hv_set_drvdata(dev, NULL);
 }
 
@@ -287,6 +311,8 @@ static void vbp_shutdown(struct hv_device *dev)
 	vbp_revoke(vbp);
 	if (vbp->line && !vbp_session_pause(vbp))
 		vbp_session_end(vbp);
+	if (vbp->memory)
+		vbl_memory_forget(vbp->memory);
 }
 
 /* A foreign service begins anew if a process had its rings; the process sees that. */
@@ -301,13 +327,11 @@ static int vbp_restart(struct vbp *vbp)
 }
 
 /* On failure the portal is gone, so that nobody waits for it; binding anew helps. */
-static int vbp_wake(struct vbp *vbp)
+static int vbp_again(struct vbp *vbp)
 {
 	u32 i;
 	int ret;
 
-	if (vbp->gone)
-		return 0;
 	ret = vbp->was_open ? vbp_restart(vbp) : 0;
 	if (ret) {
 		vbp_revoke(vbp);
@@ -338,18 +362,24 @@ static bool vbp_subchannels_gone(struct vbp *vbp)
 	return true;
 }
 
-/*
- * Hibernation; the bus has nothing to do for a suspend to idle. User space is frozen.
- * The region's pages stay, channels and their rings go. With an error there is no
- * hibernation: an answer that is owed never comes to who has hibernated.
- */
-static int vbp_sleep(struct vbp *vbp)
+/* Nobody who waits for the host keeps us. */
+static void vbp_pause(struct vbp *vbp)
 {
-	if (vbp->gone)
-		return vbl_owed(vbp->dev) ? -EBUSY : 0;
 	WRITE_ONCE(vbp->ending, true);
 	portal_pause(vbp->portal);
 	WRITE_ONCE(vbp->ending, false);
+}
+
+/*
+ * Hibernation. User space is frozen. The region's pages stay, channels and their rings
+ * go. With an error there is no hibernation: an answer that is owed never comes to who
+ * has hibernated.
+ */
+static int vbp_freeze(struct vbp *vbp)
+{
+	if (vbp->gone)
+		return vbl_owed(vbp->dev) || !vbp_subchannels_gone(vbp) ? -EBUSY : 0;
+	vbp_pause(vbp);
 	vbp->was_open = vbp->line;
 	if ((vbp->line && !vbp_session_pause(vbp)) || vbl_owed(vbp->dev)) {
 		dev_err(&vbp->dev->device, "the host owes an answer: no hibernation, and the portal is gone\n");
@@ -357,12 +387,27 @@ static int vbp_sleep(struct vbp *vbp)
 		vbp_session_end(vbp);
 		return -EBUSY;
 	}
-	if (!vbp_subchannels_gone(vbp)) {
+	if (!vbp_subchannels_gone(vbp))
 		dev_err(&vbp->dev->device, "the host does not take the subchannels away: no hibernation\n");
-		vbp_wake(vbp);
-		return -EBUSY;
-	}
-	return 0;
+	else if (vbp->exposed && vbl_restoring())
+		dev_err(&vbp->dev->device, "the host has not let go of memory that an image is to be read into\n");
+	else
+		return 0;
+	vbp_again(vbp);
+	return -EBUSY;
+}
+
+/*
+ * The bus has ended all GPADLs. (Or, if somebody else did not want to hibernate, it has
+ * not: then those that a host had not let go of are left with it; see hibernate.c.)
+ */
+static int vbp_thaw(struct vbp *vbp)
+{
+	if (vbp->gone)
+		return 0;
+	if (vbp->memory)
+		vbl_memory_forget(vbp->memory);
+	return vbp_again(vbp);
 }
 
 /* The device may have been removed meanwhile, or the removal has to wait. */
@@ -381,13 +426,41 @@ static int vbp_locked(struct hv_device *dev, int (*fn)(struct vbp *vbp))
 
 static int vbp_suspend(struct hv_device *dev)
 {
-	return vbp_locked(dev, vbp_sleep);
+	return vbp_locked(dev, vbp_freeze);
 }
 
 static int vbp_resume(struct hv_device *dev)
 {
-	return vbp_locked(dev, vbp_wake);
+	return vbp_locked(dev, vbp_thaw);
 }
+
+/*
+ * Suspend to idle. Host and bus go on and notice nothing, so the session stays; but who
+ * is in it is told that this machine sleeps. The device's lock is held.
+ */
+static int vbp_idle(struct device *device)
+{
+	struct vbp *vbp = hv_get_drvdata(device_to_hv_device(device));
+
+	if (!vbp->gone)
+		vbp_pause(vbp);
+	return 0;
+}
+
+static int vbp_wake(struct device *device)
+{
+	struct vbp *vbp = hv_get_drvdata(device_to_hv_device(device));
+
+	if (!vbp->gone)
+		portal_resume(vbp->portal);
+	return 0;
+}
+
+/* Asked where the bus has nothing of its own, which it has for hibernation alone. */
+static const struct dev_pm_ops vbp_pm_ops = {
+	.suspend = vbp_idle,
+	.resume = vbp_wake,
+};
 
 static struct hv_driver vbp_driver = {
 	.name = VBP_NAME,
@@ -401,6 +474,7 @@ static struct hv_driver vbp_driver = {
 		/* A host that is silent holds up no other device of the bus. */
 		.probe_type = PROBE_PREFER_ASYNCHRONOUS,
 		.groups = vbp_driver_groups,
+		.pm = &vbp_pm_ops,
 	},
 };
 

@@ -24,11 +24,9 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/notifier.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
-#include <linux/suspend.h>
 #include <linux/uuid.h>
 
 #include "line_internal.h"
@@ -42,9 +40,7 @@
 /* How often the overdue is looked at: has its device been rescinded? */
 #define VBL_REAP	(2 * HZ)
 
-/* The lock: both. Hibernating: from before processes are frozen until after all. */
 static LIST_HEAD(vbl_overdue);
-static bool vbl_hibernating;
 static DEFINE_MUTEX(vbl_overdue_lock);
 
 static void vbl_overdue_look(struct work_struct *work);
@@ -150,6 +146,8 @@ int vbl_memory_share(struct vbl *line, struct vbl_memory *m)
 	u32 i;
 	int ret;
 
+	/* Before the first GPADL: in doubt they are of an earlier one. */
+	m->epoch = vbl_epoch();
 	for (i = 0; i < m->nr; i++) {
 		if (READ_ONCE(line->silent))
 			return -ENODEV;
@@ -165,10 +163,12 @@ int vbl_memory_share(struct vbl *line, struct vbl_memory *m)
 	return 0;
 }
 
-/* A few bytes for the message are missing now, and not for ever. */
+/*
+ * What keeps a message from being posted now, be it memory or a host that takes none, is
+ * not for ever; and the worker has the time. The bus forgets the handle with the answer.
+ */
 void vbl_piece_unshare(struct vmbus_channel *channel, struct vbl_piece *piece)
 {
-	unsigned int tries = 100;
 	int ret;
 
 	if (!piece->established)
@@ -176,7 +176,7 @@ void vbl_piece_unshare(struct vmbus_channel *channel, struct vbl_piece *piece)
 	piece->established = false;
 	for (;;) {
 		ret = portal_vmbus_teardown(channel, &piece->gpadl);
-		if (ret != -ENOMEM || !piece->gpadl.gpadl_handle || !--tries)
+		if (!ret || !piece->gpadl.gpadl_handle || READ_ONCE(channel->rescind))
 			break;
 		msleep(100);
 	}
@@ -201,25 +201,22 @@ void vbl_memory_unshare(struct vbl *line, struct vbl_memory *m)
 	m->channel = NULL;
 }
 
-/*
- * The bus ends all GPADLs by itself, in hibernation: there will be nothing to tear down.
- * The memory is the guest's alone again as far as its own page tables go.
- */
+/* There is nothing to tear down; the memory is the guest's alone again in its page tables. */
+void vbl_piece_forget(struct vbl_piece *piece)
+{
+	if (piece->established && portal_vmbus_decrypted(&piece->gpadl, true) &&
+	    portal_vmbus_encrypt(page_address(piece->page), vbl_piece_size(piece)))
+		piece->lost = true;
+	piece->established = false;
+}
+
+/* The bus has ended all GPADLs by itself, in hibernation, or its host will. */
 void vbl_memory_forget(struct vbl_memory *m)
 {
 	u32 i;
 
-	for (i = 0; i < m->nr; i++) {
-		struct vbl_piece *piece = &m->pieces[i];
-
-		if (piece->established && portal_vmbus_decrypted(&piece->gpadl, true) &&
-		    portal_vmbus_encrypt(page_address(piece->page), vbl_piece_size(piece)))
-			piece->lost = true;
-		piece->established = false;
-	}
-	if (m->channel)
-		kobject_put(&m->channel->kobj);
-	m->channel = NULL;
+	for (i = 0; i < m->nr; i++)
+		vbl_piece_forget(&m->pieces[i]);
 }
 EXPORT_SYMBOL_GPL(vbl_memory_forget);
 
@@ -237,20 +234,12 @@ static void vbl_overdue_add(struct hv_device *dev, struct vbl_memory *m)
 	m->instance = dev->dev_instance;
 	/*
 	 * The channel by its own reference: the device's would keep its successor from
-	 * being offered. In the probe of a device that is just being registered it has
-	 * none yet; the host's word must do then, without a teardown.
+	 * being offered.
 	 */
-	if (dev->channel->kobj.state_initialized) {
-		kobject_get(&dev->channel->kobj);
-		m->channel = dev->channel;
-	} else {
-		vbl_memory_forget(m);
-	}
+	kobject_get(&dev->channel->kobj);
+	m->channel = dev->channel;
 	__module_get(THIS_MODULE);
 	mutex_lock(&vbl_overdue_lock);
-	/* A GPADL of before cannot be torn down afterwards: nobody would answer. */
-	if (vbl_hibernating)
-		vbl_memory_forget(m);
 	list_add(&m->node, &vbl_overdue);
 	mutex_unlock(&vbl_overdue_lock);
 	queue_delayed_work(system_freezable_wq, &vbl_overdue_work, VBL_REAP);
@@ -274,7 +263,7 @@ static struct vbl_memory *vbl_overdue_take(const guid_t *instance)
 	mutex_lock(&vbl_overdue_lock);
 	list_for_each_entry(m, &vbl_overdue, node) {
 		if (instance ? guid_equal(&m->instance, instance) :
-			       m->channel && READ_ONCE(m->channel->rescind)) {
+			       READ_ONCE(m->channel->rescind)) {
 			found = m;
 			list_del(&m->node);
 			break;
@@ -286,6 +275,9 @@ static struct vbl_memory *vbl_overdue_take(const guid_t *instance)
 
 static void vbl_overdue_free(struct vbl *line, struct vbl_memory *m)
 {
+	/* Of what is gone nobody would answer the end. */
+	if (m->epoch != vbl_epoch())
+		vbl_memory_forget(m);
 	vbl_memory_unshare(line, m);
 	vbl_memory_free(m);
 	module_put(THIS_MODULE);
@@ -312,57 +304,26 @@ void vbl_overdue_reap(void)
 	}
 }
 
+bool vbl_overdue_any(void)
+{
+	bool any;
+
+	mutex_lock(&vbl_overdue_lock);
+	any = !list_empty(&vbl_overdue);
+	mutex_unlock(&vbl_overdue_lock);
+	return any;
+}
+
 /* Nobody else may be there to notice. */
 static void vbl_overdue_look(struct work_struct *work)
 {
-	bool more;
-
 	vbl_overdue_reap();
-	mutex_lock(&vbl_overdue_lock);
-	more = !list_empty(&vbl_overdue);
-	mutex_unlock(&vbl_overdue_lock);
-	if (more)
+	if (vbl_overdue_any())
 		queue_delayed_work(system_freezable_wq, &vbl_overdue_work, VBL_REAP);
 }
 
-static int vbl_overdue_pm(struct notifier_block *nb, unsigned long event, void *unused)
-{
-	struct vbl_memory *m;
-
-	if (event == PM_POST_HIBERNATION) {
-		mutex_lock(&vbl_overdue_lock);
-		vbl_hibernating = false;
-		mutex_unlock(&vbl_overdue_lock);
-	}
-	if (event != PM_HIBERNATION_PREPARE && event != PM_RESTORE_PREPARE)
-		return NOTIFY_DONE;
-	/* The bus forgets what it was asked: no answer could end the wait any more. */
-	if (vbl_owed(NULL)) {
-		pr_err(VBL_NAME ": a host owes an answer, without which there is no hibernation\n");
-		return notifier_from_errno(-EBUSY);
-	}
-	if (event != PM_HIBERNATION_PREPARE)
-		return NOTIFY_DONE;
-	mutex_lock(&vbl_overdue_lock);
-	vbl_hibernating = true;
-	list_for_each_entry(m, &vbl_overdue, node)
-		vbl_memory_forget(m);
-	mutex_unlock(&vbl_overdue_lock);
-	return NOTIFY_OK;
-}
-
-static struct notifier_block vbl_overdue_nb = {
-	.notifier_call = vbl_overdue_pm,
-};
-
-int vbl_overdue_init(void)
-{
-	return register_pm_notifier(&vbl_overdue_nb);
-}
-
+/* Nothing is overdue, but who freed the last may still be there. */
 void vbl_overdue_exit(void)
 {
-	/* Nothing is overdue, but who freed the last may still be there. */
 	cancel_delayed_work_sync(&vbl_overdue_work);
-	unregister_pm_notifier(&vbl_overdue_nb);
 }

@@ -147,6 +147,7 @@ static int vbp_greet(struct vbp *vbp, struct vbp_welcome *w)
 /* Names the pieces, as many in a message as fit. */
 static int vbp_name_memory(struct vbp *vbp)
 {
+	unsigned long deadline = jiffies + VBL_SLOW * vbp_patience();
 	struct portal_vmbus_memory *msg;
 	u64 page = 0;
 	u32 i, k, n;
@@ -174,7 +175,8 @@ static int vbp_name_memory(struct vbp *vbp)
 			page += pages;
 		}
 		vbp->exposed = true;
-		ret = vbp_send(vbp, msg, size);
+		/* One that reads each of them late has no more time than one that answers so. */
+		ret = time_after(jiffies, deadline) ? -ETIMEDOUT : vbp_send(vbp, msg, size);
 	}
 	kfree(msg);
 	return ret;
@@ -316,7 +318,9 @@ int vbp_session_again(struct vbp *vbp)
 		return -EPROTO;
 	}
 	vbp->given = w;
-	return vbp_session_share(vbp);
+	/* What a pause had to leave; vbp->exposed is false now. */
+	ret = vbl_unshare(vbp->line, vbp->memory);
+	return ret ? ret : vbp_session_share(vbp);
 }
 
 /*
@@ -350,9 +354,9 @@ static void vbp_session_close(struct vbp *vbp)
 }
 
 /*
- * For hibernation and reboot: the memory stays, for portal and processes have it. False
- * if it cannot, because the host owes an answer about it: then the portal must be removed
- * and the session ended.
+ * For hibernation and reboot: the memory stays, for portal and processes have it, and its
+ * GPADLs stay if the host has not let go of it. False if it owes an answer to the bus:
+ * then the portal must be removed and the session ended.
  */
 bool vbp_session_pause(struct vbp *vbp)
 {
@@ -361,9 +365,6 @@ bool vbp_session_pause(struct vbp *vbp)
 		vbl_unshare(vbp->line, vbp->memory);
 	if (vbl_silent(vbp->line))
 		return false;
-	/* The bus will end what the host did not: its connection goes, with all GPADLs. */
-	if (vbp->memory)
-		vbl_memory_forget(vbp->memory);
 	vbl_end(vbp->line, NULL, false, NULL);
 	vbp->line = NULL;
 	return true;
