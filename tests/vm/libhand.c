@@ -24,12 +24,16 @@
  *	hub NAME		vmp_hub_open()
  *	hears MS		as watch; then the hub must have heard of the change, too, or "deaf"
  *	fence SLOT		vmp_fence()
+ *	blocking VECTOR [N]	make the vector's eventfd a blocking one, and write N to it
+ *	keep			have the region's dma-buf open, whatever becomes of the portal
  *	close | exit
  *
  * Answers: "ok ...", "err ENODEV", "sigbus", "timeout", "wrong OFFSET".
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -323,6 +327,40 @@ static void do_hears(int ms)
 		puts("deaf");
 }
 
+/* What a process of bad will does to what it shares with its server. */
+static void do_blocking(uint32_t vector, uint64_t n)
+{
+	int fd = vmp_eventfd(portal, vector);
+	uint64_t old;
+
+	/* Empty before it is filled: what it had is of no interest. */
+	if (n && read(fd, &old, sizeof(old)) < 0)
+		errno = 0;
+	if (fd < 0 || (n && write(fd, &n, sizeof(n)) != sizeof(n)) || fcntl(fd, F_SETFL, 0))
+		result(fd < 0 ? fd : -errno);
+	else
+		puts("ok");
+}
+
+static void do_keep(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+	char to[64];
+	int kept = -ENOENT;
+
+	while (d && kept < 0 && (e = readdir(d))) {
+		ssize_t n = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
+
+		to[n < 0 ? 0 : n] = 0;
+		if (!strncmp(to, "/dmabuf:", 8))
+			kept = dup(atoi(e->d_name));
+	}
+	if (d)
+		closedir(d);
+	result(kept);
+}
+
 static void do_close(void)
 {
 	vmp_hub_close(hub);
@@ -396,6 +434,10 @@ static void obey(char *line)
 		do_send(n[0]);
 	else if (!strcmp(what, "recv") && channel)
 		do_recv((int)n[0]);
+	else if (!strcmp(what, "blocking"))
+		do_blocking(n[0], n[1]);
+	else if (!strcmp(what, "keep"))
+		do_keep();
 	else if (!obey_managed(what, text, n, bytes))
 		puts("err EINVAL");
 }

@@ -177,6 +177,45 @@ def check_stubborn(t, g):
     t.diag('\n'.join(log[-6:]))
 
 
+def check_keeper(t, g):
+    """One that lets go of its socket, but not of the memory: no other thing."""
+    host = lab.client(g)
+    host.must('fill 0 4194304 7')
+    host.must('keep')
+    host.must('close')
+    lab.wait_status(g, clients=0)
+    g.run('dmesg -c >/dev/null')
+    bind(g, 'unbind')
+    t.ok('has not confirmed that it let go' in g.dmesg(), 'a client that has gone with a '
+         'descriptor of the memory: the guest keeps the pages', g.dmesg())
+    status, text = g.call('echo %s >%s/bind' % (lab.INSTANCE % 1, lab.DRIVER), 60)
+    t.ok(status, 'and no new session begins', text)
+    host.end()
+    lab.wait_status(g, state='closed')
+    bind(g, 'bind')
+    t.ok(g.call('test -c /dev/portal0')[0] == 0, 'when that is closed one does')
+
+
+def check_bells(t, g):
+    """Clients that make their bells blocking, and fill them: the host does not sleep."""
+    first = lab.client(g)
+    first.must('blocking 0')
+    first.end()
+    lab.wait_status(g, clients=0)
+    second = lab.client(g)
+    t.equal(second.say('get 0')[:2], 'ok', 'an eventfd of a predecessor that blocks does not '
+            'stop the host')
+    second.must('blocking 0 -2')
+    own = hand.Hand(g, '/dev/portal0')
+    for _ in range(3):
+        own.must('ring %s 0' % second.info()['peer'])
+    lab.wait_status(g, clients=1)
+    t.ok(g.alive(), 'nor does a full one, when the guest rings')
+    t.equal(second.say('wait 0 5000'), 'ok', 'and it is rung')
+    for h in (own, second):
+        h.end()
+
+
 def free_kib(g):
     g.run('echo 3 >/proc/sys/vm/drop_caches')
     return int(g.run("sed -n 's/^MemFree: *\\([0-9]*\\).*/\\1/p' /proc/meminfo"))
@@ -208,6 +247,8 @@ def main():
             say('unbind')
             check_unbind(t, g)
             check_stubborn(t, g)
+            check_keeper(t, g)
+            check_bells(t, g)
             # RELID_RELEASED, which QEMU's bus does not know
             g.allow = 'unknown message type 0xd'
             g.finish(t)

@@ -13,7 +13,6 @@
 
 #include "portald/proto.h"
 
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -98,13 +97,11 @@ static void welcome(struct client *c)
 			    .value = p->region.bytes,
 			    .flags = PD_MACHINE };
 	struct pd_msg ready = { .type = PD_READY };
-	uint64_t drop;
 	uint32_t i;
 
 	/* What was rung for a predecessor on this seat. */
 	for (i = 0; i < p->nch; i++)
-		if (read(c->bells[i], &drop, sizeof(drop)) < 0)
-			continue;
+		bell_take(c->bells[i]);
 	c->greeted = true;
 	c->tenure = ++p->tenures;
 	tell(c, &w, &p->region.fd, 1);
@@ -222,10 +219,8 @@ static void client_accept(void *opaque)
 static void bell_read(void *opaque)
 {
 	struct channel *c = opaque;
-	uint64_t n;
 
-	if (read(c->vsp->guest_bells[c->index], &n, sizeof(n)) == sizeof(n) &&
-	    c->vsp->state == VSP_LIVE) {
+	if (bell_take(c->vsp->guest_bells[c->index]) && c->vsp->state == VSP_LIVE) {
 		c->n.bells_out++;
 		guest_ring(c->vsp, c->index);
 	}
@@ -243,17 +238,14 @@ void guest_ring(struct vsp *p, uint32_t vector)
 /* A VMBus signal does not say whom it is for: everybody looks. */
 void clients_ring(struct vsp *p, uint32_t vector)
 {
-	const uint64_t one = 1;
 	uint32_t i;
 
 	p->ch[vector].n.bells_in++;
 	for (i = 0; i < p->host_peers; i++) {
 		struct client *c = &p->clients[i];
 
-		/* EAGAIN: it is rung 2^64 times over already. */
-		if (c->sock >= 0 && c->greeted && !c->mute &&
-		    write(c->bells[vector], &one, sizeof(one)) < 0)
-			continue;
+		if (c->sock >= 0 && c->greeted && !c->mute)
+			bell_ring(p->ringer, c->bells[vector]);
 	}
 }
 
@@ -283,25 +275,13 @@ bool clients_end(struct vsp *p)
 	return !clients_count(p);
 }
 
-static int *new_bells(uint32_t n, char *err)
-{
-	int *b = g_new(int, n);
-	uint32_t i;
-
-	for (i = 0; i < n; i++) {
-		b[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (b[i] < 0)
-			vsp_fail(err, -errno, "eventfd: %s", strerror(errno));
-	}
-	return b;
-}
-
 int clients_listen(struct vsp *p, char *err)
 {
 	uint32_t i;
 
 	err[0] = 0;
-	p->guest_bells = new_bells(p->nch, err);
+	p->ringer = ringer_new(err);
+	p->guest_bells = bells_new(p->nch, err);
 	for (i = 0; i < p->nch; i++)
 		if (p->guest_bells[i] >= 0)
 			qemu_set_fd_handler(p->guest_bells[i], bell_read, NULL, &p->ch[i]);
@@ -310,7 +290,7 @@ int clients_listen(struct vsp *p, char *err)
 		p->clients[i].vsp = p;
 		p->clients[i].id = i;
 		p->clients[i].sock = -1;
-		p->clients[i].bells = new_bells(p->nch, err);
+		p->clients[i].bells = bells_new(p->nch, err);
 	}
 	if (err[0])
 		return -EMFILE;
@@ -321,16 +301,6 @@ int clients_listen(struct vsp *p, char *err)
 		return p->listener;
 	qemu_set_fd_handler(p->listener, client_accept, NULL, p);
 	return 0;
-}
-
-static void close_bells(int *b, uint32_t n)
-{
-	uint32_t i;
-
-	for (i = 0; b && i < n; i++)
-		if (b[i] >= 0)
-			close(b[i]);
-	g_free(b);
 }
 
 void clients_close(struct vsp *p)
@@ -349,11 +319,12 @@ void clients_close(struct vsp *p)
 			qemu_set_fd_handler(c->sock, NULL, NULL, NULL);
 			close(c->sock);
 		}
-		close_bells(c->bells, p->nch);
+		bells_free(c->bells, p->nch);
 	}
 	for (i = 0; p->guest_bells && i < p->nch; i++)
 		if (p->guest_bells[i] >= 0)
 			qemu_set_fd_handler(p->guest_bells[i], NULL, NULL, NULL);
-	close_bells(p->guest_bells, p->nch);
+	bells_free(p->guest_bells, p->nch);
+	ringer_free(p->ringer);
 	g_free(p->clients);
 }

@@ -164,6 +164,41 @@ int offer_one(struct vsp *p, uint32_t index, char *err)
 	return offer_post(p, &m, sizeof(m), err);
 }
 
+void offer_take_subs(struct vsp *p)
+{
+	char err[VSP_ERR];
+	uint32_t i;
+
+	for (i = 1; p->offered && i < p->nch; i++) {
+		struct channel *c = &p->ch[i];
+
+		if (c->taken)
+			continue;
+		c->taken = true;
+		private_set_offered(c->vc, false);
+		if (offer_rescind_one(p, i, err) < 0)
+			vsp_log(p, "take-subs: %s", err);
+	}
+}
+
+/* With a new session; the bus has done it if it was begun anew, after hibernation. */
+void offer_give_subs(struct vsp *p)
+{
+	char err[VSP_ERR];
+	uint32_t i;
+
+	for (i = 1; i < p->nch; i++) {
+		struct channel *c = &p->ch[i];
+
+		if (c->taken && !private_offered(c->vc)) {
+			private_set_offered(c->vc, true);
+			if (offer_one(p, i, err) < 0)
+				vsp_log(p, "take-subs: %s", err);
+		}
+		c->taken = false;
+	}
+}
+
 int offer_again(struct vsp *p, char *err)
 {
 	int r = 0;
@@ -171,8 +206,10 @@ int offer_again(struct vsp *p, char *err)
 
 	if (p->offered)
 		return vsp_fail(err, -EALREADY, "it is offered already");
-	for (i = 0; i < p->nch && !r; i++)
+	for (i = 0; i < p->nch && !r; i++) {
+		p->ch[i].taken = false;
 		r = offer_one(p, i, err);
+	}
 	p->offered = !r;
 	return r;
 }

@@ -54,6 +54,8 @@ struct bus {
 /* Its states, and a channel's, of which we know the beginning. */
 #define BUS_OPEN_CHANNEL	5
 #define CHAN_OPENING		1
+#define OFFER_INIT		0
+#define OFFER_SENT		2
 
 /* struct HvSintRoute */
 struct route {
@@ -163,6 +165,17 @@ int private_speak(struct vsp *p, struct hyperv_message *m, char *err)
 	if (!is_route(b->sint_route) || hyperv_post_msg(b->sint_route, m))
 		return vsp_fail(err, -EIO, "the bus has no way to the guest");
 	return 0;
+}
+
+bool private_offered(VMBusChannel *vc)
+{
+	return chan_of(vc)->offer_state == OFFER_SENT;
+}
+
+/* One that is not offered is, when the guest asks for all offers again. */
+void private_set_offered(VMBusChannel *vc, bool offered)
+{
+	((struct chan *)(void *)vc)->offer_state = offered ? OFFER_SENT : OFFER_INIT;
 }
 
 /* The answer to an opening that the bus is about to give; false: it is not. */

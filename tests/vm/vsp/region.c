@@ -27,7 +27,8 @@ static int add_page(GArray *runs, uint64_t gfn, char *err)
 		memory_region_get_fd(s.mr) : -1;
 	r.offset = s.offset_within_region;
 	memory_region_unref(s.mr);
-	if (r.fd < 0)
+	/* Of another file the offset would be another, and it could shrink. */
+	if (r.fd < 0 || fcntl(r.fd, F_GET_SEALS) < 0)
 		return vsp_fail(err, -EFAULT, "guest page %#" PRIx64 " is not RAM backed by a memfd (-object memory-backend-memfd,share=on)",
 				gfn);
 	last = runs->len ? &g_array_index(runs, struct run, runs->len - 1) : NULL;
@@ -159,6 +160,19 @@ void region_drop(struct region *r)
 	*r = (struct region){ .fd = -1 };
 }
 
+/* The kernel counts descriptors and mappings; ours is one. All RAM is QEMU's user's. */
+bool region_in_use(const struct vsp *p)
+{
+	g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", p->region.fd);
+	g_autofree char *text = NULL;
+	const char *at;
+
+	if (p->all_ram || p->region.fd < 0 || !g_file_get_contents(path, &text, NULL, NULL))
+		return false;
+	at = strstr(text, "\ncount:");
+	return at && g_ascii_strtoull(at + strlen("\ncount:"), NULL, 10) > 1;
+}
+
 /* Map @runs one after the other. */
 static void *map_runs(GArray *runs, size_t *size)
 {
@@ -192,7 +206,7 @@ int rings_map(struct channel *c, struct rings *r, char *err)
 	private_rings(c->vc, &gpadl, &split);
 	n = add_gpadl(c->vc, gpadl, c->relid, runs, err);
 	*r = (struct rings){ 0 };
-	if (n >= 0 && (split < 2 || (uint32_t)n < split + 2))
+	if (n >= 0 && (n < 4 || split < 2 || split > (uint32_t)n - 2))
 		n = vsp_fail(err, -EPROTO, "rings of %u and %d pages", split, n - (int)split);
 	if (n >= 0)
 		r->base = map_runs(runs, &r->size);

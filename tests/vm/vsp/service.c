@@ -90,7 +90,7 @@ static bool take(struct channel *c, const VMBusChanReq *req)
 {
 	if (c->vsp->state == VSP_LIVE)
 		return serve(c, req);
-	if (!c->index && req->pkt_type == VMBUS_PACKET_DATA_INBAND &&
+	if (!c->index && c->vsp->kernels && req->pkt_type == VMBUS_PACKET_DATA_INBAND &&
 	    req->transaction_id == PORTAL_VMBUS_CONTROL) {
 		c->n.control++;
 		session_message(c->vsp, req->msg, req->msglen);

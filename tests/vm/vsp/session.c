@@ -4,6 +4,10 @@
  * answered, or the session is over: there is no third thing.
  */
 #include "vsp.h"
+#include "qemu/timer.h"
+
+/* How often it is looked whether a client that has left still has the memory. */
+#define LOOK_MS	100
 
 static const char *const state_names[] = {
 	[VSP_CLOSED] = "closed", [VSP_OPEN] = "open", [VSP_GREETED] = "greeted",
@@ -141,6 +145,7 @@ static void take_hello(struct vsp *p, const struct portal_vmbus_hello *h)
 	w.max_peers = cpu_to_le32(p->host_peers + 1);
 	region_begin(&p->region, size / PORTAL_VMBUS_PAGE);
 	p->state = VSP_GREETED;
+	offer_give_subs(p);
 	lie_in_welcome(p, &w);
 	if (lying(p, "live-early"))
 		send_plain(p, PORTAL_VMBUS_LIVE);
@@ -187,6 +192,7 @@ static void take_ready(struct vsp *p, const struct portal_vmbus_ready *m)
 		return;
 	}
 	p->state = VSP_LIVE;
+	p->kernels = false;
 	p->sessions++;
 	vsp_log(p, "live: %" PRIu64 " KiB in %u GPADLs and %u runs, %u channels",
 		p->region.pages * 4, p->region.gpadls->len, p->region.runs->len, open);
@@ -292,11 +298,25 @@ void session_left(struct vsp *p)
 {
 	if (p->state != VSP_ENDING)
 		return;
+	/* A closed socket is not the end of a mapping. */
+	if (region_in_use(p)) {
+		timer_mod(p->waiter, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + LOOK_MS);
+		return;
+	}
 	region_drop(&p->region);
-	p->state = p->ch[0].open ? VSP_OPEN : VSP_CLOSED;
-	if (p->has_pending && p->ch[0].open) {
+	/* Rings that processes of the guest have are not what a session begins on. */
+	p->state = p->ch[0].open && p->kernels ? VSP_OPEN : VSP_CLOSED;
+	if (p->has_pending && p->state == VSP_OPEN) {
 		p->has_pending = false;
 		begin(p, &p->pending.header);
 	}
 	offer_left(p);
+}
+
+void session_look(void *opaque)
+{
+	struct vsp *p = opaque;
+
+	if (!clients_count(p))
+		session_left(p);
 }

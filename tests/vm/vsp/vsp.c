@@ -4,6 +4,7 @@
 #include "qemu/module.h"
 #include "qapi/error.h"
 #include "hw/qdev-properties.h"
+#include "qemu/timer.h"
 
 #include <dlfcn.h>
 
@@ -72,6 +73,8 @@ static int channel_open(VMBusChannel *vc)
 		return r;
 	}
 	c->open = true;
+	if (!c->index)
+		c->vsp->kernels = true;
 	mute_if(c->vsp, c->index ? "mute-open-sub" : "mute-open");
 	service_reset(c);
 	if (!c->index)
@@ -88,8 +91,11 @@ static void channel_close(VMBusChannel *vc)
 	c->open = false;
 	mute_if(c->vsp, "mute-close");
 	rings_unmap(&c->rings);
-	if (!c->index)
+	if (!c->index) {
 		session_close(c->vsp);
+		if (c->vsp->take_subs)
+			offer_take_subs(c->vsp);
+	}
 }
 
 static uint16_t num_channels(VMBusDevice *d)
@@ -130,6 +136,7 @@ static void vsp_realize(VMBusDevice *d, Error **errp)
 		p->ch[i].vc = vmbus_device_channel(d, i);
 	}
 	p->messages = g_queue_new();
+	p->waiter = timer_new_ms(QEMU_CLOCK_REALTIME, session_look, p);
 	if (clients_listen(p, err) < 0 || control_listen(p, err) < 0)
 		error_setg(errp, "portal-vsp: %s", err);
 }
@@ -138,6 +145,7 @@ static void vsp_unrealize(VMBusDevice *d)
 {
 	struct vsp *p = vsp_of(d);
 
+	timer_free(p->waiter);
 	control_close(p);
 	clients_close(p);
 	offer_close(p);
@@ -154,6 +162,7 @@ static const Property properties[] = {
 	DEFINE_PROP_STRING("control", struct vsp, control),
 	DEFINE_PROP_STRING("share", struct vsp, share),
 	DEFINE_PROP_STRING("lie", struct vsp, lie),
+	DEFINE_PROP_BOOL("take-subs", struct vsp, take_subs, false),
 };
 
 static void class_init(ObjectClass *k, void *data)

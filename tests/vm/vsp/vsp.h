@@ -8,7 +8,8 @@
  *	session.c	the handshake's state machine
  *	region.c	GPADLs to memory of this process, and to a dma-buf
  *	private.c	what QEMU's VMBus does not tell
- *	clients.c	processes of the host, doorbells
+ *	clients.c	processes of the host
+ *	bells.c		their doorbells
  *	service.c	who serves the packet rings: echo, sink, source
  *	lies.c		what a host must not do, by name, for the guest's tests
  *	mute.c		a host that says nothing
@@ -105,6 +106,7 @@ struct source {
  * struct channel - one channel of the device
  * @vc: QEMU's; valid always
  * @relid: its id on the bus, from QEMU's private prefix; known once it was open
+ * @taken: rescinded until the next session
  * @broken: what the guest put in the ring cannot be followed: it is left alone
  * @blocked: a packet stays in the ring because there is no room for its answer
  */
@@ -115,6 +117,7 @@ struct channel {
 	uint32_t relid;
 	struct rings rings;
 	bool open;
+	bool taken;
 	bool broken;
 	bool blocked;
 	enum vsp_service service;
@@ -149,6 +152,7 @@ struct vsp {
 	char *share;
 	char *lie;
 	bool all_ram;		/* share=all-ram */
+	bool take_subs;		/* rescind the subchannels when the primary one is closed */
 
 	struct channel *ch;
 	enum vsp_state state;
@@ -174,11 +178,14 @@ struct vsp {
 	uint16_t sending;	/* type of the message that is being sent: for lies */
 	bool rescind_waits;	/* until the clients have left */
 	bool offered;
+	bool kernels;		/* the primary rings are the guest's kernel's: until LIVE */
 	bool muted;		/* the bus answers nothing */
 	HvSintRoute *route;	/* for messages of our own, while there are some */
 	GQueue *messages;	/* of struct hyperv_message, not yet taken */
 	QEMUTimer *kicker;
 	unsigned int kicks;	/* since the last message was taken */
+	QEMUTimer *waiter;	/* looks whether the region is still in use */
+	struct ringer *ringer;	/* clients.c's */
 };
 
 /* vsp.c */
@@ -191,8 +198,10 @@ void session_open(struct vsp *p);
 void session_message(struct vsp *p, const void *msg, uint32_t len);
 /* The primary channel is closed, or the guest was reset. */
 void session_close(struct vsp *p);
-/* The last client has left. */
+/* The last client has left: the end, when its mappings have gone, too. */
 void session_left(struct vsp *p);
+/* A timer's: session_left(). */
+void session_look(void *opaque);
 bool session_send(struct vsp *p, void *msg, uint16_t type, uint16_t size);
 const char *session_state(const struct vsp *p);
 
@@ -201,6 +210,8 @@ void region_begin(struct region *r, uint64_t pages);
 int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err);
 int region_share(struct vsp *p, char *err);
 void region_drop(struct region *r);
+/* Whether somebody else has a descriptor of what was shared, or a mapping. */
+bool region_in_use(const struct vsp *p);
 int rings_map(struct channel *c, struct rings *r, char *err);
 void rings_unmap(struct rings *r);
 
@@ -214,6 +225,9 @@ void private_kick(struct vsp *p, HvSintRoute *ours);
 void private_commit_routes(void);
 bool private_mute(struct vsp *p);
 int private_speak(struct vsp *p, struct hyperv_message *m, char *err);
+/* Whether the bus has offered a channel since it began; and as if it had, or not. */
+bool private_offered(VMBusChannel *vc);
+void private_set_offered(VMBusChannel *vc, bool offered);
 bool private_open_result(struct vsp *p, vmbus_message_open_result *m);
 
 /* clients.c */
@@ -225,6 +239,15 @@ unsigned int clients_count(const struct vsp *p);
 void clients_ring(struct vsp *p, uint32_t vector);
 void guest_ring(struct vsp *p, uint32_t vector);
 int unix_listen(const char *path, char *err);
+
+/* bells.c: eventfds that clients have, too, and may have made blocking */
+int *bells_new(uint32_t n, char *err);
+void bells_free(int *b, uint32_t n);
+struct ringer *ringer_new(char *err);
+void ringer_free(struct ringer *r);
+void bell_ring(struct ringer *r, int bell);
+/* Whether it had been rung; nothing is left. */
+bool bell_take(int bell);
 
 /* service.c */
 void service_run(struct channel *c);
@@ -240,6 +263,9 @@ int offer_rescind(struct vsp *p, bool now, char *err);
 int offer_again(struct vsp *p, char *err);
 int offer_rescind_one(struct vsp *p, uint32_t index, char *err);
 int offer_one(struct vsp *p, uint32_t index, char *err);
+/* take-subs: all subchannels go, and come again. */
+void offer_take_subs(struct vsp *p);
+void offer_give_subs(struct vsp *p);
 /* A message of our own to the guest's bus. */
 int offer_post(struct vsp *p, const void *payload, uint32_t size, char *err);
 /* The last client has left. */
