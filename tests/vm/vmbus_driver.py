@@ -5,7 +5,7 @@
 vmbus_driver.py [KERNEL | debug]. The programs of tests/guest on a portal with three
 channels; sizes by parameter and by device; every lie that the host of tests/vm/vsp
 knows, at each message; memory that a host does not let go of; another class of
-device; hibernation, where the kernel can test it.
+device; 20 loads and unloads.
 """
 import os
 import re
@@ -237,64 +237,6 @@ def check_next_driver(t, g):
     g.run('cd /sys/kernel/tracing; echo 0 >events/kprobes/seen/enable; echo >kprobe_events')
 
 
-def sleep_test(t, g, h, state, level, again, name):
-    """One round of the kernel's own test; how often the portal begins again."""
-    before = int(fact(g, 'generation'))
-    h.must('put 8192 %d' % (before + 100))
-    at = mark(g)
-    g.run('echo %s > /sys/power/pm_test' % level)
-    status, text = g.call('echo %s > /sys/power/state' % state, 120)
-    t.ok(status == 0, name + ': frozen and thawed', text + '\n'.join(
-        g.dmesg().splitlines()[at:][-40:]))
-    t.equal(int(fact(g, 'generation')) - before, again, name + ': generations of the portal')
-    t.equal(h.say('get 8192'), 'ok %d' % (before + 100),
-            name + ': the mapping and its content are there')
-
-
-def check_hibernation(t, g, device):
-    if not (g.kernel.config('HIBERNATION') and g.kernel.config('PM_DEBUG')):
-        t.skip('hibernation', 'this kernel cannot test it (HIBERNATION, PM_DEBUG)')
-        return
-    h = hand.Hand(g, '/dev/portal0')
-    h.must('map 0 rw')
-    # The bus has its devices end and begin in hibernation alone, at the last moment.
-    sleep_test(t, g, h, 'mem', 'devices', 0, 'suspend, up to the devices')
-    sleep_test(t, g, h, 'disk', 'devices', 0, 'hibernation, up to the devices')
-    sleep_test(t, g, h, 'disk', 'core', 1, 'hibernation')
-    sleep_test(t, g, h, 'disk', 'core', 1, 'hibernation once more')
-    g.run('echo 2 > /sys/module/portal_vmbus/parameters/timeout')
-    g.vsp('lie silence@bye-ack')
-    sleep_test(t, g, h, 'disk', 'core', 1, 'hibernation without BYE_ACK')
-    g.vsp('truth')
-    host = hand.Hand(g.l1, program='libhand')
-    host.must('open unix:' + g.socket)
-    t.equal(host.say('get 8192'), h.say('get 8192'), 'a process of the host sees the same')
-    for x in (host, h):
-        x.end()
-    t.ok('portal' in fact(g, 'uevent') and bind(g, device, 'unbind') and bind(g, device),
-         'and can be unbound and bound')
-
-
-def check_no_hibernation(t, g):
-    """QEMU's host does not take subchannels back, which the bus would wait for."""
-    name = 'hibernation with subchannels'
-    if not (g.kernel.config('HIBERNATION') and g.kernel.config('PM_DEBUG')):
-        t.skip(name, 'this kernel cannot test it (HIBERNATION, PM_DEBUG)')
-        return
-    h = hand.Hand(g, '/dev/portal0')
-    h.must('map 0 rw')
-    h.must('put 8192 7')
-    at = mark(g)
-    g.run('echo core > /sys/power/pm_test')
-    status, text = g.call('echo disk > /sys/power/state', 120)
-    t.ok(status and 'does not take the subchannels away' in '\n'.join(
-        g.dmesg().splitlines()[at:]), name + ': refused, in time, with the reason',
-        text + '\n'.join(g.dmesg().splitlines()[at:][-40:]))
-    t.equal([h.say('get 8192'), fact(g, 'vectors')], ['ok 7', '3'],
-            name + ': the portal works on')
-    h.end()
-
-
 def main():
     with Tap() as t:
         k = suite.kernel('6.12')
@@ -305,7 +247,6 @@ def main():
                 check_config(t, g, device)
                 check_subchannels(t, g, device)
                 check_quarantine(t, g, device)
-                check_no_hibernation(t, g)
                 check_lies(t, g, device)
                 check_foreign(t, g)
                 # RELID_RELEASED, which QEMU's bus does not know
@@ -314,8 +255,6 @@ def main():
             say('one channel')
             with vmbus.VmbusGuest(l1, 'a') as g:
                 g.run('modprobe portal_vmbus region_size=1M', 120)
-                device = g.run('basename $(readlink -f %s/device)' % PORTAL).strip()
-                check_hibernation(t, g, device)
                 for _ in range(20):
                     g.run('rmmod portal_vmbus && modprobe portal_vmbus', 120)
                 t.ok(g.call('test -c /dev/portal0')[0] == 0, 'unloaded and loaded 20 times')

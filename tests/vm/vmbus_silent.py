@@ -190,6 +190,9 @@ def check_bye(s):
     s.in_time(took, 2, name)
     s.g.vsp('truth')
     text = s.g.run('cat %strace' % trace)
+    # The BYE's rings are small ones, for which there is memory: two of four pages.
+    sizes = [int(size) for size in re.findall(r'range_buflen (\d+)', text)]
+    s.t.equal(sizes[-1:], [8 * 8 + 8], name + ': the rings for its last words are small')
     made = re.findall(r'vmbus_establish_gpadl_header: .*gpadl 0x(\w+), range_buflen (\d+)', text)
     # The region's is the largest: eight bytes a page, and eight more.
     region = [g for g, size in made if int(size) == (REGION >> 12) * 8 + 8]
@@ -276,8 +279,41 @@ def check_foreign(s):
     h.end()
 
 
+def check_others(s):
+    """Nor does another driver get the device, while its channel is half open."""
+    t, g = s.t, s.g
+    name = 'foreign, a driver that wants the device meanwhile'
+    device = g.run('basename $(readlink -f /sys/class/portal/portal1/device)').strip()
+    uio = '/sys/bus/vmbus/drivers/uio_hv_generic'
+    owner = 'cat /sys/bus/vmbus/devices/%s/driver_override' % device
+    before = g.run(owner)
+    h = hand.Hand(g, program='libhand')
+    h.say('open /dev/portal1')
+    g.vsp('mute')
+    h.ask('packets 0')
+    time.sleep(1)
+    h.job.kill()
+    h.job.wait(20)
+    g.run('echo %s >%s/unbind' % (device, lab.DRIVER))
+    g.run('modprobe uio_hv_generic; echo %s >%s/new_id' % (BALLOON, uio))
+    t.ok(g.call('test -e %s/%s' % (uio, device))[0] and
+         g.call('echo %s >%s/bind' % (device, uio))[0], name + ': does not get it')
+    t.equal(g.run(owner).strip(), 'portal_vmbus', name + ': the device says who may')
+    g.vsp('speak')
+    lab.wait_run(g, 'dmesg | grep -q "has answered after all"')
+    g.run('dmesg -c >/dev/null')
+    lab.wait_run(g, 'echo %s >%s/bind' % (device, uio))
+    t.equal(g.run(owner), before, name + ': gets it when the host has answered')
+    g.run('echo %s >%s/unbind; rmmod uio_hv_generic; echo %s >%s/bind' % (
+        device, uio, device, lab.DRIVER))
+    h = hand.Hand(g, program='libhand')
+    h.say('open /dev/portal1')
+    t.equal(h.say('packets 0'), 'ok', name + ': and leaves it')
+    h.end()
+
+
 def main():
-    with Tap() as t, lab.start_l1() as l1, \
+    with Tap() as t, lab.start_l1(names=['uio_hv_generic']) as l1, \
             lab.guest(l1, channels=2, more='-device hv-balloon,id=b') as g:
         s = Silent(t, g)
         s.load()
@@ -293,6 +329,7 @@ def main():
         check_bye(s)
         check_bye_rescind(s)
         check_foreign(s)
+        check_others(s)
         g.allow = 'unknown message type 0xd'
         g.finish(t)
         l1.finish(t)

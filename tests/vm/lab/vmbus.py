@@ -141,6 +141,7 @@ class VmbusGuest(Guest):
 
     def _start(self, base, initrd, devices, memory, cmdline, *unused):
         """As Guest's, in L1."""
+        self.restart = (base, initrd, devices, memory, cmdline)
         port = self.kernel.config('VIRTIO_CONSOLE')
         self.console = '/tmp/%s.console' % self.name
         self.errors = os.devnull
@@ -193,6 +194,24 @@ class VmbusGuest(Guest):
         self._buffer = b''
         self.vsp('reset')
         self._pump(lambda: self.hello, boot_timeout, 'boot')
+
+    def boot_again(self, boot_timeout=120):
+        """It has powered itself off, and its QEMU has ended: another QEMU. Returns the
+        jobs of before, for wake_up()."""
+        self.process.wait(60 * self.slow)
+        jobs = self.jobs
+        self.jobs = {}
+        self.hello = None
+        self._buffer = b''
+        self.ended = False
+        self._start(*self.restart)
+        self._pump(lambda: self.hello, boot_timeout, 'boot')
+        return jobs
+
+    def wake_up(self, resume, jobs):
+        """The script makes this machine the one of before, with its jobs."""
+        self.start(resume)      # its end is never heard of
+        self.jobs.update(jobs)
 
     def log(self):
         try:
