@@ -137,7 +137,9 @@ def check_row(t, g):
         time.sleep(0.2)
     t.ok('asleep' in seen, 'suspend: its row says so to a process of the host', seen)
     t.equal([job.wait(120), life()], [0, ['alive']], 'and says so when it is awake')
-    g.run('portalctl mode raw /dev/portal0')
+    # The next region is all zeroes again.
+    bind(g, 'unbind')
+    bind(g)
 
 
 def check_overdue(t, g):
