@@ -113,7 +113,7 @@ static inline char *portal_vmbus_overridden(struct hv_device *dev)
 
 static inline void portal_vmbus_override(struct hv_device *dev, const char *name)
 {
-	if (device_set_driver_override(&dev->device, name))
+	if (device_set_driver_override(&dev->device, name ? name : ""))
 		dev_warn(&dev->device, "no memory for the name of a driver\n");
 }
 #else
