@@ -197,7 +197,8 @@ def main():
             g.allow = 'unknown message type 0xd'
             g.finish(t)
         say('three channels')
-        with lab.guest(l1, channels=3, vcpus=2) as g:
+        # One vCPU: on two the bus may make a subchannel's directory before there is one for it.
+        with lab.guest(l1, channels=3) as g:
             lab.load(g, '1M', timeout=2)
             for check in (check_closing, check_opening, check_opened, check_used):
                 say(check.__name__)
