@@ -25,7 +25,7 @@
  *	hears MS		as watch; then the hub must have heard of the change, too, or "deaf"
  *	fence SLOT		vmp_fence()
  *	blocking VECTOR [N]	make the vector's eventfd a blocking one, and write N to it
- *	keep			have the region's dma-buf open, whatever becomes of the portal
+ *	hangup			close the socket alone: the memory stays mapped
  *	close | exit
  *
  * Answers: "ok ...", "err ENODEV", "sigbus", "timeout", "wrong OFFSET".
@@ -42,6 +42,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <vmportal.h>
@@ -342,23 +343,24 @@ static void do_blocking(uint32_t vector, uint64_t n)
 		puts("ok");
 }
 
-static void do_keep(void)
+/* The server sees an end; the memory is still mapped. */
+static void do_hangup(void)
 {
 	DIR *d = opendir("/proc/self/fd");
 	struct dirent *e;
 	char to[64];
-	int kept = -ENOENT;
+	int n = 0;
 
-	while (d && kept < 0 && (e = readdir(d))) {
-		ssize_t n = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
+	while (d && (e = readdir(d))) {
+		ssize_t len = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
 
-		to[n < 0 ? 0 : n] = 0;
-		if (!strncmp(to, "/dmabuf:", 8))
-			kept = dup(atoi(e->d_name));
+		to[len < 0 ? 0 : len] = 0;
+		if (!strncmp(to, "socket:", 7) && !shutdown(atoi(e->d_name), SHUT_RDWR))
+			n += !close(atoi(e->d_name));
 	}
 	if (d)
 		closedir(d);
-	result(kept);
+	result(n ? 0 : -ENOENT);
 }
 
 static void do_close(void)
@@ -436,8 +438,8 @@ static void obey(char *line)
 		do_recv((int)n[0]);
 	else if (!strcmp(what, "blocking"))
 		do_blocking(n[0], n[1]);
-	else if (!strcmp(what, "keep"))
-		do_keep();
+	else if (!strcmp(what, "hangup"))
+		do_hangup();
 	else if (!obey_managed(what, text, n, bytes))
 		puts("err EINVAL");
 }
