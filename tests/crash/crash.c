@@ -81,7 +81,7 @@ static int run(struct drive *d, const char *uri, uint64_t seed, bool join)
 		w.ledger->seed = seed;
 	r = drive(&w, d);
 	if (r) {
-		fprintf(stderr, "crash: %s\n", strerror(-r));
+		fprintf(stderr, "crash: %s; the library said last: %s\n", strerror(-r), vmp_errmsg());
 		return 2;
 	}
 	if (!join) {

@@ -18,8 +18,8 @@
  * @state: it runs; it is stopped; it was killed; its session is to end
  * @due: when to do what its plan says next, in microseconds
  * @went_on_ms: the last time that it was let go on
- * @at: since when it has been at the operation that is looked at closely; how busy it had
- *	been then, and how late the machine
+ * @at: since when it has been at the operation that is looked at closely; when that began,
+ *	and how busy it had been then, and how late the machine
  * @died_ms: when it ended, or became another program; @died_late: how late the machine was
  * @gone: its process was reaped
  */
@@ -31,7 +31,7 @@ struct worker {
 	pid_t pid;
 	enum state state;
 	int64_t due, went_on_ms;
-	struct { int64_t since, busy, late; } at;
+	struct { int64_t since, look, busy, late; } at;
 	int64_t died_ms, died_late;
 	bool gone;
 };
@@ -220,24 +220,26 @@ static void reap(struct driver *v)
 /* ---- The clock --------------------------------------------------------------------- */
 
 /*
- * For how long it has waited in its operation. Time in which it ran, or was kept from
- * running, is none: that is counted from the first look on that finds it there for LOOK_MS.
+ * For how long it has waited in its operation. Time in which it ran, or was kept from running,
+ * is none; that is counted from the first look on that finds it there for LOOK_MS, and if that
+ * comes later it is we who were kept.
  */
 static int64_t waited_ms(struct worker *k, int64_t since)
 {
-	int64_t took = ms_now() - since, busy = 0;
+	int64_t now = ms_now(), waited, busy = 0;
 
-	if (took < LOOK_MS)
+	if (now - since < LOOK_MS)
 		return 0;
 	if (k->at.since != since) {
 		k->at.since = since;
+		k->at.look = now;
 		k->at.busy = busy_ms(k->pid);
 		k->at.late = stalled_ms();
 	}
 	if (k->at.busy >= 0)
 		busy = busy_ms(k->pid) - k->at.busy;
-	took -= stalled_ms() - k->at.late;
-	return took - (busy > 0 ? busy : 0);
+	waited = LOOK_MS + now - k->at.look - (stalled_ms() - k->at.late);
+	return waited - (busy > 0 ? busy : 0);
 }
 
 static void watch(struct driver *v, struct worker *k)

@@ -328,6 +328,9 @@ def main():
         m = Machines(server, k, rd, seed, steps)
         m.run(host)
         m.proof(t)
+        for what in ('ls', 'check') if m.trouble else ():
+            t.diag(subprocess.run([portal.portalctl_static(), what, server.uri], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True).stdout[-3000:])
         host.send_signal(signal.SIGTERM)
         reader.join(120 * SCALE)
         status = host.wait(10)

@@ -94,6 +94,7 @@ static bool a_lost_ring(void)
 	struct user a = new_user();
 	int64_t start;
 	pthread_t t;
+	uint32_t i;
 	bool soon;
 
 	assert_true(address & PORTAL_CHAN_DOORBELL);
@@ -102,6 +103,9 @@ static bool a_lost_ring(void)
 	pthread_create(&t, NULL, read_some, &r);
 	usleep(100000);
 	head()->address = 0;
+	/* Lanes that nobody has had yet: no hub has said there where to ring it. */
+	for (i = 0; i < LANES; i++)
+		side(i, 0)->hello = 0;
 	open_channel(&a);
 	usleep(50000);
 	head()->address = address;
@@ -344,9 +348,11 @@ static void room_is_told_once(void **state)
 	int n, way;
 
 	pair(&h, &a);
+	/* So that no nap ends by itself. */
+	trust_each_other(&h, &a);
 	send_text(&a, "more");
 	from = expect(&h, "more");
-	for (way = 0; way < 3; way++) {
+	for (way = 0; way < 6; way++) {
 		n = fill(&h, &from, big, sizeof(big));
 		while (n--)
 			assert_int_equal(vmp_recv(a.ch, buf, sizeof(buf), 0), sizeof(big));
@@ -359,12 +365,14 @@ static void room_is_told_once(void **state)
 			assert_true(cpu_us() - cpu < 100000);
 			break;
 		case 1:
-			/* The ring for it was cleared by a call that found no message. */
-			assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
-			assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
 			break;
 		default:
-			break;
+			/*
+			 * The ring for it was cleared by a call that found no message. Several
+			 * times, for once a second it looks by itself.
+			 */
+			assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+			assert_int_equal(poll(&f, 1, 300), 1);
 		}
 		assert_true(woken_in(&h, 300) <= 40);
 		assert_int_equal(vmp_hub_reply(h.h, &from, big, 100, 0, 0), 0);
