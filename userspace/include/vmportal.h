@@ -478,8 +478,9 @@ int vmp_packet_peeked(struct vmp_channel *ch, struct vmp_packet *pkt);
 /* ---- About the library -------------------------------------------------- */
 
 /*
- * One line about this thread's last failed call: what, where, what to do. Valid
- * until the thread's next failing call; never NULL.
+ * One line about this thread's last failed call: what, where, what to do. Never NULL. Ask
+ * before the thread's next call: one that succeeds may have tried something that did not.
+ * Closing leaves it as it is, but for vmp_named_close() that fails.
  */
 const char *vmp_errmsg(void);
 

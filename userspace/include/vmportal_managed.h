@@ -129,7 +129,8 @@ int vmp_get_layout(struct vmp *p, struct vmp_layout *l, size_t l_size);
  * @kind: 1 a guest, 2 the host
  * @address: peer id for vmp_ring(), or VMP_PEER_NONE
  * @notice: the vector that it is rung by when a table changes; all ones: none
- * @reason: of the last verdict: 1 process ended, 2 cut, 3 rescinded, 4 fenced
+ * @reason: of the last verdict: 1 process ended, 2 cut, 3 rescinded, 4 fenced, 5 silent:
+ *	its heart stood still
  * @sequence: counts who had this row
  * @joined: nanoseconds since 1970, by its clock
  * @heartbeat: counts; @heartbeat_ms: how often it says it does, 0: not
@@ -222,7 +223,11 @@ int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg);
  *	-ESTALE	     this process's session is over: its machine was declared dead, or was
  *		     suspended and came back as another. Close the portal, open it anew
  *	-EACCES	     opened VMP_RDONLY
- *	-EBUSY	     this is a child of the process that opened the portal
+ *	-EBUSY	     this is a child of the process that opened the portal; or another process
+ *		     has a session through the same open file of a device (fd:); or portald has
+ *		     not answered a vmp_fence() that waited in vain
+ *	-ENOTCONN    portald's connection is lost: close the portal, open it anew
+ *	-ETIMEDOUT   portald does not answer within 10 seconds; when it has, the next call has it
  */
 
 /**
@@ -263,7 +268,9 @@ int vmp_watch_clear(struct vmp *p);
  * again: what it held is given to others. It cannot be taken back. Its kernel, if it runs
  * after all, takes the memory from its processes as soon as it reads of it. -EPERM: not
  * root (portald's own user, for unix:); -ESRCH: nobody is there; -ESTALE: another
- * machine has the slot by now.
+ * machine has the slot by now; -EINVAL: no such slot, or, through unix:, portald's own;
+ * -EOPNOTSUPP: nobody here can; -EACCES: a device opened VMP_RDONLY, or a window. Through unix: also -ENOTCONN, -ETIMEDOUT, and -EBUSY after that,
+ * as vmp_join().
  */
 int vmp_fence(struct vmp *p, uint32_t slot);
 

@@ -217,6 +217,7 @@ VMP_API void vmp_channel_close(struct vmp_channel *ch)
 {
 	if (!ch)
 		return;
+	vmp_hold_errmsg(true);
 	/*
 	 * Ours still? Then say so; a successor's words are not ours to write, nor, in a
 	 * child that inherited the channel, those of the process that opened it.
@@ -231,6 +232,7 @@ VMP_API void vmp_channel_close(struct vmp_channel *ch)
 	if (ch->row)
 		hub_leave(ch);
 	chan_free(ch);
+	vmp_hold_errmsg(false);
 }
 
 VMP_API int vmp_channel_connect(struct vmp_channel *ch, int timeout_ms)

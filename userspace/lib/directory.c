@@ -257,12 +257,14 @@ int dir_lock(struct dir *d, struct vmp *p)
 
 void dir_unlock(struct dir *d)
 {
+	vmp_hold_errmsg(true);
 	/* Its fence is between the generation and our look at the watchers. */
 	vmp_unlock_at(d->p, &d->shared->lock);
 	if (d->changed)
 		vmp_ring_sessions(d->p, d->shared->watcher, sizeof(d->shared->watcher) / 8);
 	free(d->users);
 	d->users = NULL;
+	vmp_hold_errmsg(false);
 }
 
 /* ---- Looking for something ------------------------------------------------------------ */

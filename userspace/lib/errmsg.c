@@ -7,7 +7,7 @@
 
 static __thread char text[512];
 static __thread const char *last = "no error";
-static __thread bool held;
+static __thread unsigned int held;
 
 int vmp_fail(int err, const char *fmt, ...)
 {
@@ -36,7 +36,7 @@ int vmp_fail_quickly(int err, const char *literal)
 
 void vmp_hold_errmsg(bool hold)
 {
-	held = hold;
+	held += hold ? 1 : -1U;
 }
 
 VMP_API const char *vmp_errmsg(void)

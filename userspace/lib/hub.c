@@ -124,6 +124,7 @@ VMP_API void vmp_hub_close(struct vmp_hub *h)
 
 	if (!h)
 		return;
+	vmp_hold_errmsg(true);
 	named = h->place.named;
 	hub_lanes_close(h, h->pid == getpid());
 	if (h->pid == getpid()) {
@@ -132,6 +133,7 @@ VMP_API void vmp_hub_close(struct vmp_hub *h)
 	}
 	free_hub(h);
 	hub_let_go(named);
+	vmp_hold_errmsg(false);
 }
 
 /* ---- Receiving ---------------------------------------------------------------- */

@@ -18,8 +18,10 @@
 
 void hub_let_go(struct vmp_named *n)
 {
-	if (n)
-		vmp_named_close(n);
+	/* What made us let go of it is the reason. */
+	vmp_hold_errmsg(true);
+	vmp_named_close(n);
+	vmp_hold_errmsg(false);
 }
 
 /* What the object says of itself, checked. */
@@ -51,7 +53,7 @@ static int find(struct hub_place *at, struct vmp *p, struct named_spec *s)
 		return r;
 	r = place_of(at, p, n);
 	if (r)
-		vmp_named_close(n);
+		hub_let_go(n);
 	return r;
 }
 

@@ -152,7 +152,10 @@ int vmp_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 /* The same for what is no failure to a program that polls: @literal is kept as it is. */
 int vmp_fail_quickly(int err, const char *literal);
 
-/* From here on failures leave the text as it is, until it is let go. */
+/*
+ * From here on failures leave the text as it is, until it is let go as often: what is tried
+ * besides, or undone after a failure, is not what the caller has asked for.
+ */
 void vmp_hold_errmsg(bool hold);
 
 /* Allocate a portal with nothing open, or NULL. vmp_free() undoes all of it. */

@@ -14,7 +14,8 @@
  * compare-and-swap too, and is told so then; but nothing can call back its stores.
  *
  * Waking, as everywhere: the waiter leaves its token in a place, a fence, looks again,
- * sleeps; who unlocks stores, a fence, rings all places. A waiter alone clears its place.
+ * sleeps; who unlocks stores, a fence, rings all places. A waiter alone clears its place,
+ * while it lives; a dead one's is cleared, or taken, by whoever comes across it.
  * Deaths wake by the change of the tables. Whoever has no place, or no doorbell, and
  * whatever goes wrong with either, looks by the clock.
  *

@@ -248,8 +248,11 @@ static int finish_making(struct vmp_named *n, const struct named_spec *s)
 	vmp_step(STEP_OBJECT_ZEROED);
 	if (!r)
 		r = name_it(n);
-	if (r)
+	if (r) {
+		vmp_hold_errmsg(true);
 		drop_it(n, true);
+		vmp_hold_errmsg(false);
+	}
 	return r;
 }
 

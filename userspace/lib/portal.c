@@ -61,6 +61,7 @@ void vmp_free(struct vmp *p)
 {
 	unsigned int i;
 
+	vmp_hold_errmsg(true);
 	if (vmp_mapped_here(p))
 		vmp_session_leave(p);
 	if (p->watch >= 0)
@@ -82,6 +83,7 @@ void vmp_free(struct vmp *p)
 	if (p->here != &everywhere)
 		munmap((void *)(uintptr_t)p->here, (size_t)sysconf(_SC_PAGESIZE));
 	free(p);
+	vmp_hold_errmsg(false);
 }
 
 int vmp_not_a_child(const struct vmp *p)

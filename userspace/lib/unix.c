@@ -480,8 +480,10 @@ static void broken_greeting(const struct client *c, int r)
 
 static int hung_up(const struct client *c)
 {
-	return vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting; is it portald's socket (QEMU's ends in .ivshmem)?",
-			c->path);
+	return c->unheard ?
+		vmp_fail(-EPROTO, "unix:%s: the server hung up before its first word, again and again: portald is just starting (try again), or it is not portald's socket (QEMU's ends in .ivshmem)",
+			 c->path) :
+		vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting: portald's log says why", c->path);
 }
 
 /* HELLO, and all that the server tells until READY. */
@@ -503,7 +505,7 @@ static int greet(struct vmp *p, struct client *c, int64_t until)
 		if (r == 0)
 			return hung_up(c);
 		if (r == -EAGAIN)
-			return vmp_fail(-ETIMEDOUT, "unix:%s: the server does not answer; is it portald's socket (QEMU's ends in .ivshmem)?",
+			return vmp_fail(-ETIMEDOUT, "unix:%s: the server does not answer: portald is stopped, or not back yet after a restart, or it is not portald's socket (QEMU's ends in .ivshmem)",
 					c->path);
 		if (r < 0)
 			return vmp_fail(r, "unix:%s: %s", c->path, r == -EINTR ? "interrupted" :

@@ -145,6 +145,37 @@ static void the_dead_are_not_rung(void **state)
 	vmp_close(p);
 }
 
+static void lose_the_lock(void)
+{
+	struct portal_directory *d = layout_row(house.base, &house.s, PORTAL_AREA_DIRECTORY, 0);
+
+	d->lock.owner = 0;
+}
+
+static void lose_the_object(void)
+{
+	struct portal_object *o = layout_row(house.base, &house.s, PORTAL_AREA_OBJECTS, 0);
+
+	o->life = 0;
+	house_lose_uses();
+}
+
+/* What fails while a failure is cleared away is not its reason. */
+static void the_first_reason(void **state)
+{
+	struct vmp *p = house_open();
+
+	house_act = lose_the_lock;
+	house_act_at = STEP_CHANGE_FILLED;
+	/* It cannot unlock what is not its own any more, either. */
+	refuse(p, "new", VMP_CREATE, 1, -ESTALE, "while it changed the directory");
+	house_act = lose_the_object;
+	house_act_at = STEP_OBJECT_ZEROED;
+	/* Nor say that it does not use what is not there. */
+	refuse(p, "new", VMP_CREATE, 1, -EPROTO, "overwritten while it was made");
+	vmp_close(p);
+}
+
 /* All of the data can be had, first fit, and the tables have an end too. */
 static void until_it_is_full(void **state)
 {
@@ -597,6 +628,7 @@ int main(int argc, char **argv)
 		in_real(ephemeral),
 		in_house(arguments),
 		in_house(the_dead_are_not_rung),
+		in_house(the_first_reason),
 		in_house(until_it_is_full),
 		in_house(threads),
 		in_house(a_thread_waits),

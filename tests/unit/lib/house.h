@@ -255,6 +255,14 @@ static inline void *house_table(struct vmp *p, unsigned int area, uint32_t row)
 	return layout_row(p->base, p->super, area, row);
 }
 
+/* Somebody overwrites what says who has what open. */
+static inline void house_lose_uses(void)
+{
+	const struct portal_area *a = &house.s.area[PORTAL_AREA_USES];
+
+	memset(house.base + a->offset, 0, a->length);
+}
+
 /* The tables are in order. */
 static inline void house_check(struct vmp *p)
 {

@@ -383,9 +383,15 @@ static void one_hub_at_a_time(void **state)
 /* Whoever looks whether a consumer is dead finds another name there afterwards: so often. */
 static int flips;
 
+/* Or that nobody has anything open; once. */
+static bool lose_uses;
+
 int __real_vmp_token_state(struct vmp *p, uint64_t token);
 int __wrap_vmp_token_state(struct vmp *p, uint64_t token)
 {
+	if (lose_uses)
+		house_lose_uses();
+	lose_uses = false;
 	if (flips) {
 		flips--;
 		head()->consumer = head()->consumer == 5ULL << 16 ? 6ULL << 16 : 5ULL << 16;
@@ -614,6 +620,62 @@ static void waits_for_a_lane(void **state)
 	leave(&h);
 }
 
+/* Nor does letting go of a name that cannot be had for another reason. */
+static void letting_go_says_nothing(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct vmp_hub *h, *no;
+
+	assert_int_equal(vmp_hub_open(&h, p, "name", NULL), 0);
+	lose_uses = true;
+	is(vmp_hub_open(&no, q, "name", NULL), -EBUSY, "another process");
+	assert_false(lose_uses);
+	vmp_hub_close(h);
+	vmp_close(p);
+	vmp_close(q);
+}
+
+static uint32_t lane_of(const struct user *u)
+{
+	uint32_t i = 0;
+
+	while (row(i)->owner != u->p->token)
+		i++;
+	return i;
+}
+
+/* The text is the failed call's still when all is closed that it failed for. */
+static void closing_says_nothing(void **state)
+{
+	struct user h = hub(0), a = producer(), x = new_user();
+	const uint64_t nowhere = PORTAL_CHAN_DOORBELL | 77ULL << PORTAL_CHAN_PEER_SHIFT;
+
+	pair(&h, &a);
+	assert_true(vmp_watch_fd(x.p) >= 0);
+	is(try_hub(&x, 0), -EBUSY, "another process");
+	/* Nobody is there to be rung. */
+	head()->address = nowhere;
+	side(lane_of(&a), 0)->address = nowhere;
+	vmp_channel_close(a.ch);
+	a.ch = NULL;
+	is(-EBUSY, -EBUSY, "another process");
+	open_channel(&a);
+	pair(&h, &a);
+	is(try_hub(&x, 0), -EBUSY, "another process");
+	side(lane_of(&a), 1)->address = nowhere;
+	vmp_hub_close(h.h);
+	h.h = NULL;
+	is(-EBUSY, -EBUSY, "another process");
+	/* Nor can its place among the watchers be cleared. */
+	assert_true(x.p->watch_place >= 0);
+	house.gone = true;
+	vmp_close(x.p);
+	house.gone = false;
+	is(-EBUSY, -EBUSY, "another process");
+	leave(&a);
+	leave(&h);
+}
+
 static void without_sessions(void **state)
 {
 	struct vmp_channel *ch = (void *)1;
@@ -655,6 +717,8 @@ int main(int argc, char **argv)
 		with_portald(there_and_back),
 		with_portald(a_sender_dies),
 		with_portald(by_name),
+		in_house(letting_go_says_nothing),
+		in_house(closing_says_nothing),
 		cmocka_unit_test(without_sessions),
 	};
 

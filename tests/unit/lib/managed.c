@@ -277,8 +277,8 @@ static void guarded(struct vmp *p, bool yes)
 /* Somebody else formats at the same moment. */
 static bool overtaken;
 
-int __real_layout_write(void *base, const struct portal_super *s, uint64_t was);
-int __wrap_layout_write(void *base, const struct portal_super *s, uint64_t was)
+int __real_layout_write(void *base, struct portal_super *s, uint64_t was);
+int __wrap_layout_write(void *base, struct portal_super *s, uint64_t was)
 {
 	return overtaken ? -EBUSY : __real_layout_write(base, s, was);
 }

@@ -191,7 +191,7 @@ static void *perform(void *arg)
 
 extern const struct act acts[];
 const struct act acts[] = {
-	{ "hung up", -EPROTO, play_hangup },
+	{ "try again", -EPROTO, play_hangup },
 	{ "not portald's protocol", -EPROTO, play_short },
 	{ "not portald's", -EPROTO, play_no_region },
 	{ "all taken??[31m", -EBUSY, play_refuse },
@@ -204,9 +204,9 @@ const struct act acts[] = {
 	{ "broke the protocol", -EPROTO, play_twice },
 	{ "broke the protocol", -EPROTO, play_gone },
 	{ "broke the protocol", -EPROTO, play_gone_tenures },
-	{ "hung up", -EPROTO, play_empty },
+	{ "hung up during the greeting", -EPROTO, play_empty },
 	{ "the server", -ETIMEDOUT, play_chatter },
-	{ "does not answer", -ETIMEDOUT, play_silence },
+	{ "not back yet after a restart", -ETIMEDOUT, play_silence },
 };
 
 static void hostile_servers(void **state)
