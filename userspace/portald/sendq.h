@@ -88,7 +88,7 @@ bool sendq_has_peer(const struct sendq *q, uint32_t id, uint64_t tenure);
 int sendq_end_guest(struct sendq *q, uint32_t id);
 int sendq_end_process(struct sendq *q, uint32_t id, uint64_t tenure);
 
-/* Finishes what was begun when portald was killed. */
+/* Finishes what was begun when portald was killed; of a process's queue. */
 void sendq_repair(struct sendq *q);
 
 #endif

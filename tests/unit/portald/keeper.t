@@ -150,6 +150,33 @@ def _(stack):
     check(more.id in ids, 'an id that is free')
 
 
+@point('killed at every step as one joins that cannot be kept: the others are not left with it')
+def _(stack):
+    d = Kept(stack, '--host-peers', '20', steps=True, name='n' * 32)
+    good, a, fill = d.guest(), Member(d), []
+    while not any('cannot be kept' in s for s in d.lines):
+        check(len(fill) < 20, 'everything was kept')
+        fill.append(d.process())
+        d.status()
+        time.sleep(0.05)
+    n, ids = -6, set(range(21)) | {good.id}
+    while n < 150:
+        n += 7
+        d.arm(n)
+        g = Guest(d.sock('ivshmem'), greet=False)
+        g.ended(0.1)
+        d.disarm()
+        died = d.died()
+        g.close()
+        wait_for(lambda: d.status()['guests'] == 1, 'its end')
+        wait_for(lambda: not good.read_some(1000) and set(good.peers) == ids, f'its end, step {n}')
+        a.read_some(1000)
+        if not died:
+            break
+    check(n > 5, f'{n} steps')
+    d.died()
+
+
 @point('a start that dies of what it takes over is tried so often, then all begins anew')
 def _(stack):
     d = Kept(stack, steps=True)

@@ -60,6 +60,27 @@ def _(stack):
     w.rest()
 
 
+@point('ends that wait for who does not read are told one by one, after a restart too')
+def _(stack):
+    w = World(stack, seeded())
+    good = w.new_guest()
+    known = [w.new_guest() for _ in range(6)]
+    w.settle()
+    queued = lambda: [c['queued'] for c in w.d.status()['peers'] if c['id'] == good.id][0]
+    while not queued():                 # its socket is full
+        others = [Guest(w.d.sock('ivshmem')) for _ in range(4)]
+        for g in others:
+            g.close()
+        for c in known + w.procs:
+            c.read_some(10000)
+    for g in known:
+        w.leave(g)
+    w.d.wait_log(f'guest {known[-1].id} left')
+    check(queued() >= len(known), f'{queued()} messages wait')
+    w.d.kill_child()
+    w.rest()
+
+
 @point('with the least and the most of everything')
 def _(stack):
     for args in (['--vectors', '1', '--host-peers', '0'], ['--vectors', '64', '--host-peers', '12']):
