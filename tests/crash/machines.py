@@ -281,8 +281,8 @@ class Machines:
         self.host = host
         began = told = time.monotonic()
         until = began + SECONDS * SCALE
-        threads = [threading.Thread(target=self.thread, args=(until,)) for _ in range(AT_A_TIME)]
-        killer = threading.Thread(target=self.killer)
+        threads = [threading.Thread(target=self.thread, args=(until,), daemon=True) for _ in range(AT_A_TIME)]
+        killer = threading.Thread(target=self.killer, daemon=True)
         for th in threads + [killer]:
             th.start()
         while any(th.is_alive() for th in threads):
