@@ -12,6 +12,7 @@ Most guests do not boot: they go on from where one did that had no portal yet. T
 plugged into each of them; its kernel is told by vmgenid that it is a copy, and draws new
 random numbers.
 """
+import atexit
 import contextlib
 import os
 import random
@@ -316,6 +317,8 @@ def main():
     with Tap() as t:
         server = portal.Portald('64M', 4, 'crash', ['--managed', '--keep', '--host-peers=64', '--sessions=64',
                                                     '--connect-rate=0', '--heartbeat=%d' % HEARTBEAT])
+        # A keeper that is killed, as who is left at the end is, leaves its daemon.
+        atexit.register(server.stop)
         host = qemu.spawn([os.path.join(out, 'tests/crash.static'), '-s', str(seed), '-k', '10000000', '-t', '100000',
                            '-w', '6', '-S', '1800', server.uri], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
