@@ -243,9 +243,11 @@ int vmp_join(struct vmp *p, uint64_t *token);
  * vmp_token_state() - how the session of a token stands
  *
  * VMP_STATE_ALIVE; VMP_STATE_SUSPECT: its machine is suspect, or asleep: it may go on at
- * any time; or it is another process of the host, and portald, which would tell of its end, is
- * gone: close the portal and open it anew; VMP_STATE_DEAD: it stores nothing any more, and what it stored is visible to
- * who was told so; that does not change again. -ESTALE: 0, or never given out.
+ * any time; or portald, which would tell of its end, is gone (close the portal and open it
+ * anew), and it is another process of the host, or its machine's heart, which each process then
+ * hears by these calls itself, has stood still for three beats, or there is none;
+ * VMP_STATE_DEAD: it stores nothing any more, and what it stored is visible to who was told so;
+ * that does not change again. -ESTALE: 0, or never given out.
  */
 int vmp_token_state(struct vmp *p, uint64_t token);
 

@@ -74,6 +74,7 @@ struct hub_place {
  * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables
  * @moved: messages read; @nap_moved: of these when the present wait began; @looked: when the
  *	tables were looked at last, for who is never idle
+ * @deserted: nobody tells of deaths any more
  * @tell_room: who waits for room in some lane should try again: by the descriptor
  * @gone: counts of ends that are no more
  */
@@ -95,7 +96,7 @@ struct vmp_hub {
 	uint64_t address;
 	uint32_t generation;
 	int ep, ufd, timer, watch;
-	bool timer_on, look_due, tell_room;
+	bool timer_on, look_due, tell_room, deserted;
 	int64_t nap_ns, spin_ns, looked_at, polled_at;
 	uint64_t moved, nap_moved, looked;
 	struct counts n;

@@ -200,9 +200,10 @@ static int woken(struct vmp_hub *h, int bits)
 
 	if (bits & (int)WOKE_TABLES)
 		wait_tables_seen(h->p, h->watch);
-	if (bits & (int)(WOKE_STATE | WOKE_TABLES)) {
+	if (bits & (int)(WOKE_STATE | WOKE_TABLES) || h->deserted) {
 		if (h->p->ops->service)
 			r = h->p->ops->service(h->p);
+		h->deserted = vmp_deserted(h->p);
 		if (!r)
 			r = hub_judge(h);
 	}
@@ -227,7 +228,8 @@ static int woken(struct vmp_hub *h, int bits)
 static int64_t all_trusted(struct vmp_hub *h)
 {
 	const struct lane *l;
-	int64_t ns = FOR_EVER;
+	/* Nobody wakes us for a heart that stands still. */
+	int64_t ns = h->deserted ? LONGEST : FOR_EVER;
 
 	if (!h->bells)
 		return 0;

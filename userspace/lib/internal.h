@@ -89,6 +89,12 @@ struct vmp_ops {
 	unsigned int ring_calls;
 };
 
+/* A machine's heart as this process has heard it: @beat, first seen at @at. */
+struct heard {
+	uint64_t claim, beat;
+	int64_t at;
+};
+
 /**
  * struct vmp - an open portal
  * @ops, @priv: the backend and what it keeps
@@ -116,6 +122,7 @@ struct vmp_ops {
  * @watch: the set of vmp_watch_fd(), or -1; under @lock
  * @watch_clock: a timer in it, or -1; under @lock
  * @watch_place: our place among the directory's watchers, or -1; under @lock
+ * @heard: by slot, once nobody tells any more; or NULL; under @lock
  * @packet_vectors: a bit for each vector whose packet rings a channel has; under @lock
  */
 struct vmp {
@@ -144,6 +151,7 @@ struct vmp {
 	int watch;
 	int watch_clock;
 	int watch_place;
+	struct heard *heard;
 };
 
 /* Take down the text for vmp_errmsg() and return @err, which is negative. */

@@ -94,6 +94,8 @@ static int set_mode(struct vmp *p, struct portal_super *s, int err)
 	__atomic_store_n(&p->token, 0, __ATOMIC_RELEASE);
 	p->watch_place = -1;
 	free(p->super);
+	free(p->heard);
+	p->heard = NULL;
 	p->super = s;
 	p->super_err = err;
 	pthread_mutex_lock(&p->lock);

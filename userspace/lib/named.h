@@ -29,6 +29,9 @@ int vmp_ring_session(struct vmp *p, uint64_t token);
  */
 void vmp_ring_sessions(struct vmp *p, void *places, unsigned int n);
 
+/* Nobody tells of deaths any more. */
+bool vmp_deserted(struct vmp *p);
+
 /* What a wait that was in vain says of who holds it up: how the session of @token stands. */
 const char *vmp_token_text(struct vmp *p, uint64_t token);
 

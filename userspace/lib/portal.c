@@ -80,6 +80,7 @@ void vmp_free(struct vmp *p)
 	pthread_mutex_destroy(&p->lock);
 	pthread_mutex_destroy(&p->joining);
 	free(p->super);
+	free(p->heard);
 	if (p->here != &everywhere)
 		munmap((void *)(uintptr_t)p->here, (size_t)sysconf(_SC_PAGESIZE));
 	free(p);

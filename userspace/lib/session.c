@@ -5,9 +5,11 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <vmportal_ring.h>
@@ -15,6 +17,9 @@
 #include "named.h"
 
 #define WATCHERS	32
+#define BEATS		3	/* that a heart may stand still for; nobody listens to others than: */
+#define HEART_MIN_MS	100
+#define HEART_MAX_MS	60000
 #define LOOK_EVERY_S	1	/* at objects, for who is no watcher */
 #define LOOK_SLOWLY_S	10	/* for who is one: anybody may overwrite its place, or lose its ring */
 
@@ -105,9 +110,44 @@ int vmp_session_check(struct vmp *p)
 
 /* ---- Others' ------------------------------------------------------------------- */
 
-static bool lost(struct vmp *p)
+bool vmp_deserted(struct vmp *p)
 {
 	return p->ops->lost && p->ops->lost(p);
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/*
+ * Nobody tells of deaths any more, nor, for all we know, of silence. Of this host's processes
+ * nothing is known then; of a machine we hear the heart ourselves: it must not stand still, from
+ * look to look, for longer than three of its beats. As any observer would have it.
+ */
+static bool silent(struct vmp *p, uint32_t slot, const struct portal_peer *peer)
+{
+	int64_t now = now_ns(), most = peer->heartbeat_ms * BEATS * INT64_C(1000000);
+	struct heard *h;
+	bool silent = true;
+
+	if (peer->kind == PORTAL_PEER_HOST || peer->heartbeat_ms < HEART_MIN_MS ||
+	    peer->heartbeat_ms > HEART_MAX_MS)
+		return true;
+	pthread_mutex_lock(&p->lock);
+	if (!p->heard)
+		p->heard = calloc(p->super->peers, sizeof(*p->heard));
+	if (p->heard) {
+		h = &p->heard[slot];
+		if (!h->at || h->claim != peer->claim || h->beat != peer->heartbeat)
+			*h = (struct heard) { peer->claim, peer->heartbeat, now };
+		silent = now - h->at > most;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return silent;
 }
 
 VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
@@ -129,7 +169,7 @@ VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
 	/* The same look as the one that found it alive. */
 	if (peer.claim == peer.suspect || life_low(peer.life) == PORTAL_LIFE_ASLEEP)
 		return VMP_STATE_SUSPECT;
-	return peer.kind == PORTAL_PEER_HOST && token != p->token && lost(p) ?
+	return token != p->token && vmp_deserted(p) && silent(p, life_low(token) / p->super->sessions, &peer) ?
 		VMP_STATE_SUSPECT : VMP_STATE_ALIVE;
 }
 
@@ -137,7 +177,7 @@ const char *vmp_token_text(struct vmp *p, uint64_t token)
 {
 	int state = token ? vmp_token_state(p, token) : VMP_STATE_NONE;
 
-	if ((state == VMP_STATE_ALIVE || state == VMP_STATE_SUSPECT) && lost(p))
+	if ((state == VMP_STATE_ALIVE || state == VMP_STATE_SUSPECT) && vmp_deserted(p))
 		return "perhaps dead: portald, which would tell, is gone; close the portal and open it anew";
 	return state == VMP_STATE_SUSPECT ?
 		"suspect: its machine gives no sign of life; 'portalctl fence' declares it dead" : "alive";

@@ -450,6 +450,65 @@ static void a_sleeper_hears_of_death(void **state)
 	leave(&g);
 }
 
+static void *beats(void *arg)
+{
+	volatile struct portal_peer *g = arg;
+
+	while (!__atomic_load_n((const uint32_t *)&g->reason, __ATOMIC_SEQ_CST)) {
+		g->heartbeat++;
+		usleep(30000);
+	}
+	return NULL;
+}
+
+static int stays_away(void *arg)
+{
+	pause();
+	return 0;
+}
+
+/* With portald gone a hub that sleeps for ever hears itself that a machine falls silent. */
+static void a_silent_machine(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS);
+	struct portal_peer *g = house_table(h.p, PORTAL_AREA_PEERS, 1);
+	struct portal_session *s = house_table(h.p, PORTAL_AREA_SESSIONS, h.p->super->sessions);
+	uint64_t claim = 60ULL << 32 | 7;
+	struct vmp_from from;
+	pthread_t th;
+	char buf[257];
+	int64_t t;
+
+	*g = (struct portal_peer) {
+		.claim = claim, .incarnation = 9, .kind = PORTAL_PEER_GUEST, .vectors = 1,
+		.notice = PORTAL_VECTOR_NONE, .heartbeat_ms = 100, .life = 1 << 16 | PORTAL_LIFE_ALIVE,
+	};
+	*s = (struct portal_session) {
+		.claim = claim, .address = 59, .vector = PORTAL_VECTOR_NONE,
+		.life = 1 << 16 | PORTAL_LIFE_ALIVE,
+	};
+	pthread_create(&th, NULL, beats, g);
+	hub_row((char *)h.p->base + h.h->place.offset, 0)->owner = 1 << 16 | h.p->super->sessions;
+	expect_event(&h, VMP_FROM_CAME);
+	kill(house.server, SIGKILL);
+	waitpid(house.server, NULL, 0);
+	assert_int_equal(get(&h, buf, &from, 1500), -ETIMEDOUT);
+	/* It stops. */
+	__atomic_store_n((uint32_t *)&g->reason, 77, __ATOMIC_SEQ_CST);
+	pthread_join(th, NULL);
+	t = now_us();
+	expect_event(&h, VMP_FROM_SUSPECT);
+	assert_true(now_us() - t < 4000000);
+	__atomic_store_n((uint32_t *)&g->reason, 0, __ATOMIC_SEQ_CST);
+	pthread_create(&th, NULL, beats, g);
+	expect_event(&h, VMP_FROM_BACK);
+	__atomic_store_n((uint32_t *)&g->reason, 77, __ATOMIC_SEQ_CST);
+	pthread_join(th, NULL);
+	leave(&h);
+	unlink(in_dir("DIR/t.sock"));
+	house.server = house_spawn(stays_away, NULL, -1, 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -467,6 +526,7 @@ int main(int argc, char **argv)
 		with_portald(one_sleep_for_all),
 		with_portald(by_descriptor),
 		with_portald(a_sleeper_hears_of_death),
+		with_portald(a_silent_machine),
 	};
 
 	alarm(120);
