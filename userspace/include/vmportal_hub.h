@@ -124,7 +124,8 @@ ssize_t vmp_hub_recv(struct vmp_hub *h, void *buf, size_t cap, struct vmp_from *
 
 /*
  * The same in place, as vmp_peek(): until vmp_hub_release(), which an event does not need.
- * A hub that ends in between has not consumed it: the next one gets it, flagged.
+ * A hub that ends in between has not consumed it: the next one gets it, flagged. So has one
+ * whose release fails: it was declared dead (by mistake) and has a successor.
  */
 ssize_t vmp_hub_peek(struct vmp_hub *h, const void **ptr, struct vmp_from *from, int timeout_ms);
 int vmp_hub_release(struct vmp_hub *h);

@@ -165,6 +165,11 @@ static int64_t next(struct vmp_hub *h, const void **ptr, struct vmp_from *from)
 		*from = h->last;
 		return chan_try(h->shown->ch, ptr);
 	}
+	if (unlikely(!hub_is_ours(h))) {
+		h->err = hub_judge(h);
+		if (h->err)
+			return h->err;
+	}
 	if (unlikely(h->moved - h->looked >= LOOK)) {
 		h->looked = h->moved;
 		if (hub_poll_tables(h))
@@ -220,11 +225,17 @@ VMP_API ssize_t vmp_hub_peek(struct vmp_hub *h, const void **ptr, struct vmp_fro
 	return peek(h, ptr, from ? from : &nobody, timeout_ms);
 }
 
-static void consumed(struct vmp_hub *h)
+/* 0; or it is not, for it is the next hub's. */
+static int consumed(struct vmp_hub *h)
 {
 	struct vmp_channel *ch = h->shown->ch;
 	struct vmpr_rx *r = &ch->rx.ring;
 
+	if (unlikely(!hub_is_ours(h))) {
+		h->err = hub_judge(h);
+		if (h->err)
+			return h->err;
+	}
 	count(&h->n.messages, 1);
 	count(&h->n.bytes, r->len);
 	h->moved++;
@@ -238,6 +249,7 @@ static void consumed(struct vmp_hub *h)
 		 */
 		store_release(r->cons, r->pos);
 	vmp_step(STEP_LANE_CONSUMED);
+	return 0;
 }
 
 VMP_API int vmp_hub_release(struct vmp_hub *h)
@@ -246,8 +258,7 @@ VMP_API int vmp_hub_release(struct vmp_hub *h)
 		return vmp_not_a_child(h->p);
 	if (!h->shown)
 		return vmp_fail(-EINVAL, "vmp_hub_release: no message was peeked");
-	consumed(h);
-	return 0;
+	return consumed(h);
 }
 
 VMP_API ssize_t vmp_hub_recv(struct vmp_hub *h, void *buf, size_t cap, struct vmp_from *from,
@@ -255,6 +266,7 @@ VMP_API ssize_t vmp_hub_recv(struct vmp_hub *h, void *buf, size_t cap, struct vm
 {
 	const void *ptr;
 	ssize_t n = vmp_hub_peek(h, &ptr, from, timeout_ms);
+	int r;
 
 	if (n < 0 || !h->shown)
 		return n;
@@ -262,8 +274,8 @@ VMP_API ssize_t vmp_hub_recv(struct vmp_hub *h, void *buf, size_t cap, struct vm
 		return vmp_fail(-EMSGSIZE, "the next message has %zd bytes, the buffer %zu; it waits", n, cap);
 	if (n)
 		memcpy(buf, ptr, (size_t)n);
-	consumed(h);
-	return n;
+	r = consumed(h);
+	return r ? r : n;
 }
 
 VMP_API int vmp_hub_poll(struct vmp_hub *h, vmp_hub_fn fn, void *arg, unsigned int limit)
@@ -289,8 +301,9 @@ VMP_API int vmp_hub_poll(struct vmp_hub *h, vmp_hub_fn fn, void *arg, unsigned i
 		if (n < 0)
 			return done || n == -EAGAIN ? (int)done : (int)n;
 		stop = fn(arg, &from, from.event ? NULL : ptr, (size_t)n);
-		if (h->shown)
-			consumed(h);
+		r = h->shown ? consumed(h) : 0;
+		if (r)
+			return r;
 		done++;
 		if (stop)
 			break;

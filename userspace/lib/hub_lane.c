@@ -37,11 +37,6 @@ static struct portal_chan_side *our_side(struct lane *l)
 	return l->area;
 }
 
-static bool is_ours(const struct vmp_hub *h)
-{
-	return load_relaxed(CW(h->head->consumer)) == h->place.token;
-}
-
 /*
  * Nobody has this lane any more, and all of it was read: it is the next one's. If somebody
  * else stands there by now (we have a successor, he did this, and we do not know it yet),
@@ -335,7 +330,7 @@ static int64_t step_on(struct vmp_hub *h, struct lane *l)
 		owner = load_acquire(CW(l->row->owner));
 		if (!owner)
 			return 0;
-		if (!is_ours(h))
+		if (!hub_is_ours(h))
 			return hub_judge(h);
 		arrive(h, l, owner);
 	}
@@ -418,7 +413,7 @@ int hub_judge(struct vmp_hub *h)
 		if (h->lane[i].state != LANE_FREE)
 			judge_lane(h, &h->lane[i]);
 	r = vmp_session_check(h->p);
-	if (!r && !is_ours(h))
+	if (!r && !hub_is_ours(h))
 		r = vmp_fail(-EPROTO, "%s: another program writes over this hub's own words",
 			     h->p->info.identity);
 	return r;

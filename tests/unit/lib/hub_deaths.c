@@ -362,6 +362,37 @@ static void a_hub_by_mistake(void **state)
 	leave(&g);
 }
 
+/* What it has read and not released is its successor's, and so is the lane's position. */
+static void a_reader_by_mistake(void **state)
+{
+	struct user h = hub(0), a = producer(), g;
+	struct vmp_from from;
+	const void *ptr;
+	uint64_t was, shown;
+	char buf[257];
+
+	pair(&h, &a);
+	send_text(&a, "one");
+	send_text(&a, "two");
+	send_text(&a, "three");
+	from = expect(&h, "one");
+	assert_int_equal(vmp_hub_peek(h.h, &ptr, &from, 0), 3);
+	declare_dead(&h);
+	g = hub(0);
+	was = side(from.lane, 0)->consumed;
+	shown = side(from.lane, 0)->shown;
+	assert_int_equal(vmp_hub_release(h.h), -ESTALE);
+	assert_int_equal(vmp_hub_peek(h.h, &ptr, &from, 0), -ESTALE);
+	assert_int_equal(get(&h, buf, &from, 0), -ESTALE);
+	assert_int_equal(side(0, 0)->consumed + side(1, 0)->consumed, was);
+	assert_int_equal(side(0, 0)->shown + side(1, 0)->shown, shown);
+	leave(&h);
+	expect_flagged(&g, "two", VMP_FROM_AGAIN | VMP_FROM_INHERITED);
+	expect_flagged(&g, "three", VMP_FROM_INHERITED);
+	leave(&a);
+	leave(&g);
+}
+
 static struct user next_hub, next_sender;
 
 static void the_next_come(void)
@@ -440,6 +471,7 @@ int main(int argc, char **argv)
 		in_house(a_sender_dies_anywhere),
 		in_house(a_hub_dies_anywhere),
 		in_house(a_hub_by_mistake),
+		in_house(a_reader_by_mistake),
 		in_house(a_reset_by_mistake),
 		in_house(a_sender_by_mistake),
 		with_portald(handed_over),
