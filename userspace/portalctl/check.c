@@ -9,11 +9,6 @@
 
 #define SHOWN	100	/* lines, without --all */
 
-struct args {
-	struct one_portal portal;	/* first: parse_one_portal() */
-	bool all;
-};
-
 struct result {
 	struct json_object *rows;	/* NULL: print lines */
 	unsigned int shown, most, damages, notes;
@@ -24,16 +19,6 @@ static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print JSON", 0 },
 	{ 0 }
 };
-
-static error_t parse(int key, char *arg, struct argp_state *st)
-{
-	struct args *a = st->input;
-
-	if (key != 'a')
-		return parse_one_portal(key, arg, st);
-	a->all = true;
-	return 0;
-}
 
 static struct json_object *damage_json(const struct vmp_damage *d)
 {
@@ -70,13 +55,13 @@ static void found(void *arg, const struct vmp_damage *d)
 	       d->name, d->where, which, d->text, d->offset, d->value);
 }
 
-static int verdict(const struct args *a, const struct result *r)
+static int verdict(const struct one_portal *a, const struct result *r)
 {
 	struct json_object *o;
 
-	if (a->portal.json) {
+	if (a->json) {
 		o = json_object_new_object();
-		json_object_object_add(o, "uri", json_object_new_string(a->portal.uri));
+		json_object_object_add(o, "uri", json_object_new_string(a->uri));
 		json_object_object_add(o, "clean", json_object_new_boolean(!r->damages));
 		json_object_object_add(o, "damages", json_object_new_int64(r->damages));
 		json_object_object_add(o, "notes", json_object_new_int64(r->notes));
@@ -86,7 +71,7 @@ static int verdict(const struct args *a, const struct result *r)
 	} else {
 		if (r->shown < r->damages + r->notes)
 			printf("and %u more; --all shows them\n", r->damages + r->notes - r->shown);
-		printf("%s: %s", a->portal.uri, r->damages ? "damaged" : "clean");
+		printf("%s: %s", a->uri, r->damages ? "damaged" : "clean");
 		if (r->damages)
 			printf(", in %u places", r->damages);
 		if (r->notes)
@@ -99,21 +84,21 @@ static int verdict(const struct args *a, const struct result *r)
 static int run(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "[URI]", "Check the tables of a managed portal; portal-layout(5) names "
+		options, parse_one_portal, "[URI]", "Check the tables of a managed portal; portal-layout(5) names "
 		"every damage. Changes nothing, and may run while the portal is in use. Status 0: clean, "
 		"4: damaged, 6: not a managed portal.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .portal.uri = default_uri() };
+	struct one_portal a = { .uri = default_uri() };
 	struct result r = { .most = SHOWN };
 	struct vmp *p;
 	int err;
 
 	parse_args(&argp, argc, argv, &a);
-	if (vmp_open(&p, a.portal.uri, VMP_RDONLY | VMP_ZERO_ON_REVOKE))
+	if (vmp_open(&p, a.uri, VMP_RDONLY | VMP_ZERO_ON_REVOKE))
 		return fail(EX_OPEN, "%s", vmp_errmsg());
 	if (a.all)
 		r.most = UINT32_MAX;
-	if (a.portal.json)
+	if (a.json)
 		r.rows = json_object_new_array();
 	err = vmp_check(p, found, &r);
 	if (err == -ENODATA)

@@ -6,9 +6,9 @@
 #include "tables.h"
 
 struct args {
-	const char *uri;
+	struct one_portal portal;	/* first: parse_one_portal() */
 	uint32_t slot;
-	bool have, force;
+	bool have;
 };
 
 static const struct argp_option options[] = {
@@ -20,25 +20,15 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 {
 	struct args *a = st->input;
 
-	switch (key) {
-	case 'f':
-		a->force = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (!st->arg_num && is_uri(arg)) {
-			a->uri = arg;
-			return 0;
-		}
+	if (key == ARGP_KEY_ARG && (st->arg_num || !is_uri(arg))) {
 		if (a->have || !parse_u32(arg, &a->slot))
 			argp_error(st, "PEER is one number, of \"portalctl peers\"; \"%s\"?", arg);
 		a->have = true;
 		return 0;
-	case ARGP_KEY_END:
-		if (!a->have)
-			argp_error(st, "which one? Give the number of the PEER (\"portalctl peers\")");
-		return 0;
 	}
-	return ARGP_ERR_UNKNOWN;
+	if (key == ARGP_KEY_END && !a->have)
+		argp_error(st, "which one? Give the number of the PEER (\"portalctl peers\")");
+	return parse_one_portal(key, arg, st);
 }
 
 /* Does it show signs of life within three of its heartbeats? */
@@ -62,7 +52,7 @@ static bool beats(struct vmp *p, const struct vmp_peer *was)
 /* Nobody is declared dead by a slip of the finger. */
 static int may_fence(struct vmp *p, const struct args *a, const struct vmp_peer *peer)
 {
-	if (a->force || peer->state != VMP_STATE_ALIVE)
+	if (a->portal.force || peer->state != VMP_STATE_ALIVE)
 		return EX_DONE;
 	if (!peer->heartbeat_ms)
 		return fail(EX_REFUSED, "peer %u '%s' is alive, for all that is known (it has no heart to listen to); --force declares it dead",
@@ -100,13 +90,13 @@ static int run(int argc, char **argv)
 		"back; should it run, its kernel takes the memory from its processes, and it joins anew. "
 		"Needs root (or portald's user).\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .uri = default_uri() };
+	struct args a = { .portal.uri = default_uri() };
 	struct vmp_layout l;
 	struct vmp *p;
 	int code;
 
 	parse_args(&argp, argc, argv, &a);
-	code = open_managed(&p, a.uri, 0, &l);
+	code = open_managed(&p, a.portal.uri, 0, &l);
 	if (code)
 		return code;
 	code = fence(p, &a);

@@ -5,11 +5,6 @@
 
 #include "tables.h"
 
-struct args {
-	struct one_portal portal;	/* first: parse_one_portal() */
-	bool all;
-};
-
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "Those too that are being made, or have no name any more", 0 },
 	{ "json", 'j', NULL, 0, "Print JSON", 0 },
@@ -21,16 +16,6 @@ static const struct column columns[] = {
 	{ "opens", "OPEN", COL_NUMBER }, { "created", "CREATED", COL_TEXT }, { "name", "NAME", COL_TEXT },
 	{ "state", "STATE", COL_TEXT },
 };
-
-static error_t parse(int key, char *arg, struct argp_state *st)
-{
-	struct args *a = st->input;
-
-	if (key != 'a')
-		return parse_one_portal(key, arg, st);
-	a->all = true;
-	return 0;
-}
 
 /* @rows without those that cannot be opened, unless all are wanted. */
 static struct json_object *choose(struct json_object *rows, bool all)
@@ -52,22 +37,22 @@ static struct json_object *choose(struct json_object *rows, bool all)
 static int run(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "[URI]", "The objects of a managed portal: kind, size, mode, how often each "
+		options, parse_one_portal, "[URI]", "The objects of a managed portal: kind, size, mode, how often each "
 		"is open, name.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .portal.uri = default_uri() };
+	struct one_portal a = { .uri = default_uri() };
 	struct json_object *all, *rows;
 	struct vmp_layout l;
 	struct vmp *p;
 	int code;
 
 	parse_args(&argp, argc, argv, &a);
-	code = open_managed(&p, a.portal.uri, VMP_RDONLY | VMP_ZERO_ON_REVOKE, &l);
+	code = open_managed(&p, a.uri, VMP_RDONLY | VMP_ZERO_ON_REVOKE, &l);
 	if (code)
 		return code;
 	all = objects_json(p, &l);
 	rows = choose(all, a.all);
-	if (a.portal.json)
+	if (a.json)
 		print_json(rows);
 	else if (json_object_array_length(rows))
 		print_table(rows, columns, sizeof(columns) / sizeof(*columns) - !a.all);

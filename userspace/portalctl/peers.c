@@ -10,7 +10,7 @@
 
 struct args {
 	struct one_portal portal;	/* first: parse_one_portal() */
-	bool all, watch;
+	bool watch;
 };
 
 static const struct argp_option options[] = {
@@ -34,16 +34,10 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 {
 	struct args *a = st->input;
 
-	switch (key) {
-	case 'a':
-		a->all = true;
-		return 0;
-	case 'w':
-		a->watch = true;
-		return 0;
-	default:
+	if (key != 'w')
 		return parse_one_portal(key, arg, st);
-	}
+	a->watch = true;
+	return 0;
 }
 
 /* Takes @rows; those that are not dead, unless all are wanted. */
@@ -70,8 +64,8 @@ static void print_rows(struct json_object *rows, const struct column *cols, size
 /* A line of JSON for each look, if there are several. */
 static void print(struct vmp *p, const struct args *a, const struct vmp_layout *l)
 {
-	struct json_object *peers = choose(peers_json(p, l), a->all);
-	struct json_object *sessions = choose(sessions_json(p, l), a->all);
+	struct json_object *peers = choose(peers_json(p, l), a->portal.all);
+	struct json_object *sessions = choose(sessions_json(p, l), a->portal.all);
 	struct json_object *o = json_object_new_object();
 
 	json_object_object_add(o, "peers", peers);

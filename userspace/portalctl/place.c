@@ -149,6 +149,12 @@ error_t parse_one_portal(int key, char *arg, struct argp_state *st)
 	case 'j':
 		a->json = true;
 		return 0;
+	case 'a':
+		a->all = true;
+		return 0;
+	case 'f':
+		a->force = true;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (st->arg_num)
 			argp_error(st, "one URI at a time");

@@ -5,9 +5,8 @@
 #include "tables.h"
 
 struct args {
-	const char *uri;
+	struct one_portal portal;	/* first: parse_one_portal() */
 	char **names;
-	bool force;
 };
 
 static const struct argp_option options[] = {
@@ -19,25 +18,15 @@ static error_t parse(int key, char *arg, struct argp_state *st)
 {
 	struct args *a = st->input;
 
-	switch (key) {
-	case 'f':
-		a->force = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (!st->arg_num && is_uri(arg)) {
-			a->uri = arg;
-			return 0;
-		}
+	if (key == ARGP_KEY_ARG && (st->arg_num || !is_uri(arg))) {
 		/* This one and those behind it. */
 		a->names = st->argv + st->next - 1;
 		st->next = st->argc;
 		return 0;
-	case ARGP_KEY_END:
-		if (!a->names)
-			argp_error(st, "remove what? Give the NAME of an object");
-		return 0;
 	}
-	return ARGP_ERR_UNKNOWN;
+	if (key == ARGP_KEY_END && !a->names)
+		argp_error(st, "remove what? Give the NAME of an object");
+	return parse_one_portal(key, arg, st);
 }
 
 static int run(int argc, char **argv)
@@ -47,18 +36,18 @@ static int run(int argc, char **argv)
 		"at once; whoever has one open keeps it, and its memory is free when the last of them has "
 		"closed it or has died.\v" EXIT_CODES_DOC, NULL, NULL, NULL
 	};
-	struct args a = { .uri = default_uri() };
+	struct args a = { .portal.uri = default_uri() };
 	struct vmp_layout l;
 	struct vmp *p;
 	int code, err;
 
 	parse_args(&argp, argc, argv, &a);
-	code = open_managed(&p, a.uri, 0, &l);
+	code = open_managed(&p, a.portal.uri, 0, &l);
 	if (code)
 		return code;
 	for (char **name = a.names; *name; name++) {
 		err = vmp_named_unlink(p, *name);
-		if (err == -ENOENT && a.force)
+		if (err == -ENOENT && a.portal.force)
 			continue;
 		/* The others are removed all the same, as by rm(1). */
 		if (err == -ENOENT)

@@ -124,13 +124,15 @@ int link_wait(struct link *l, const struct place *pl, const char *who);
 void link_close(struct link *l);
 
 /**
- * struct one_portal - the arguments of a command that looks at one portal: [--json] [URI]
+ * struct one_portal - the arguments of a command about one portal: [URI], and of these options
+ * those that it lists
  * @uri: what to open
- * @json: print JSON
+ * @json: -j, print JSON
+ * @all, @force: -a, -f
  */
 struct one_portal {
 	const char *uri;
-	bool json;
+	bool json, all, force;
 };
 
 /* For struct argp; the input is a struct one_portal, or begins with one. */
