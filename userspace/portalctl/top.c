@@ -100,13 +100,31 @@ static void draw_head(struct top *t, unsigned int peers, unsigned int sessions, 
 	     (unsigned long long)l->generation / 2, owner);
 }
 
-static bool peer_shown(const struct vmp_peer *p)
+/* How often an object, or (object 0) anything by a session, is open. */
+static unsigned int count_uses(const struct top *t, uint64_t object, uint64_t token)
 {
-	return p->state != VMP_STATE_NONE && p->state != VMP_STATE_DEAD;
+	unsigned int n = 0;
+	struct vmp_use u;
+
+	for (uint32_t i = 0; i < t->k.l.uses; i++)
+		n += !vmp_get_use(t->k.p, i, &u, sizeof(u)) && u.object &&
+		     (object ? u.object == object : u.token == token);
+	return n;
 }
 
-static void draw_peer(struct top *t, const struct vmp_peer *p)
+static uint32_t all_peers(const struct top *t)
 {
+	return t->k.l.peers;
+}
+
+static bool peer_shown(const struct top *t, uint32_t i)
+{
+	return t->k.peers[i].state != VMP_STATE_NONE && t->k.peers[i].state != VMP_STATE_DEAD;
+}
+
+static void draw_peer(struct top *t, uint32_t i)
+{
+	const struct vmp_peer *p = &t->k.peers[i];
 	char heart[32] = "none", why[24] = "";
 	double still = (double)(now_ns() - t->k.since[p->slot]) / 1e9;
 
@@ -122,28 +140,71 @@ static void draw_peer(struct top *t, const struct vmp_peer *p)
 	     p->kind == 2 ? "host" : "guest", p->address == VMP_PEER_NONE ? -1 : (int)p->address, heart, p->name);
 }
 
-static void draw_session(struct top *t, const struct vmp_session *s)
+static uint32_t all_sessions(const struct top *t)
 {
-	unsigned int opens = 0;
-	struct vmp_use u;
-
-	for (uint32_t i = 0; i < t->k.l.uses; i++)
-		opens += !vmp_get_use(t->k.p, i, &u, sizeof(u)) && u.object && u.token == s->token;
-	line(t, "%4u  0x%-14llx  %7u  %5u  %4u  %s", s->peer, (unsigned long long)s->token, s->pid, s->uid,
-	     opens, s->name);
+	return t->k.l.area[1].count;
 }
 
-static void draw_object(struct top *t, const struct vmp_object *o)
+static bool session_shown(const struct top *t, uint32_t i)
 {
-	unsigned int opens = 0;
-	struct vmp_use u;
+	return t->k.sessions[i].state == VMP_STATE_ALIVE;
+}
+
+static void draw_session(struct top *t, uint32_t i)
+{
+	const struct vmp_session *s = &t->k.sessions[i];
+
+	line(t, "%4u  0x%-14llx  %7u  %5u  %4u  %s", s->peer, (unsigned long long)s->token, s->pid, s->uid,
+	     count_uses(t, 0, s->token), s->name);
+}
+
+static uint32_t all_objects(const struct top *t)
+{
+	return t->k.l.objects;
+}
+
+static bool object_shown(const struct top *t, uint32_t i)
+{
+	return object_lives(&t->k.objects[i]);
+}
+
+static void draw_object(struct top *t, uint32_t i)
+{
+	const struct vmp_object *o = &t->k.objects[i];
 	char size[24];
 
-	for (uint32_t i = 0; i < t->k.l.uses; i++)
-		opens += !vmp_get_use(t->k.p, i, &u, sizeof(u)) && u.object == o->id;
 	line(t, "%-8s  %-10s  %10s  %4u  %s", o->kind == 1 ? "raw" : o->kind == 2 ? "channel" : "?",
 	     o->state == VMP_OBJECT_NAMED ? "named" : o->state == VMP_OBJECT_MAKING ? "being made" : "unlinked",
-	     human_size(size, sizeof(size), o->bytes), opens, o->name);
+	     human_size(size, sizeof(size), o->bytes), count_uses(t, o->id, 0), o->name);
+}
+
+/**
+ * struct section - one of the screen's tables
+ * @head: above it
+ * @indent: of "and so many more"
+ * @all, @shown, @draw: its rows, those that are shown, and one of them
+ */
+static const struct section {
+	const char *head;
+	int indent;
+	uint32_t (*all)(const struct top *t);
+	bool (*shown)(const struct top *t, uint32_t i);
+	void (*draw)(struct top *t, uint32_t i);
+} sections[] = {
+	{ "PEER  STATE              KIND      ID         HEART  NAME", 6, all_peers, peer_shown, draw_peer },
+	{ "PEER  SESSION               PID    UID  OPEN  COMMAND", 6, all_sessions, session_shown, draw_session },
+	{ "KIND      STATE             SIZE  OPEN  NAME", 10, all_objects, object_shown, draw_object },
+};
+
+#define SECTIONS (sizeof(sections) / sizeof(*sections))
+
+static unsigned int count_shown(const struct top *t, const struct section *s)
+{
+	unsigned int n = 0;
+
+	for (uint32_t i = 0; i < s->all(t); i++)
+		n += s->shown(t, i);
+	return n;
 }
 
 /* Tables are cut so that the newest events have a place, a third of the screen at least. */
@@ -156,46 +217,19 @@ static unsigned int room(const struct top *t, unsigned int want)
 	return t->used + 1 < end ? end - t->used - 1 : 0;
 }
 
-static void draw_sessions(struct top *t, unsigned int n)
+static void draw_section(struct top *t, const struct section *s, unsigned int n)
 {
-	unsigned int most = room(t, n), shown = 0;
+	unsigned int most = room(t, n), drawn = 0;
 
-	line(t, "PEER  SESSION               PID    UID  OPEN  COMMAND");
-	for (uint32_t i = 0; i < t->k.l.area[1].count && shown < most; i++)
-		if (t->k.sessions[i].state == VMP_STATE_ALIVE) {
-			draw_session(t, &t->k.sessions[i]);
-			shown++;
+	line(t, "%s", s->head);
+	for (uint32_t i = 0; i < s->all(t) && drawn < most; i++)
+		if (s->shown(t, i)) {
+			s->draw(t, i);
+			drawn++;
 		}
-	if (shown < n)
-		line(t, "      and %u more", n - shown);
-}
-
-static void draw_objects(struct top *t, unsigned int n)
-{
-	unsigned int most = room(t, n), shown = 0;
-
-	line(t, "KIND      STATE             SIZE  OPEN  NAME");
-	for (uint32_t i = 0; i < t->k.l.objects && shown < most; i++)
-		if (object_lives(&t->k.objects[i])) {
-			draw_object(t, &t->k.objects[i]);
-			shown++;
-		}
-	if (shown < n)
-		line(t, "          and %u more", n - shown);
-}
-
-static void draw_peers(struct top *t, unsigned int n)
-{
-	unsigned int most = room(t, n), shown = 0;
-
-	line(t, "PEER  STATE              KIND      ID         HEART  NAME");
-	for (uint32_t i = 0; i < t->k.l.peers && shown < most; i++)
-		if (peer_shown(&t->k.peers[i])) {
-			draw_peer(t, &t->k.peers[i]);
-			shown++;
-		}
-	if (shown < n)
-		line(t, "      and %u more", n - shown);
+	if (drawn < n)
+		line(t, "%*sand %u more", s->indent, "", n - drawn);
+	line(t, "%s", "");
 }
 
 static void draw_events(struct top *t)
@@ -211,25 +245,17 @@ static void draw_events(struct top *t)
 
 static void draw(struct top *t)
 {
-	unsigned int peers = 0, sessions = 0, objects = 0;
+	unsigned int n[SECTIONS];
 
-	for (uint32_t i = 0; i < t->k.l.peers; i++)
-		peers += peer_shown(&t->k.peers[i]);
-	for (uint32_t i = 0; i < t->k.l.area[1].count; i++)
-		sessions += t->k.sessions[i].state == VMP_STATE_ALIVE;
-	for (uint32_t i = 0; i < t->k.l.objects; i++)
-		objects += object_lives(&t->k.objects[i]);
+	for (size_t i = 0; i < SECTIONS; i++)
+		n[i] = count_shown(t, &sections[i]);
 	t->used = 0;
 	if (t->rows)
 		fputs("\033[H", stdout);
-	draw_head(t, peers, sessions, objects);
+	draw_head(t, n[0], n[1], n[2]);
 	line(t, "%s", "");
-	draw_peers(t, peers);
-	line(t, "%s", "");
-	draw_sessions(t, sessions);
-	line(t, "%s", "");
-	draw_objects(t, objects);
-	line(t, "%s", "");
+	for (size_t i = 0; i < SECTIONS; i++)
+		draw_section(t, &sections[i], n[i]);
 	draw_events(t);
 	if (t->rows)
 		fputs("\033[J", stdout);
