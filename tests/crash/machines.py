@@ -4,7 +4,7 @@
 
 Workers of the host, and of two guests at a time, use one portal, and are killed. Each guest's
 QEMU is killed at a random moment, too: while it boots, while it joins, in the middle of
-everything; or it ends when one of its processes comes by a marked step. Some are stopped for several times the suspicion time before, and go on. portald, under its
+everything; or it ends, or stops, when one of its processes comes by a marked step. Some are stopped for several times the suspicion time before, and go on. portald, under its
 keeper, is killed now and then. At the end the host's judge looks at what all of them did. 8
 kills by default. CRASH_SEED repeats the choices.
 
@@ -46,8 +46,9 @@ MEMORY = '192M'
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % HEARTBEAT
 WORK = ('i=0; until [ -e /dev/portal0 ] || [ $i = 100 ]; do usleep 50000; i=$((i+1)); done; '
         '%sexec crash join -b %d -k 1000000 -t 100000 -w 7 -D 8 -S 1800 /dev/portal0')
-# The exit is for processes that end their machine.
-DEVICES = ['-device', 'vmgenid,guid=auto', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1']
+# The exit is for processes that end their machine, pvpanic for those that stop it.
+DEVICES = ['-device', 'vmgenid,guid=auto', '-device', 'isa-debug-exit,iobase=0xf4,iosize=1',
+           '-device', 'pvpanic', '-action', 'panic=pause']
 AT_A_STEP = 2 * 42 + 1              # QEMU's status, by that
 SEEN_BY = 8                         # seconds to come by a step; else it is killed
 
@@ -129,12 +130,13 @@ class Plan:
         most = {'booting': 7, 'joining': 0.8, 'at work': 3, 'at a step': 0}[self.kind]
         self.after = rnd.uniform(0.05, most) if most else SEEN_BY
         self.step = rnd.randrange(steps)
-        self.stop = rnd.uniform(3, 5) * HEARTBEAT * 3 / 1000 if self.kind == 'at work' and rnd.random() < 0.25 else 0
+        stopped = self.kind == 'at work' and rnd.random() < 0.25 or self.kind == 'at a step' and rnd.random() < 0.3
+        self.stop = rnd.uniform(3, 5) * HEARTBEAT * 3 / 1000 if stopped else 0
 
 
 class Machines:
     def __init__(self, server, k, rd, seed, steps):
-        self.steps, self.ended_at = steps, set()
+        self.steps, self.ended_at, self.stopped_at = steps, set(), set()
         self.server, self.kernel, self.rd = server, k, rd
         self.tables, self.stall, self.copy = Tables(server), Stall(), template(k, rd)
         self.random, self.rnd_killer = random.Random(seed), random.Random(seed + 1)
@@ -173,7 +175,7 @@ class Machines:
             self.plans += 1
             return Plan(self.plans - 1, self.random, len(self.steps))
 
-    def becomes(self, n, row, states, seconds):
+    def becomes(self, n, row, states, seconds, meanwhile=lambda: None):
         """Until the machine that has made this claim is known to be so."""
         began, stalled = time.monotonic(), self.stall.so_far()
         while True:
@@ -188,6 +190,7 @@ class Machines:
                 self.wrong(n, 'it is "%s" after %.1f s, %.2f of which the machine stood still; not "%s" within %.1f' % (
                     says, now - began, late, states[0], seconds))
                 return
+            meanwhile()
             time.sleep(0.005)
 
     def wrong(self, n, what):
@@ -215,15 +218,18 @@ class Machines:
             g.until = time.monotonic() + plan.after
         if time.monotonic() < g.until:
             row = self.work(plan, g)
-        if row and plan.stop:
+        at_step = row and plan.stop and plan.kind == 'at a step' and self.stands(g, g.until)
+        if row and plan.stop and (at_step or plan.kind == 'at work'):
             with self.undisturbed():
-                self.pause(plan, g, row)
+                self.pause(plan, g, row, at_step)
         self.end(plan, g, row)
 
     def work(self, plan, g):
         """Until its time has come, or a step; its row, if it is known."""
         row = None
         step = 'export CRASH_MACHINE_STEP=%d; ' % plan.step if plan.kind == 'at a step' else ''
+        if step and plan.stop:
+            step += 'export CRASH_MACHINE_STOP=1; '
         job = g.start((LOAD + '; ' if plan.kind == 'booting' else '') + WORK % (step, (plan.n + 1) << 18))
         try:
             g._pump(lambda: job.status is not None or b'# peer' in job.output, 60, 'peer', job)
@@ -231,6 +237,8 @@ class Machines:
                 slot = int(job.expect(r'^# peer (\d+)').group(1))
                 row = slot, self.tables.claim(slot)
                 g.until = time.monotonic() + plan.after
+                if step and plan.stop:
+                    return row
                 g._pump(lambda: job.status is not None, 60, 'work', job)
         except LabError:
             # Its process is waited for by who finds the channel closed.
@@ -241,15 +249,26 @@ class Machines:
                 job.status, job.text()[-600:], g.log()[-1500:]))
         return row
 
-    def pause(self, plan, g, row):
+    def stands(self, g, until):
+        """Until it stands still, at a step; false: it did not come there in its time."""
+        while g.qmp('query-status')['status'] == 'running':
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def pause(self, plan, g, row, at_step):
         began = time.monotonic()
         g.process.send_signal(signal.SIGSTOP)
         self.becomes(plan.n, row, ['suspect'], SUSPICION)
         time.sleep(max(0, began + plan.stop - time.monotonic()))
         g.process.send_signal(signal.SIGCONT)
-        self.becomes(plan.n, row, ['alive'], AGAIN)
+        # Others of its processes may come there, too.
+        self.becomes(plan.n, row, ['alive'], AGAIN, lambda: at_step and self.stands(g, 0) and g.qmp('cont'))
         with self.lock:
             self.stopped += 1
+            if at_step:
+                self.stopped_at.add(plan.step)
         time.sleep(0.5)
 
     def end(self, plan, g, row):
@@ -346,7 +365,8 @@ def main():
         t.ok(m.killed >= KILLS, '%d machines were killed: %s; %d stopped before' % (
             m.killed, ', '.join('%d %s' % (v, w) for w, v in m.when.items()), m.stopped),
             '%d of %d in %d s' % (m.killed, KILLS, SECONDS * SCALE))
-        print('# at the steps: ' + ', '.join(steps[n] for n in sorted(m.ended_at)))
+        print('# stopped at: ' + ', '.join(steps[n] for n in sorted(m.stopped_at)))
+        print('# ended at: ' + ', '.join(steps[n] for n in sorted(m.ended_at)))
         t.ok(len(m.ended_at) >= min(len(steps) * 2 / 3, KILLS / 10), 'at %d of %d steps' % (len(m.ended_at), len(steps)))
         inside = [line for line in said if line.startswith("# guests' processes:")]
         t.ok(inside and int(re.search(r'(\d+) kills', inside[0]).group(1)) >= KILLS,

@@ -12,15 +12,18 @@
 
 static struct world *self;
 
-#define DEBUG_EXIT	0xf4	/* where QEMU has its isa-debug-exit */
+/* Where QEMU has its isa-debug-exit, and pvpanic, by which it stands still. */
+#define MACHINE_EXIT	0xf4
+#define MACHINE_STOP	0x505
 
 void may_end_machine(struct world *w)
 {
 	const char *step = getenv("CRASH_MACHINE_STEP");
 
 	w->machine_step = step ? atoi(step) + 1 : 0;
+	w->machine_port = getenv("CRASH_MACHINE_STOP") ? MACHINE_STOP : MACHINE_EXIT;
 #ifdef __x86_64__
-	if (step && ioperm(DEBUG_EXIT, 1, 1)) {
+	if (step && ioperm(w->machine_port, 1, 1)) {
 		fprintf(stderr, "crash: ioperm: %s\n", strerror(errno));
 		exit(1);
 	}
@@ -28,11 +31,12 @@ void may_end_machine(struct world *w)
 }
 
 /* In the midst of this instruction. */
-static void end_machine(void)
+static void end_machine(struct world *w)
 {
 #ifdef __x86_64__
-	outb(42, DEBUG_EXIT);
+	outb(w->machine_port == MACHINE_STOP ? 1 : 42, w->machine_port);
 #endif
+	w->machine_step = 0;
 }
 
 /* The library's marked steps; see plan.c for who ends where. */
@@ -46,7 +50,7 @@ void at_step(int s)
 	struct plan *p = self ? &self->plan : NULL;
 
 	if (p && s + 1 == self->machine_step && !below(&self->rng, 3))
-		end_machine();
+		end_machine(self);
 	if (!p || s != p->step || (p->fate != FATE_STEP && p->fate != FATE_STOP_STEP))
 		return;
 	if (p->after--)
