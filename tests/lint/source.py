@@ -72,6 +72,28 @@ def kernel_module_dirs(names):
             if os.path.basename(n) == 'Kbuild' and n.startswith('tests/')}
 
 
+# What a managed portal adds to the library.
+MANAGED = ['managed', 'session', 'unix_ask', 'lock', 'directory', 'object', 'hub', 'hub_lane',
+           'hub_name', 'hub_producer', 'hub_wait']
+
+
+def errors(names):
+    """Errnos that are not in portal-layout(5)'s one table, stand there for nothing, or are in no test."""
+    page = read('userspace/man/portal-layout.5')
+    table = re.findall(r'^(E[A-Z]+)\t', page[page.index('.SH ERRORS'):], re.M)
+    code = ''.join(read('userspace/lib/%s.c' % n) for n in MANAGED)
+    given = set(re.findall(r'(?:vmp_fail(?:_quickly)?\(|return |= )-(E[A-Z]+)\b', code))
+    # How functions of the library tell each other; ENXIO: a session without a doorbell.
+    given -= {'EREMCHG', 'ENXIO', 'EPIPE', 'ECONNRESET', 'ENODEV'}
+    tests = ''.join(read(n) for n in names if re.match(r'tests/(unit|guest)/.*\.c$', n))
+    # The layout's own, and the kernel's.
+    elsewhere = {'EFBIG', 'EUSERS', 'ENODATA', 'EACCES'}
+    return (['%s: given, not in the table' % e for e in sorted(given - set(table))] +
+            ['%s: in the table twice' % e for e in sorted(set(table)) if table.count(e) > 1] +
+            ['%s: in the table, never given' % e for e in sorted(set(table) - given - elsewhere)] +
+            ['%s: in no test' % e for e in sorted(set(table)) if not re.search(r'-?\b%s\b' % e, tests)])
+
+
 def main(t):
     names = files()
     c = [n for n in names if n.endswith(('.c', '.h'))]
@@ -136,6 +158,7 @@ def main(t):
              if n.endswith(('.c', '.h', '.py', '.sh')) and
              read(n).count('\n') > MAX_LINES], [],
             'no source file is longer than %d lines' % MAX_LINES)
+    t.equal(errors(names), [], 'portal-layout(5) has all errnos of a managed portal, and each has a test')
     # Git keeps the mode that an edit may lose; what is built later is not there yet.
     commands = {line.split()[2] for line in read('tests/suites').splitlines()
                 if line and not line.startswith('#')}

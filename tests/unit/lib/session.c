@@ -402,7 +402,7 @@ static void hears_by_itself(struct vmp *p, uint64_t guest)
 /* Nobody tells of deaths any more: that is said, to who asks and to who waits in vain. */
 static void portald_is_gone(void **state)
 {
-	struct vmp *p = house_open();
+	struct vmp *p = house_open(), *late = house_open();
 	uint64_t token, ours, guest = invent_guest(p, 60ULL << 32 | 7);
 	pid_t pid = house_spawn(holds_the_lock, NULL, -1, 0);
 
@@ -417,6 +417,9 @@ static void portald_is_gone(void **state)
 	/* One without a heart nobody can hear. */
 	assert_int_equal(vmp_token_state(p, guest), VMP_STATE_SUSPECT);
 	hears_by_itself(p, guest);
+	ends_with(vmp_join(late, NULL), -ENOTCONN, "portald is gone");
+	ends_with(vmp_fence(p, 1), -ENOTCONN, "portald is gone");
+	vmp_close(late);
 	ends_with(vmp_lock(p, house_data(p, 4096), 50), -ETIMEDOUT, "portald, which would tell, is gone");
 	vmp_close(p);
 	unlink(in_dir("DIR/t.sock"));
