@@ -81,6 +81,18 @@ static void ephemeral(void **state)
 	house_check(p);
 	refuse(p, "brief", 0, 0, -ENOENT, NULL);
 	assert_int_equal(objects_there(p), 0);
+	/* Of two, one closes and one dies, of an object whose name is gone. */
+	q = house_open();
+	n = open_named(p, "long", VMP_CREATE, 10);
+	m = open_named(q, "long", 0, 0);
+	assert_int_equal(vmp_named_unlink(p, "long"), 0);
+	assert_int_equal(vmp_named_close(n), 0);
+	assert_int_equal(objects_there(p), 1);
+	house_leave(q);
+	free(m);
+	assert_int_equal(vmp_named_close(open_named(p, "next", VMP_CREATE | VMP_EPHEMERAL, 10)), 0);
+	assert_int_equal(objects_there(p), 0);
+	house_check(p);
 	vmp_close(p);
 }
 
