@@ -257,7 +257,7 @@ static int open_end(struct listen_end *end, int type, const struct portal_conf *
 	if (end->fd < 0) {
 		/* An earlier portald's, with those who wait in it. */
 		end->fd = store_take(p->name, suffix);
-		end->bound = end->fd >= 0;
+		end->bound = end->kept = end->fd >= 0;
 	}
 	if (end->fd < 0) {
 		if (listen_path(end->path, sizeof(end->path), dir, p->name, suffix, e) < 0 ||
@@ -283,7 +283,7 @@ int listen_open(struct listening *l, const struct portal_conf *p, const char *di
 	    take_lock(l, p->name, e) < 0 ||
 	    open_end(&l->guest, SOCK_STREAM, p, dir, "ivshmem", e) < 0 ||
 	    open_end(&l->host, SOCK_SEQPACKET, p, dir, "sock", e) < 0) {
-		listen_close(l, p->name, false);
+		listen_close(l, p->name, l->guest.kept || l->host.kept);
 		return -1;
 	}
 	return 0;

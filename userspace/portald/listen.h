@@ -14,6 +14,7 @@
 struct listen_end {
 	int fd;
 	bool bound;		/* by us: unlink at the end */
+	bool kept;		/* an earlier portald's */
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 };
 

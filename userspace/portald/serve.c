@@ -106,9 +106,14 @@ static int open_all(struct daemon *d, struct err *e)
 	if (raise_limit(d, d->args->config, e) < 0 || listen_inherit(e) < 0 ||
 	    listen_make_dir(socket_dir(d), e) < 0)
 		return -1;
-	for (c = d->args->config->portals; c; c = c->next)
-		if (wanted(d, c) && open_one(d, c, e) < 0)
+	for (c = d->args->config->portals; c; c = c->next) {
+		if (!wanted(d, c) || open_one(d, c, e) == 0)
+			continue;
+		/* A new one that cannot be served is no reason to leave those who were waiting. */
+		if (!store_had(NULL) || store_had(c->name))
 			return -1;
+		log_line(LOG_ERR, NULL, "%s; it is not served until a reload", e->text);
+	}
 	if (!d->portals)
 		return err_set(e, "there is no portal%s%s to serve: add [NAME] to %s, or give --name",
 			       d->args->only ? " " : "", d->args->only ? d->args->only : "",

@@ -293,15 +293,30 @@ unsigned int store_take_bundle(const char *portal, const char *what, int *fds, u
 	return n;
 }
 
-unsigned int store_sweep(const char *portal)
+static bool is_of(const struct passed *p, const char *portal)
 {
 	size_t len = portal ? strlen(portal) : 0;
+
+	return !portal || (strncmp(p->name, portal, len) == 0 && p->name[len] == '/');
+}
+
+bool store_had(const char *portal)
+{
+	unsigned int i;
+
+	for (i = 0; i < npassed; i++)
+		if (is_of(&passed[i], portal))
+			return true;
+	return false;
+}
+
+unsigned int store_sweep(const char *portal)
+{
 	unsigned int i, n = 0;
 	char name[128];
 
 	for (i = 0; i < npassed; i++) {
-		if (passed[i].fd < 0 || (portal && (strncmp(passed[i].name, portal, len) != 0 ||
-						   passed[i].name[len] != '/')))
+		if (passed[i].fd < 0 || !is_of(&passed[i], portal))
 			continue;
 		snprintf(name, sizeof(name), PREFIX "%s", passed[i].name);
 		drop(name);

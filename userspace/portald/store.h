@@ -45,6 +45,9 @@ int store_take(const char *portal, const char *what);
 /* The same of a bundle: how many, at most @max; 0: there is none, or it is no bundle. */
 unsigned int store_take_bundle(const char *portal, const char *what, int *fds, unsigned int max);
 
+/* Was anything passed, of that portal or (NULL) of any? */
+bool store_had(const char *portal);
+
 /* What was passed and not taken is dropped; @portal NULL: of all. How many. */
 unsigned int store_sweep(const char *portal);
 

@@ -240,6 +240,28 @@ def _(stack):
     g.pump(lambda: g.knows(new.id))
 
 
+@point('a new portal that cannot be served keeps nobody from those that were')
+def _(stack):
+    good = '[demo]\nsize = 1M\nmanaged = yes\n'
+    d = Kept(stack, config=good)
+    g, a = d.guest(), Member(d)
+    path = os.path.join(d.dir, 'two.sock')
+    open(path, 'w').close()
+    with open(d.config, 'w') as f:
+        f.write('[two]\nsize = 1M\n' + good)
+    d.kill_child()
+    d.wait_log('there is a file that is no socket')
+    d.wait_log('goes on where the portald before left it: 1 guests, 1 processes', seconds=20)
+    check(Tables(stack, a).alive(a.token), 'its session')
+    os.unlink(path)
+    os.kill(d.child, signal.SIGHUP)
+    d.wait_log('two: serving')
+    d.kill_child()
+    d.wait_log('two: goes on')
+    new = d.guest()
+    g.pump(lambda: g.knows(new.id))
+
+
 @point('SIGINT ends all, whoever has a session or no connection: nothing stays kept')
 def _(stack):
     d = Kept(stack)
