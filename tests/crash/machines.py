@@ -4,9 +4,10 @@
 
 Workers of the host, and of two guests at a time, use one portal, and are killed. Each guest's
 QEMU is killed at a random moment, too: while it boots, while it joins, in the middle of
-everything; or it ends, or stops, when one of its processes comes by a marked step. Some are stopped for several times the suspicion time before, and go on. portald, under its
-keeper, is killed now and then. At the end the host's judge looks at what all of them did. 8
-kills by default. CRASH_SEED repeats the choices.
+everything; or it ends, or stops, when one of its processes comes by a marked step. Some are
+stopped for several times the suspicion time before, and go on. portald, under its keeper, is
+killed now and then. At the end the host's judge looks at what all of them did. 8 kills by
+default. CRASH_SEED repeats the choices.
 
 Most guests do not boot: they go on from where one did that had no portal yet. The device is
 plugged into each of them; its kernel is told by vmgenid that it is a copy, and draws new
