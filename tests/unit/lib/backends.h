@@ -36,15 +36,6 @@ static inline void refused(const char *uri, unsigned int flags, int err, const c
 	assert_null(strchr(vmp_errmsg(), '\n'));
 }
 
-static inline int fd_count(void)
-{
-	int n = 0, fd;
-
-	for (fd = 0; fd < 1024; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
-}
-
 static inline struct vmp_channel *side_of(struct vmp *p, unsigned int side)
 {
 	struct vmp_channel_opts o = { .size = sizeof(o), .side = side };

@@ -202,6 +202,13 @@ static inline void house_down_here(void)
 	close(house.fd);
 }
 
+/* A call's error, and a word of its text. */
+static inline void ends_with(int got, int err, const char *word)
+{
+	if (got != err || (word && !strstr(vmp_errmsg(), word)))
+		fail_msg("%d '%s', not %d with '%s'", got, vmp_errmsg(), err, word ? word : "");
+}
+
 /* ---- Either ------------------------------------------------------------------------ */
 
 static inline struct vmp *house_open_with(unsigned int flags)
@@ -374,6 +381,19 @@ static inline int house_down_real(void **state)
 	(void)state;
 	end(house.server, SIGTERM);
 	return 0;
+}
+
+/* From here on there is none, and nobody comes again. */
+static inline void house_without_portald(void)
+{
+	end(house.server, SIGKILL);
+	unlink(in_dir("DIR/t.sock"));
+	/* For who takes the house down. */
+	house.server = fork();
+	while (!house.server) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause();
+	}
 }
 
 #define in_house(test)	cmocka_unit_test_setup_teardown(test, house_up, house_down)

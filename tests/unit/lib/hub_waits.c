@@ -461,12 +461,6 @@ static void *beats(void *arg)
 	return NULL;
 }
 
-static int stays_away(void *arg)
-{
-	pause();
-	return 0;
-}
-
 /* It stops, and goes on: the hub hears of both, of the former within @us. */
 static void falls_silent(struct user *h, struct portal_peer *g, pthread_t *th, int64_t us)
 {
@@ -511,15 +505,12 @@ static void a_silent_machine(void **state)
 	expect_event(&h, VMP_FROM_CAME);
 	assert_int_equal(get(&h, buf, &from, 500), -ETIMEDOUT);
 	falls_silent(&h, g, &th, 5 * 100000 + 1000000);
-	kill(house.server, SIGKILL);
-	waitpid(house.server, NULL, 0);
+	house_without_portald();
 	assert_int_equal(get(&h, buf, &from, 1500), -ETIMEDOUT);
 	falls_silent(&h, g, &th, 4000000);
 	__atomic_store_n((uint32_t *)&g->joined, 1, __ATOMIC_SEQ_CST);
 	pthread_join(th, NULL);
 	leave(&h);
-	unlink(in_dir("DIR/t.sock"));
-	house.server = house_spawn(stays_away, NULL, -1, 0);
 }
 
 static int up_with_a_fast_heart(void **state)

@@ -468,15 +468,6 @@ ssize_t __wrap_getrandom(void *buf, size_t len, unsigned int flags)
 	return -1;
 }
 
-static int fd_count(void)
-{
-	int n = 0, fd;
-
-	for (fd = 0; fd < 1024; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
-}
-
 /* No random numbers: refused, and nothing of the caller's is closed. */
 static void no_random_numbers(void **state)
 {

@@ -2,12 +2,6 @@
 /* Robust locks between processes that die, stop, and overwrite. */
 #include "house.h"
 
-static void ends_with(int got, int err, const char *word)
-{
-	if (got != err || (word && !strstr(vmp_errmsg(), word)))
-		fail_msg("%d '%s', not %d with '%s'", got, vmp_errmsg(), err, word ? word : "");
-}
-
 /* ---- One process --------------------------------------------------------------- */
 
 static void by_itself(void **state)

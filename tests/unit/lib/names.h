@@ -7,12 +7,6 @@
 
 #define UNIT	65536U
 
-static inline void ends_with(int got, int err, const char *word)
-{
-	if (got != err || (word && !strstr(vmp_errmsg(), word)))
-		fail_msg("%d '%s', not %d with '%s'", got, vmp_errmsg(), err, word ? word : "");
-}
-
 static inline struct vmp_named *open_named(struct vmp *p, const char *name, unsigned int flags, uint64_t bytes)
 {
 	struct vmp_named *n;

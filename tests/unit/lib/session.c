@@ -8,12 +8,6 @@
 
 #include <vmportal_hub.h>
 
-static void ends_with(int got, int err, const char *word)
-{
-	if (got != err || (word && !strstr(vmp_errmsg(), word)))
-		fail_msg("%d '%s', not %d with '%s'", got, vmp_errmsg(), err, word ? word : "");
-}
-
 static void joining(void **state)
 {
 	struct vmp *p = house_open(), *q = house_open();
@@ -282,12 +276,6 @@ static void ringing(void **state)
 	vmp_close(p);
 }
 
-static int stays_away(void *arg)
-{
-	pause();
-	return 0;
-}
-
 /* Another machine's row, as its kernel would write it. */
 static uint64_t invent_guest(struct vmp *p, uint64_t claim)
 {
@@ -409,8 +397,7 @@ static void portald_is_gone(void **state)
 	token = until_told(p);
 	assert_int_equal(vmp_join(p, &ours), 0);
 	ends_with(vmp_lock(p, house_data(p, 4096), 50), -ETIMEDOUT, "is alive");
-	kill(house.server, SIGKILL);
-	waitpid(house.server, NULL, 0);
+	house_without_portald();
 	end(pid, SIGKILL);
 	assert_int_equal(vmp_token_state(p, token), VMP_STATE_SUSPECT);
 	assert_int_equal(vmp_token_state(p, ours), VMP_STATE_ALIVE);
@@ -422,9 +409,6 @@ static void portald_is_gone(void **state)
 	vmp_close(late);
 	ends_with(vmp_lock(p, house_data(p, 4096), 50), -ETIMEDOUT, "portald, which would tell, is gone");
 	vmp_close(p);
-	unlink(in_dir("DIR/t.sock"));
-	/* For who takes the house down. */
-	house.server = house_spawn(stays_away, NULL, -1, 0);
 }
 
 /* What it answers when nobody waits any more is an answer. */
