@@ -297,6 +297,9 @@ int portal_fence(struct portal *p, const struct portal_fence *f)
 			     f->claim);
 	if (ret < 0)
 		return ret;
+	/* It stood there: because of silence, which may have been said after the above. */
+	if (ret)
+		WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
 	p->self.ring = true;
 	portal_look_soon(p);
 	return 0;
