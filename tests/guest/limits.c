@@ -36,7 +36,7 @@ static unsigned int fill(struct child *c)
 	return n;
 }
 
-#define AREAS	20000u
+#define AREAS	4000u
 
 /* So many mappings that no two are one. */
 static void many_areas(void)
@@ -126,7 +126,7 @@ static void test_costs(void)
 	end_child(&one, true);
 }
 
-#define WINDOWS	10000
+#define WINDOWS	6000
 
 /* Has a session that no file holds but mappings do, by very many windows. */
 static uint64_t maps_often(int file)
@@ -233,7 +233,7 @@ int main(int argc, char **argv)
 
 	page = sysconf(_SC_PAGESIZE);
 	device = leaving ? argv[2] : argc > 1 ? argv[1] : "/dev/portal0";
-	start(200);
+	start(400);
 	fd = open_portal(device, O_RDWR);
 	if (leaving)
 		return leave();
