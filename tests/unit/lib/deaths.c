@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <vmportal.h>
+#include <lib/internal.h>
 
 /* A process that dies: the sleeper hears it from portald, after all that it had sent. */
 static void death_of_a_process(void **state)
@@ -164,6 +164,42 @@ static void death_heard_by_who_polls(void **state)
 	end(server, SIGTERM);
 }
 
+/* Whoever reads of a death passes it on to all who sleep: it may not concern him. */
+static void a_death_of_another(void **state)
+{
+	const char *uri = in_dir("unix:DIR/t.sock");
+	pid_t server = start_portald();
+	struct vmp_channel *ch, *c1;
+	struct vmp *s, *p1, *dies;
+	struct pollfd notice;
+	int64_t until;
+	uint64_t n;
+	char c;
+
+	assert_int_equal(vmp_open(&s, uri, 0), 0);
+	assert_int_equal(vmp_open(&p1, uri, 0), 0);
+	assert_int_equal(vmp_open(&dies, uri, 0), 0);
+	ch = side_of(s, 0);
+	c1 = side_of(p1, 1);
+	meet(ch, c1);
+	until = now_us() + 100000;
+	while (now_us() < until)
+		assert_int_equal(vmp_recv(ch, &c, 1, 0), -EAGAIN);
+	notice = (struct pollfd){ s->notice, POLLIN, 0 };
+	(void)!read(s->notice, &n, sizeof(n));
+	assert_int_equal(poll(&notice, 1, 0), 0);
+	vmp_close(dies);
+	until = now_us() + 3000000;
+	while (!poll(&notice, 1, 0) && now_us() < until)
+		assert_int_equal(vmp_recv(ch, &c, 1, 0), -EAGAIN);
+	assert_int_equal(poll(&notice, 1, 0), 1);
+	vmp_channel_close(ch);
+	vmp_channel_close(c1);
+	vmp_close(s);
+	vmp_close(p1);
+	end(server, SIGTERM);
+}
+
 /*
  * So many processes that what portald has to tell @s of them does not fit into its
  * socket, nor into what it reads at once. @n of them, to be closed by the caller.
@@ -263,6 +299,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(death_of_a_process),
 		cmocka_unit_test(an_id_comes_back),
 		cmocka_unit_test(death_heard_by_who_polls),
+		cmocka_unit_test(a_death_of_another),
 		cmocka_unit_test(a_child_has_no_region),
 		cmocka_unit_test(a_death_told_late),
 		cmocka_unit_test(a_death_before_the_announcement),

@@ -205,7 +205,7 @@ const struct act acts[] = {
 	{ "broke the protocol", -EPROTO, play_gone },
 	{ "broke the protocol", -EPROTO, play_gone_tenures },
 	{ "hung up during the greeting", -EPROTO, play_empty },
-	{ "the server", -ETIMEDOUT, play_chatter },
+	{ "does not come to an end", -ETIMEDOUT, play_chatter },
 	{ "not back yet after a restart", -ETIMEDOUT, play_silence },
 };
 
