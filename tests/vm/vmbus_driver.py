@@ -159,17 +159,16 @@ def check_no_channel(t, g, device):
 
 def check_subchannels(t, g, device):
     """The host takes a subchannel while it is waited for, and while it is in use."""
-    channels = '/sys/bus/vmbus/devices/%s/channels' % device
     bind(g, device, 'unbind')
     g.vsp('lie channels-missing')
     job = g.start('echo %s > %s/bind' % (device, DRIVER))
     vmbuspair.wait_status(g, state='greeted')
     g.vsp('rescind-sub 1')
-    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 2' % channels)
+    vmbuspair.wait_channels(g, device, 2)
     t.ok(job.wait(30), 'a subchannel goes while another is waited for: no session')
     g.vsp('truth')
     g.vsp('offer-sub 1')
-    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 3' % channels)
+    vmbuspair.wait_channels(g, device, 3)
     t.ok(bind(g, device) and fact(g, 'vectors') == '3', 'it comes again, and all is well',
          g.dmesg()[-2000:])
     h = hand.Hand(g, '/dev/portal0')
@@ -179,9 +178,9 @@ def check_subchannels(t, g, device):
     t.equal(h.say('get 8192'), 'ok 3', 'one that is in use goes: the region is as it was')
     h.end()
     t.ok(bind(g, device, 'unbind'), 'and the device can be unbound')
-    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 2' % channels)
+    vmbuspair.wait_channels(g, device, 2)
     g.vsp('offer-sub 2')
-    vmbuspair.wait_run(g, 'test $(ls %s | wc -l) = 3' % channels)
+    vmbuspair.wait_channels(g, device, 3)
     t.ok(bind(g, device) and fact(g, 'vectors') == '3', 'and bound when it is there again',
          g.dmesg()[-2000:])
 

@@ -19,9 +19,6 @@ import vmbuspair as lab  # noqa: E402
 
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 40
 ONE, TWO = lab.INSTANCE % 1, lab.INSTANCE % 2
-# The bus may come to a subchannel before it has made the directory for them: then its own
-# is right in /sys.
-CHANNELS = '/sys/bus/vmbus/devices/%s/channels/* /sys/[0-9]*' % ONE
 
 
 def bind(g, how='bind'):
@@ -30,10 +27,6 @@ def bind(g, how='bind'):
 
 def vectors(g):
     return g.call('cat /sys/class/portal/portal0/vectors')[1].strip()
-
-
-def wait_channels(g, n):
-    lab.wait_run(g, 'test $(ls -d %s 2>/dev/null | wc -l) = %d' % (CHANNELS, n))
 
 
 def timeout(g, seconds):
@@ -59,7 +52,7 @@ def check_rounds(t, g):
     t.equal(bad, '', '%d times: the host takes 15 subchannels at the end, and gives them at '
             'the next beginning' % ROUNDS)
     bind(g, 'unbind')
-    wait_channels(g, 1)
+    lab.wait_channels(g, ONE, 1)
     t.ok(True, 'then they are gone')
     t.ok(bind(g) and vectors(g) == '16', 'and all there with the next session')
 
@@ -69,9 +62,9 @@ def check_closing(t, g):
     g.vsp('lie mute-close')
     t.ok(bind(g, 'unbind'), 'closing: the host does not answer')
     g.vsp('rescind-sub 1')
-    wait_channels(g, 2)
+    lab.wait_channels(g, ONE, 2)
     g.vsp('offer-sub 1')
-    wait_channels(g, 3)
+    lab.wait_channels(g, ONE, 3)
     t.ok(True, 'closing: it takes a subchannel meanwhile, and offers it anew')
     answered(g)
     t.ok(bind(g) and vectors(g) == '3', 'closing: and the next session has it',
@@ -86,9 +79,9 @@ def check_opening(t, g):
     job = g.start('echo %s >%s/bind' % (ONE, lab.DRIVER))
     lab.wait_status(g, muted=True)
     g.vsp('rescind-sub 2')
-    wait_channels(g, 2)
+    lab.wait_channels(g, ONE, 2)
     g.vsp('offer-sub 2')
-    wait_channels(g, 3)
+    lab.wait_channels(g, ONE, 3)
     g.vsp('speak')
     t.equal([job.wait(60), vectors(g)], [0, '3'], 'opening: another is taken and offered anew '
             'meanwhile, and then opened')
@@ -104,9 +97,9 @@ def check_opened(t, g):
     lab.wait_run(g, 'dmesg | grep -q "channel 1 .*cannot be opened"')
     g.vsp('speak')
     t.ok(job.wait(60), 'one that is taken away while it is being opened: no session')
-    wait_channels(g, 2)
+    lab.wait_channels(g, ONE, 2)
     g.vsp('offer-sub 1')
-    wait_channels(g, 3)
+    lab.wait_channels(g, ONE, 3)
     for n in range(2):
         t.ok(bind(g) and vectors(g) == '3', 'it is there again, and so is the portal')
         t.ok(bind(g, 'unbind'), 'and closing it waits for nothing')
@@ -128,9 +121,9 @@ def check_used(t, g):
     for h in (own, host):
         h.end()
     bind(g, 'unbind')
-    wait_channels(g, 2)
+    lab.wait_channels(g, ONE, 2)
     g.vsp('offer-sub 2')
-    wait_channels(g, 3)
+    lab.wait_channels(g, ONE, 3)
     t.ok(bind(g) and vectors(g) == '3', 'and all is well when it is there again')
 
 

@@ -93,6 +93,15 @@ def wait_run(g, script, timeout=60):
         time.sleep(0.2)
 
 
+def wait_channels(g, device, n):
+    """
+    Wait until the bus shows so many channels of a device. It may come to a subchannel
+    before it has made the directory for them: then its own is right in /sys.
+    """
+    wait_run(g, 'test $(ls -d /sys/bus/vmbus/devices/%s/channels/* /sys/[0-9]* '
+             '2>/dev/null | wc -l) = %d' % (device, n))
+
+
 def client(g, must=True):
     """A hand of the host at the guest's socket."""
     h = hand.Hand(g.l1, program='libhand')
