@@ -255,6 +255,18 @@ def _(stack):
     wait_for(lambda: d.nfds() == before, f'{d.nfds()} descriptors to become {before}')
 
 
+@point('a crowd that says no hello: the first of them make room, long before their time is over')
+def _(stack):
+    d = Daemon(stack, '--connect-rate', '0')
+    crowd = [Process(d.sock('sock'), hello=False) for _ in range(20)]
+    for c in crowd[:4]:
+        check(c.ended(2), 'one of the first is not cut')
+    check(not crowd[-1].ended(0.2), 'the last is cut, too')
+    d.process()
+    for c in crowd:
+        c.close()
+
+
 @point('descriptors in flight run out: they are sent later, without spinning')
 def _(stack):
     # The kernel counts what all processes of a user have sent and nobody has
