@@ -5,7 +5,8 @@
 vmbus_region.py [KERNEL]. Regions of 1, 31, 32 and 200 MiB, each written and
 read from both sides whole; three channels whose signals are doorbells; locked
 adds by both; a file by portalctl either way; what of the guest's memory a process of
-the host gets, and what it gets of a host that shares it all. About a minute.
+the host gets, and what it gets of a host that shares it all; RAM that cannot be shared.
+About a minute.
 """
 import os
 import sys
@@ -169,6 +170,15 @@ def check_all_ram(t, l1):
         g.finish(t)
 
 
+def check_unsealed(t, l1):
+    """RAM whose file somebody may shorten: what is mapped of it could go."""
+    with lab.guest(l1, channels=1, memory=256, ram='seal=off') as g:
+        t.ok(not lab.load(g, '2M') and 'is not RAM backed by a sealed memfd' in g.job.text(),
+             'RAM from a memfd that is not sealed: no channel is opened, with the reason',
+             g.job.text() + g.dmesg()[-2000:])
+        g.finish(t)
+
+
 def whole(t, l1):
     with lab.guest(l1, channels=3, memory=768) as g:
         check_sizes(t, g)
@@ -184,6 +194,7 @@ def main():
     with Tap() as t, lab.start_l1(memory='3G') as l1:
         whole(t, l1)
         check_all_ram(t, l1)
+        check_unsealed(t, l1)
         l1.finish(t)
 
 

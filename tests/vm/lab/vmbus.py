@@ -119,10 +119,11 @@ class VmbusGuest(Guest):
 
     vsp: more of the device's properties. socket: where host processes (in L1)
     open the other end; control: where vspctl speaks to the VSP. reboots: its
-    QEMU outlives its end, so that reset() is possible."""
+    QEMU outlives its end, so that reset() is possible. ram: more of its memory's
+    properties."""
 
     def __init__(self, l1, name, channels=1, vcpus=1, memory=512, vsp='',
-                 cmdline='', more='', reboots=False, **kw):
+                 cmdline='', more='', reboots=False, ram='', **kw):
         self.l1 = l1
         self.socket = '/run/%s.sock' % name
         self.control = '/run/%s.ctl' % name
@@ -131,6 +132,7 @@ class VmbusGuest(Guest):
                             channels, self.socket, self.control,
                             vsp and ',' + vsp, more))
         self.vcpus = vcpus
+        self.ram = ram and ',' + ram
         self.reboots = reboots
         self.ended = False
         self.allow = None       # a pattern of what its QEMU may say besides
@@ -152,12 +154,12 @@ class VmbusGuest(Guest):
             'exec env LD_PRELOAD=/lib/portal-vsp.so qemu-system-x86_64 '
             '-L /firmware -name {n} -accel kvm -cpu {cpu} -smp {smp} '
             '-machine pc,hpet=off,memory-backend=ram -m {m} '
-            '-object memory-backend-memfd,id=ram,size={m}M,share=on '
+            '-object memory-backend-memfd,id=ram,size={m}M,share=on{ram} '
             '-nodefaults -no-user-config -display none {end} '
             '-kernel /l2/{n}/vmlinuz -initrd /l2/{n}/initrd '
             '-append "{append}" -serial file:{log} '
             '-chardev pipe,id=ctl,path={port} {ctl} {devices}').format(
-                n=self.name, cpu=CPU, smp=self.vcpus, m=memory, port=PORT,
+                n=self.name, cpu=CPU, smp=self.vcpus, m=memory, port=PORT, ram=self.ram,
                 append=' '.join(filter(None, append)), log=self.console,
                 ctl='-device virtio-serial-pci -device virtserialport,'
                 'chardev=ctl,nr=1' if port else '-serial chardev:ctl',

@@ -83,7 +83,7 @@ static int do_status(struct command *k)
 			       p->refused, clients_count(p), p->features,
 			       p->region.pages * PORTAL_VMBUS_PAGE,
 			       p->region.gpadls ? p->region.gpadls->len : 0,
-			       p->region.runs ? p->region.runs->len : 0, why, p->lie ?: "");
+			       p->region.runs, why, p->lie ?: "");
 	for (i = 0; i < p->nch; i++) {
 		if (i)
 			g_string_append_c(k->out, ',');

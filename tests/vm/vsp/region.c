@@ -12,7 +12,18 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-/* Append the file's place of one guest page. */
+/* A memfd that keeps its size: what is mapped of it cannot go. */
+static bool keeps_size(int fd)
+{
+	int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && seals & F_SEAL_SHRINK;
+}
+
+/*
+ * Append the file's place of one guest page. An offset in the memory is one in the file
+ * because it is a memfd: other files may begin anywhere.
+ */
 static int add_page(GArray *runs, uint64_t gfn, char *err)
 {
 	MemoryRegionSection s;
@@ -27,32 +38,49 @@ static int add_page(GArray *runs, uint64_t gfn, char *err)
 		memory_region_get_fd(s.mr) : -1;
 	r.offset = s.offset_within_region;
 	memory_region_unref(s.mr);
-	/* Of another file the offset would be another, and it could shrink. */
-	if (r.fd < 0 || fcntl(r.fd, F_GET_SEALS) < 0)
-		return vsp_fail(err, -EFAULT, "guest page %#" PRIx64 " is not RAM backed by a memfd (-object memory-backend-memfd,share=on)",
-				gfn);
 	last = runs->len ? &g_array_index(runs, struct run, runs->len - 1) : NULL;
-	if (last && last->fd == r.fd && last->offset + last->size == r.offset)
+	if (last && last->fd == r.fd && last->offset + last->size == r.offset) {
 		last->size += r.size;
-	else
-		g_array_append_val(runs, r);
+		return 0;
+	}
+	if (!keeps_size(r.fd))
+		return vsp_fail(err, -EFAULT, "guest page %#" PRIx64 " is not RAM backed by a sealed memfd (-object memory-backend-memfd,share=on)",
+				gfn);
+	g_array_append_val(runs, r);
 	return 0;
 }
 
-/* Append the pages of a GPADL of @relid; how many they are. */
-static int add_gpadl(VMBusChannel *vc, uint32_t id, uint32_t relid, GArray *runs, char *err)
+/*
+ * Where @gfns are now, of struct run; or NULL. For use at once: when memory is unplugged
+ * its file is closed, and the number may be another's.
+ */
+static GArray *find_runs(const GArray *gfns, char *err)
+{
+	GArray *runs = g_array_new(false, true, sizeof(struct run));
+	uint32_t i;
+
+	for (i = 0; i < gfns->len; i++)
+		if (add_page(runs, g_array_index(gfns, uint64_t, i), err)) {
+			g_array_free(runs, true);
+			return NULL;
+		}
+	return runs;
+}
+
+/* Append the page numbers of a GPADL of @relid; how many they are. */
+static int add_gpadl(VMBusChannel *vc, uint32_t id, uint32_t relid, GArray *gfns, char *err)
 {
 	VMBusGpadl *g = vmbus_get_gpadl(vc, id);
-	const uint64_t *gfns;
-	uint32_t i, n;
+	const uint64_t *named;
+	uint32_t n;
 	int r;
 
 	if (!g)
 		return vsp_fail(err, -ENOENT, "no GPADL %#x", id);
 	n = vmbus_gpadl_len(g) / PORTAL_VMBUS_PAGE;
-	r = private_gfns(g, id, relid, &gfns, err);
-	for (i = 0; i < n && !r; i++)
-		r = add_page(runs, gfns[i], err);
+	r = private_gfns(g, id, relid, &named, err);
+	if (!r)
+		g_array_append_vals(gfns, named, n);
 	/*
 	 * No reference is kept: the guest may tear its GPADL down whenever it likes, and
 	 * a reset of the bus drops QEMU's references whoever else has one. The pages are
@@ -66,7 +94,7 @@ void region_begin(struct region *r, uint64_t pages)
 {
 	region_drop(r);
 	r->want = pages;
-	r->runs = g_array_new(false, true, sizeof(struct run));
+	r->gfns = g_array_new(false, true, sizeof(uint64_t));
 	r->gpadls = g_array_new(false, true, sizeof(uint32_t));
 }
 
@@ -83,7 +111,7 @@ int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err)
 	for (i = 0; i < r->gpadls->len; i++)
 		if (g_array_index(r->gpadls, uint32_t, i) == gpadl)
 			return vsp_fail(err, -EPROTO, "GPADL %#x is named twice", gpadl);
-	n = add_gpadl(p->ch[0].vc, gpadl, p->ch[0].relid, r->runs, err);
+	n = add_gpadl(p->ch[0].vc, gpadl, p->ch[0].relid, r->gfns, err);
 	if (n < 0)
 		return n;
 	if ((uint32_t)n != pages)
@@ -97,14 +125,14 @@ int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err)
  * share=all-ram: the file behind the guest's RAM, whole. For programs that look into a
  * guest by its addresses; nobody else may be given it (clients.c).
  */
-static int share_all(struct region *r, char *err)
+static int share_all(struct region *r, const GArray *runs, char *err)
 {
-	int file = g_array_index(r->runs, struct run, 0).fd;
+	int file = g_array_index(runs, struct run, 0).fd;
 	struct stat st;
 	uint32_t i;
 
-	for (i = 1; i < r->runs->len; i++)
-		if (g_array_index(r->runs, struct run, i).fd != file)
+	for (i = 1; i < runs->len; i++)
+		if (g_array_index(runs, struct run, i).fd != file)
 			return vsp_fail(err, -ENOTSUP, "share=all-ram: the guest's RAM is several files");
 	r->fd = fcntl(file, F_DUPFD_CLOEXEC, 0);
 	if (r->fd < 0 || fstat(r->fd, &st))
@@ -114,7 +142,7 @@ static int share_all(struct region *r, char *err)
 }
 
 /* A dma-buf of exactly these pages, in this order. */
-static int share_gpadls(struct region *r, char *err)
+static int share_gpadls(struct region *r, const GArray *runs, char *err)
 {
 	struct udmabuf_create_list *list;
 	uint32_t i;
@@ -123,11 +151,11 @@ static int share_gpadls(struct region *r, char *err)
 	dev = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
 	if (dev < 0)
 		return vsp_fail(err, -errno, "/dev/udmabuf: %s", strerror(errno));
-	list = g_malloc0(sizeof(*list) + r->runs->len * sizeof(list->list[0]));
+	list = g_malloc0(sizeof(*list) + runs->len * sizeof(list->list[0]));
 	list->flags = UDMABUF_FLAGS_CLOEXEC;
-	list->count = r->runs->len;
-	for (i = 0; i < r->runs->len; i++) {
-		const struct run *run = &g_array_index(r->runs, struct run, i);
+	list->count = runs->len;
+	for (i = 0; i < runs->len; i++) {
+		const struct run *run = &g_array_index(runs, struct run, i);
 
 		list->list[i].memfd = run->fd;
 		list->list[i].offset = run->offset;
@@ -139,22 +167,31 @@ static int share_gpadls(struct region *r, char *err)
 	close(dev);
 	if (r->fd < 0)
 		return vsp_fail(err, -e, "udmabuf of %" PRIu64 " pages in %u runs: %s (see size_limit_mb and list_limit in /sys/module/udmabuf/parameters)",
-				r->pages, r->runs->len, strerror(e));
+				r->pages, runs->len, strerror(e));
 	r->bytes = r->pages * PORTAL_VMBUS_PAGE;
 	return 0;
 }
 
 int region_share(struct vsp *p, char *err)
 {
-	return p->all_ram ? share_all(&p->region, err) : share_gpadls(&p->region, err);
+	struct region *r = &p->region;
+	GArray *runs = find_runs(r->gfns, err);
+	int ret;
+
+	if (!runs)
+		return -EFAULT;
+	r->runs = runs->len;
+	ret = p->all_ram ? share_all(r, runs, err) : share_gpadls(r, runs, err);
+	g_array_free(runs, true);
+	return ret;
 }
 
 void region_drop(struct region *r)
 {
 	if (r->fd >= 0)
 		close(r->fd);
-	if (r->runs)
-		g_array_free(r->runs, true);
+	if (r->gfns)
+		g_array_free(r->gfns, true);
 	if (r->gpadls)
 		g_array_free(r->gpadls, true);
 	*r = (struct region){ .fd = -1 };
@@ -199,20 +236,25 @@ static void *map_runs(GArray *runs, size_t *size)
 
 int rings_map(struct channel *c, struct rings *r, char *err)
 {
-	GArray *runs = g_array_new(false, true, sizeof(struct run));
+	GArray *gfns = g_array_new(false, true, sizeof(uint64_t)), *runs = NULL;
 	uint32_t gpadl, split;
 	int n;
 
 	private_rings(c->vc, &gpadl, &split);
-	n = add_gpadl(c->vc, gpadl, c->relid, runs, err);
+	n = add_gpadl(c->vc, gpadl, c->relid, gfns, err);
 	*r = (struct rings){ 0 };
+	/* A header and a page of data are the least of each; any @split may come. */
 	if (n >= 0 && (n < 4 || split < 2 || split > (uint32_t)n - 2))
-		n = vsp_fail(err, -EPROTO, "rings of %u and %d pages", split, n - (int)split);
-	if (n >= 0)
-		r->base = map_runs(runs, &r->size);
-	g_array_free(runs, true);
+		n = vsp_fail(err, -EPROTO, "rings of %d pages, the second from page %u", n, split);
+	if (n >= 0) {
+		runs = find_runs(gfns, err);
+		n = runs ? n : -EFAULT;
+	}
+	g_array_free(gfns, true);
 	if (n < 0)
 		return n;
+	r->base = map_runs(runs, &r->size);
+	g_array_free(runs, true);
 	if (!r->base)
 		return vsp_fail(err, -ENOMEM, "the rings cannot be mapped");
 	r->send = r->base;

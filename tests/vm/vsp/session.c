@@ -195,7 +195,7 @@ static void take_ready(struct vsp *p, const struct portal_vmbus_ready *m)
 	p->kernels = false;
 	p->sessions++;
 	vsp_log(p, "live: %" PRIu64 " KiB in %u GPADLs and %u runs, %u channels",
-		p->region.pages * 4, p->region.gpadls->len, p->region.runs->len, open);
+		p->region.pages * 4, p->region.gpadls->len, p->region.runs, open);
 	send_plain(p, PORTAL_VMBUS_LIVE);
 	/* From the main loop: this may be inside the primary channel's ring. */
 	for (i = 0; i < p->nch; i++)

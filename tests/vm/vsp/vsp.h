@@ -58,7 +58,8 @@ struct run {
  * struct region - what the guest shares by GPADLs
  * @want: pages that WELCOME granted
  * @pages: named so far
- * @runs: of struct run, in order of offset, neighbours joined
+ * @gfns: of uint64_t: these pages' numbers, in order of offset
+ * @runs: how many stretches of the guest's memory they are; 0 until READY
  * @gpadls: of uint32_t: the handles, each once
  * @fd: what processes get: a dma-buf of exactly these pages (or, by share=all-ram,
  *	the file that is all of the guest's RAM); -1 until READY
@@ -67,7 +68,8 @@ struct run {
 struct region {
 	uint64_t want;
 	uint64_t pages;
-	GArray *runs;
+	GArray *gfns;
+	uint32_t runs;
 	GArray *gpadls;
 	int fd;
 	uint64_t bytes;
