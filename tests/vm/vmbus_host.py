@@ -6,7 +6,7 @@ The guest is no portal_vmbus: uio_hv_generic gives a process the primary
 channel's rings, and that process sends right and wrong messages, packets that
 name other memory, and broken indices. The host must answer each wrong one by
 REFUSE or by nothing, and go on: afterwards a right handshake comes to LIVE.
-About 25 seconds.
+What is in the rings when the device is rescinded is nobody's word. About 40 seconds.
 """
 import json
 import os
@@ -130,7 +130,7 @@ def greet(w, pages):
     return w.answer_to(hello(features=REGION | PACKETS, size=pages * 4096))[0]
 
 
-def check_memory(t, w, gpadl, pages):
+def check_memory(t, g, w, gpadl, pages):
     """gpadl: one of this channel's, larger than a piece may be."""
     wrong = [
         ('a GPADL that is not there', memory(0, [(gpadl + 77, 16)]), ENOENT),
@@ -151,9 +151,14 @@ def check_memory(t, w, gpadl, pages):
     for name, msg, error in wrong:
         t.equal(greet(w, 2048), WELCOME, 'HELLO is welcome')
         t.equal(w.refused(msg), error, 'MEMORY: %s is refused' % name)
+        w.put(hello())
+        w.put(message(BYE, PLAIN))
+        t.equal(w.take(200), None, 'and nothing is believed any more')
+        w = once_more(g, w)
+    return w
 
 
-def check_live(t, w, host):
+def check_live(t, g, w, host):
     kind, rest = w.answer_to(hello(vectors=5, features=PACKETS | 1 << 40))
     version, channels, features, size, peer, peers = struct.unpack_from(
         '<IIQQII', rest)
@@ -163,9 +168,12 @@ def check_live(t, w, host):
     t.ok(peer < peers <= 65536, 'and an id of %d below %d' % (peer, peers))
     t.equal(w.refused(ready(channels=2)), EPROTO,
             'READY with channels that are not open is refused')
-    t.equal(w.answer_to(hello())[0], WELCOME, 'a new HELLO is welcome')
+    w = once_more(g, w)
+    t.equal(w.answer_to(hello())[0], WELCOME, 'a new HELLO on a channel that was opened '
+            'again is welcome')
     t.equal(w.answer_to(ready())[0], LIVE, 'READY: LIVE')
     t.equal(host.status()['state'], 'live', 'the host says so, too')
+    return w
 
 
 def check_packets(t, w, host):
@@ -212,11 +220,38 @@ def check_rings(t, g, w, host):
     return w
 
 
+def check_rescind(t, g, w, host):
+    """A process that has the rings cannot be the kernel when the session was ended by
+    the host, and the guest does not know yet."""
+    w = once_more(g, w)
+    t.equal([w.answer_to(hello())[0], w.answer_to(ready())[0]], [WELCOME, LIVE],
+            'once more LIVE')
+    # It stays in the ring until somebody looks: after the rescind.
+    g.vsp('service 0 deaf')
+    w.put(hello())
+    g.vsp('rescind')
+    g.vsp('service 0 echo')
+    qemu.wait_until(lambda: host.status()['channels'][0]['guest_sends']['read'] ==
+                    host.status()['channels'][0]['guest_sends']['write'], 10 * g.slow,
+                    'the host to look at the ring')
+    s = host.status()
+    t.equal((s['state'], s['channels'][0]['foreign']), ('ending', 1),
+            'a HELLO that was in the ring when the device was rescinded begins nothing')
+    # uio_hv_generic of a rescinded device does not close its channel any more.
+    w.end()
+
+
 def gpadl(g):
     """(handle, pages) of the GPADL that uio_hv_generic made for received data."""
     name, size = g.run('cd /sys/class/uio/uio0/maps; d=$(dirname $(grep -l '
                        '^recv: */name)); cat $d/name $d/size').split()
     return int(name.split(':')[1]), int(size, 0) // 4096
+
+
+def once_more(g, w):
+    """Close the channel and open it again: the kernel does for a file of the device."""
+    w.end()
+    return Wire(g, program='vmbushand /dev/uio0')
 
 
 def reopen(g, w):
@@ -244,13 +279,14 @@ def main():
         g.run('modprobe uio_hv_generic')
         w = reopen(g, None)
         check_hello(t, w)
-        check_memory(t, w, *gpadl(g))
+        w = check_memory(t, g, w, *gpadl(g))
         w = reopen(g, w)
-        check_live(t, w, host)
+        w = check_live(t, g, w, host)
         check_packets(t, w, host)
         w = check_rings(t, g, w, host)
-        w.end()
-        g.allow = r'malformed packet|unexpected msg type'
+        check_rescind(t, g, w, host)
+        # 0xd: RELID_RELEASED, which QEMU's bus does not know
+        g.allow = r'malformed packet|unexpected msg type|unknown message type 0xd'
         g.finish(t)
         l1.finish(t)
 

@@ -4,7 +4,8 @@
 
 vmbus_life.py [KERNEL [RELOADS]]. Files and mappings are open and traffic flows
 when the host rescinds; what comes back has the same number. A client that does
-not let go keeps the guest's pages out of use, and nothing else. About a minute.
+not let go, of its socket or of the memory, keeps the guest's pages out of use, and
+nothing else; one of bad will does not stop the host. About a minute.
 """
 import os
 import sys
@@ -177,12 +178,18 @@ def check_stubborn(t, g):
     t.diag('\n'.join(log[-6:]))
 
 
-def check_keeper(t, g):
-    """One that lets go of its socket, but not of the memory."""
+def keeper(g):
+    """A process of the host that has the memory, and no socket any more."""
     host = lab.client(g)
     host.must('fill 0 4194304 7')
     host.must('hangup')
     lab.wait_status(g, clients=0)
+    return host
+
+
+def check_keeper(t, g):
+    """One that lets go of its socket, but not of the memory."""
+    host = keeper(g)
     g.run('dmesg -c >/dev/null')
     bind(g, 'unbind')
     t.ok('has not confirmed that it let go' in g.dmesg(), 'a client that closes its socket '
@@ -194,6 +201,18 @@ def check_keeper(t, g):
     lab.wait_status(g, state='closed')
     bind(g, 'bind')
     t.ok(g.call('test -c /dev/portal0')[0] == 0, 'when it is gone one does')
+    host = keeper(g)
+    g.vsp('rescind')
+    time.sleep(1)
+    s = lab.status(g)
+    t.ok(s['state'] == 'ending' and g.call('test -c /dev/portal0')[0] == 0,
+         'rescind: the guest is not told before the memory is its own alone', s)
+    host.end()
+    lab.wait_run(g, 'test ! -e /dev/portal0')
+    lab.wait_status(g, state='closed')
+    g.vsp('offer')
+    lab.wait_run(g, 'test -c /dev/portal0')
+    t.ok(True, 'rescind: then it is')
 
 
 def check_bells(t, g):
@@ -202,15 +221,14 @@ def check_bells(t, g):
     first.must('blocking 0')
     first.end()
     lab.wait_status(g, clients=0)
-    second = lab.client(g)
-    t.equal(second.say('get 0')[:2], 'ok', 'an eventfd of a predecessor that blocks does not '
-            'stop the host')
+    second = lab.client(g, must=False)
+    t.equal(second.say('open unix:' + g.socket, 60), 'ok', 'an eventfd of a predecessor that '
+            'blocks does not stop the host')
     second.must('blocking 0 -2')
     own = hand.Hand(g, '/dev/portal0')
     for _ in range(3):
         own.must('ring %s 0' % second.info()['peer'])
-    lab.wait_status(g, clients=1)
-    t.ok(g.alive(), 'nor does a full one, when the guest rings')
+    t.equal(lab.status(g)['clients'], 1, 'nor does a full one, when the guest rings')
     t.equal(second.say('wait 0 5000'), 'ok', 'and it is rung')
     for h in (own, second):
         h.end()

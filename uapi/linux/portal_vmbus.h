@@ -32,22 +32,28 @@
  *					BYE_ACK, when no access is left
  *	tears the GPADLs down, closes
  *
- * The host's states. A message that is not named ends what was begun: the host says
- * REFUSE, forgets memory that was named, and is in OPEN.
+ * The host's states:
  *
  *	state	event			next	what the host does
  *	CLOSED	primary opened		OPEN
  *	OPEN	HELLO, acceptable	GREETED	WELCOME
- *	OPEN	HELLO, otherwise	OPEN	REFUSE
  *	OPEN	BYE			OPEN	BYE_ACK
+ *	OPEN	anything else		OPEN	REFUSE
  *	GREETED	MEMORY			GREETED	remembers; nothing is mapped twice
  *	GREETED	READY, complete		LIVE	LIVE; clients may come
- *	GREETED	anything else		OPEN	REFUSE
+ *	GREETED	anything else		ENDING	REFUSE
  *	LIVE	application's packets	LIVE
  *	any	primary closed, reset	ENDING	clients are told and cut off
- *	any	host wants to rescind	ENDING	likewise; rescinds when in CLOSED
- *	ENDING	no access is left	CLOSED
- *	ENDING	primary opened		ENDING	answers to HELLO or BYE when in CLOSED
+ *	any	host wants to rescind	ENDING	likewise; rescinds when no access is left
+ *	ENDING	primary opened		ENDING	answers to HELLO or BYE when in OPEN
+ *	ENDING	no access is left	CLOSED	if the primary is closed
+ *					OPEN	if it was opened in ENDING
+ *					ENDING	otherwise, until it is closed
+ *
+ * What comes by the primary channel is the guest's kernel's word from its opening until
+ * LIVE, a REFUSE in GREETED, or a rescind. After that nothing is believed, in no state,
+ * until the channel was closed and opened again: processes of the guest have the rings,
+ * or had them, and the guest that hears of a rescind gives the memory away at once.
  *
  * "No access is left" means that no process on the host can reach the pages: its
  * mappings are gone, not merely told to go. A host that cannot force its clients

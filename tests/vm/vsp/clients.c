@@ -5,8 +5,8 @@
  * guest's. Ids 0 .. host_peers-1 are leased to them, host_peers is the guest's.
  *
  * When the guest's session ends, each client is told GONE and its stream is ended.
- * It may still have the memory mapped: a seat is free, and the guest gets its pages
- * back, only when the client has closed its end.
+ * It may still have the memory mapped: a seat is free only when the client has closed
+ * its end, and the guest gets its pages back when its mapping is gone, too (session.c).
  */
 #include "vsp.h"
 #include "qemu/main-loop.h"

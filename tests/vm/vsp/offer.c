@@ -131,7 +131,7 @@ int offer_rescind(struct vsp *p, bool now, char *err)
 	session_close(p);
 	if (now)
 		return rescind(p, err);
-	if (p->state != VSP_ENDING && p->rescind_waits)
+	if (p->state == VSP_CLOSED)
 		offer_left(p);
 	return 0;
 }

@@ -141,6 +141,22 @@ static int share_all(struct region *r, const GArray *runs, char *err)
 	return 0;
 }
 
+/*
+ * How many hold what is shared, by the kernel's count: each descriptor, on its way in a
+ * socket, too, and each mapping is one; ours is. 0: it is not known.
+ */
+static uint64_t holders(const struct region *r)
+{
+	g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", r->fd);
+	g_autofree char *text = NULL;
+	const char *at;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return 0;
+	at = strstr(text, "\ncount:");
+	return at ? g_ascii_strtoull(at + strlen("\ncount:"), NULL, 10) : 0;
+}
+
 /* A dma-buf of exactly these pages, in this order. */
 static int share_gpadls(struct region *r, const GArray *runs, char *err)
 {
@@ -183,7 +199,16 @@ int region_share(struct vsp *p, char *err)
 	r->runs = runs->len;
 	ret = p->all_ram ? share_all(r, runs, err) : share_gpadls(r, runs, err);
 	g_array_free(runs, true);
-	return ret;
+	if (ret || p->all_ram || holders(r) == 1)
+		return ret;
+	close(r->fd);
+	r->fd = -1;
+	return vsp_fail(err, -ENOTSUP, "/proc/self/fdinfo does not count who holds a dma-buf");
+}
+
+bool region_in_use(const struct vsp *p)
+{
+	return p->region.fd >= 0 && !p->all_ram && holders(&p->region) != 1;
 }
 
 void region_drop(struct region *r)
@@ -195,19 +220,6 @@ void region_drop(struct region *r)
 	if (r->gpadls)
 		g_array_free(r->gpadls, true);
 	*r = (struct region){ .fd = -1 };
-}
-
-/* The kernel counts descriptors and mappings; ours is one. All RAM is QEMU's user's. */
-bool region_in_use(const struct vsp *p)
-{
-	g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", p->region.fd);
-	g_autofree char *text = NULL;
-	const char *at;
-
-	if (p->all_ram || p->region.fd < 0 || !g_file_get_contents(path, &text, NULL, NULL))
-		return false;
-	at = strstr(text, "\ncount:");
-	return at && g_ascii_strtoull(at + strlen("\ncount:"), NULL, 10) > 1;
 }
 
 /* Map @runs one after the other. */

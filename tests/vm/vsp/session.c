@@ -6,8 +6,8 @@
 #include "vsp.h"
 #include "qemu/timer.h"
 
-/* How often it is looked whether a client that has left still has the memory. */
-#define LOOK_MS	100
+/* How often it is looked whether a process that has left still has the memory. */
+#define LOOK_MS	20
 
 static const char *const state_names[] = {
 	[VSP_CLOSED] = "closed", [VSP_OPEN] = "open", [VSP_GREETED] = "greeted",
@@ -61,6 +61,23 @@ static void send_plain(struct vsp *p, uint16_t type)
 		session_send(p, &m, type, sizeof(m));
 }
 
+/*
+ * The session is over, or there was none. It has ended when nobody on the host can reach
+ * the pages any more; and as long as rings are open that are not the kernel's alone any
+ * more, or in which it broke the protocol, there is nobody to begin another with.
+ */
+static void end(struct vsp *p)
+{
+	p->has_pending = false;
+	if (p->state == VSP_CLOSED)
+		return;
+	if (p->state != VSP_ENDING) {
+		p->state = VSP_ENDING;
+		clients_end(p);
+	}
+	session_left(p);
+}
+
 /* No, and why: what was agreed on is off. */
 static void refuse(struct vsp *p, int error, const char *why)
 {
@@ -73,8 +90,8 @@ static void refuse(struct vsp *p, int error, const char *why)
 	vsp_log(p, "refused in state %s: %s", session_state(p), why);
 	session_send(p, &m, PORTAL_VMBUS_REFUSE, sizeof(m));
 	if (p->state == VSP_GREETED) {
-		region_drop(&p->region);
-		p->state = VSP_OPEN;
+		p->kernels = false;
+		end(p);
 	}
 }
 
@@ -278,45 +295,58 @@ void session_message(struct vsp *p, const void *msg, uint32_t len)
 
 void session_open(struct vsp *p)
 {
+	/* A guest that is about to hear of a rescind gives away its pages when it has. */
+	p->kernels = p->offered && !p->rescind_waits;
 	if (p->state == VSP_CLOSED)
-		p->state = VSP_OPEN;
+		p->state = p->kernels ? VSP_OPEN : VSP_ENDING;
 }
 
 void session_close(struct vsp *p)
 {
-	p->has_pending = false;
-	if (p->state == VSP_CLOSED || p->state == VSP_ENDING)
-		return;
-	p->state = VSP_ENDING;
-	if (clients_end(p))
-		session_left(p);
-	else
-		vsp_log(p, "ending: waiting for %u clients", clients_count(p));
+	p->kernels = false;
+	end(p);
 }
 
-void session_left(struct vsp *p)
+/* Whether nobody can reach the pages any more; then what waited for that goes on. */
+static bool over(struct vsp *p)
 {
-	if (p->state != VSP_ENDING)
-		return;
 	/* A closed socket is not the end of a mapping. */
-	if (region_in_use(p)) {
-		timer_mod(p->waiter, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + LOOK_MS);
-		return;
-	}
+	if (clients_count(p) || region_in_use(p))
+		return false;
 	region_drop(&p->region);
-	/* Rings that processes of the guest have are not what a session begins on. */
-	p->state = p->ch[0].open && p->kernels ? VSP_OPEN : VSP_CLOSED;
+	if (!p->ch[0].open)
+		p->state = VSP_CLOSED;
+	else if (p->kernels)
+		p->state = VSP_OPEN;
 	if (p->has_pending && p->state == VSP_OPEN) {
 		p->has_pending = false;
 		begin(p, &p->pending.header);
 	}
 	offer_left(p);
+	return true;
+}
+
+static void look_again(struct vsp *p)
+{
+	timer_mod(p->waiter, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + LOOK_MS);
+}
+
+void session_left(struct vsp *p)
+{
+	if (p->state != VSP_ENDING || over(p))
+		return;
+	if (clients_count(p))
+		vsp_log(p, "ending: waiting for %u clients", clients_count(p));
+	else
+		vsp_log(p, "ending: a process that has left still has the memory");
+	look_again(p);
 }
 
 void session_look(void *opaque)
 {
 	struct vsp *p = opaque;
 
-	if (!clients_count(p))
-		session_left(p);
+	/* The end of a mapping tells nobody. */
+	if (p->state == VSP_ENDING && !over(p))
+		look_again(p);
 }

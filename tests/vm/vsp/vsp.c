@@ -98,6 +98,16 @@ static void channel_close(VMBusChannel *vc)
 	}
 }
 
+/*
+ * Of the device, when its last channel is closed, or of the whole bus, which then offers
+ * all that it has to the next guest, whatever the last one was told.
+ */
+static void vsp_reset(VMBusDevice *d)
+{
+	if (bus_is_in_reset(qdev_get_parent_bus(&d->parent)))
+		vsp_of(d)->offered = true;
+}
+
 static uint16_t num_channels(VMBusDevice *d)
 {
 	return vsp_of(d)->nch;
@@ -183,6 +193,7 @@ static void class_init(ObjectClass *k, void *data)
 	v->chan_notify_cb = channel_notify;
 	v->vmdev_realize = vsp_realize;
 	v->vmdev_unrealize = vsp_unrealize;
+	v->vmdev_reset = vsp_reset;
 }
 
 static const TypeInfo vsp_type = {

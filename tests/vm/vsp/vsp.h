@@ -180,7 +180,7 @@ struct vsp {
 	uint16_t sending;	/* type of the message that is being sent: for lies */
 	bool rescind_waits;	/* until the clients have left */
 	bool offered;
-	bool kernels;		/* the primary rings are the guest's kernel's: until LIVE */
+	bool kernels;		/* what the primary ring says is the guest's kernel's word */
 	bool muted;		/* the bus answers nothing */
 	HvSintRoute *route;	/* for messages of our own, while there are some */
 	GQueue *messages;	/* of struct hyperv_message, not yet taken */
@@ -198,7 +198,7 @@ int vsp_fail(char *err, int code, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 void session_open(struct vsp *p);
 /* A control message on the primary channel before LIVE: @len bytes of payload. */
 void session_message(struct vsp *p, const void *msg, uint32_t len);
-/* The primary channel is closed, or the guest was reset. */
+/* The primary channel is closed, the guest was reset, or the device is to be rescinded. */
 void session_close(struct vsp *p);
 /* The last client has left: the end, when its mappings have gone, too. */
 void session_left(struct vsp *p);
@@ -211,9 +211,9 @@ const char *session_state(const struct vsp *p);
 void region_begin(struct region *r, uint64_t pages);
 int region_add(struct vsp *p, uint32_t gpadl, uint32_t pages, char *err);
 int region_share(struct vsp *p, char *err);
-void region_drop(struct region *r);
 /* Whether somebody else has a descriptor of what was shared, or a mapping. */
 bool region_in_use(const struct vsp *p);
+void region_drop(struct region *r);
 int rings_map(struct channel *c, struct rings *r, char *err);
 void rings_unmap(struct rings *r);
 
