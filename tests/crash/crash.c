@@ -28,7 +28,7 @@ static int a_worker(char **argv)
 	struct world w = { .uri = argv[0], .mutant = getenv("CRASH_MUTANT") };
 	uint64_t seed = strtoull(argv[1], NULL, 0);
 	uint32_t life = (uint32_t)strtoul(argv[2], NULL, 0), slot = (uint32_t)strtoul(argv[3], NULL, 0);
-	struct slot *slots = mmap(NULL, SLOTS * sizeof(*slots), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[4]), 0);
+	struct slot *slots = mmap(NULL, (SLOTS + 1) * sizeof(*slots), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[4]), 0);
 
 	if (slots == MAP_FAILED || slot >= SLOTS)
 		return 2;
@@ -38,6 +38,7 @@ static int a_worker(char **argv)
 	close(atoi(argv[4]));
 	may_end_machine(&w);
 	w.slot = &slots[slot];
+	w.machine = &slots[SLOTS];
 	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);
 	snprintf(w.windowed, sizeof(w.windowed), "%s", argv[6]);
 	w.window = atoi(argv[7]);

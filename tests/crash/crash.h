@@ -169,13 +169,15 @@ void at_step(int step);
 /*
  * What a process has open. @windowed: the object for windows, "": there are none; @window:
  * to whom nothing else is given: its descriptor; @machine_step: the step at which the whole
- * machine is to end, or to stop, plus 1; @machine_port: by which.
+ * machine is to end, or to stop, plus 1; @machine_port: by which; @machine: a
+ * slot of nobody's, whose @step says that it has.
  */
 struct world {
 	const char *uri;
 	char windowed[32];
 	int window, machine_step;
 	unsigned short machine_port;
+	struct slot *machine;
 	struct vmp *p;
 	uint64_t token;
 	struct vmp_named *book, *locks;

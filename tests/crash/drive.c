@@ -376,7 +376,7 @@ int drive(struct world *w, const struct drive *d)
 	if (r)
 		return r;
 	v.fd = memfd_create("slots", 0);
-	if (v.fd < 0 || ftruncate(v.fd, SLOTS * sizeof(*v.slots)))
+	if (v.fd < 0 || ftruncate(v.fd, (SLOTS + 1) * sizeof(*v.slots)))
 		return -errno;
 	v.slots = mmap(NULL, SLOTS * sizeof(*v.slots), PROT_READ | PROT_WRITE, MAP_SHARED, v.fd, 0);
 	if (v.slots == MAP_FAILED)

@@ -176,7 +176,7 @@ class Machines:
             self.plans += 1
             return Plan(self.plans - 1, self.random, len(self.steps))
 
-    def becomes(self, n, row, states, seconds, meanwhile=lambda: None):
+    def becomes(self, n, row, states, seconds):
         """Until the machine that has made this claim is known to be so."""
         began, stalled = time.monotonic(), self.stall.so_far()
         while True:
@@ -191,7 +191,6 @@ class Machines:
                 self.wrong(n, 'it is "%s" after %.1f s, %.2f of which the machine stood still; not "%s" within %.1f' % (
                     says, now - began, late, states[0], seconds))
                 return
-            meanwhile()
             time.sleep(0.005)
 
     def wrong(self, n, what):
@@ -264,8 +263,9 @@ class Machines:
         self.becomes(plan.n, row, ['suspect'], SUSPICION)
         time.sleep(max(0, began + plan.stop - time.monotonic()))
         g.process.send_signal(signal.SIGCONT)
-        # Others of its processes may come there, too.
-        self.becomes(plan.n, row, ['alive'], AGAIN, lambda: at_step and self.stands(g, 0) and g.qmp('cont'))
+        if at_step:
+            g.qmp('cont')
+        self.becomes(plan.n, row, ['alive'], AGAIN)
         with self.lock:
             self.stopped += 1
             if at_step:

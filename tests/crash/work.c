@@ -34,7 +34,8 @@ void may_end_machine(struct world *w)
 static void end_machine(struct world *w)
 {
 #ifdef __x86_64__
-	outb(w->machine_port == MACHINE_STOP ? 1 : 42, w->machine_port);
+	if (!atomic_exchange(&w->machine->step, 1))
+		outb(w->machine_port == MACHINE_STOP ? 1 : 42, w->machine_port);
 #endif
 	w->machine_step = 0;
 }
