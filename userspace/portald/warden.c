@@ -228,17 +228,12 @@ void warden_watch(struct client *c)
 		sd_event_source_set_priority(c->process, SD_EVENT_PRIORITY_NORMAL + 5);
 }
 
-/* So that there are never more of them than there may be guests. */
-static void make_room(struct managed *m)
+/* One whose machine has no row any more is not missed. */
+static void drop_least(struct managed *m)
 {
 	struct client *c, *least = TAILQ_FIRST(&m->ghosts);
-	unsigned int n = 0;
 	uint32_t slot;
 
-	TAILQ_FOREACH(c, &m->ghosts, link)
-		n++;
-	if (n < m->portal->conf.max_guests)
-		return;
 	TAILQ_FOREACH(c, &m->ghosts, link) {
 		slot = 1;
 		if (!find_claim(m, c->id, &slot)) {
@@ -249,6 +244,21 @@ static void make_room(struct managed *m)
 	client_log(least, LOG_WARNING, "unwatched",
 		   "is not watched any more, for others without connection: its death cannot be proven");
 	drop_ghost(m, least, false);
+}
+
+/*
+ * So that there are never more of them than there may be guests. More than one may be too
+ * many: who left as we were killed was restored beside them.
+ */
+static void make_room(struct managed *m)
+{
+	struct client *c;
+	unsigned int n = 0;
+
+	TAILQ_FOREACH(c, &m->ghosts, link)
+		n++;
+	for (; n && n >= m->portal->conf.max_guests; n--)
+		drop_least(m);
 }
 
 void warden_part(struct client *c)
