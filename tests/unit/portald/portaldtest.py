@@ -3,14 +3,17 @@
 both its sockets, written from the two protocols' descriptions alone (QEMU's
 docs/specs/ivshmem-spec.rst; userspace/portald/proto.h), not from its code."""
 import array
+import atexit
 import mmap
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -34,6 +37,21 @@ SANITIZED = ('CFLAGS=-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined
              '-fno-sanitize-recover=all')
 
 
+def for_everybody(program):
+    """The program, or a copy that users without privileges reach: not in a home that is
+    closed to them, as root's is."""
+    above = os.path.dirname(program)
+    while above != '/' and os.stat(above).st_mode & 1:
+        above = os.path.dirname(above)
+    if above == '/':
+        return program
+    to = tempfile.mkdtemp(prefix='vmportal-')
+    mine = os.getpid()
+    atexit.register(lambda: os.getpid() == mine and shutil.rmtree(to))    # not a child's
+    os.chmod(to, 0o755)
+    return shutil.copy(program, to)
+
+
 def portald_path(sanitized=False, steps=False):
     """The program: $PORTALD ($PORTALD_ASAN), or the sources as they are now; @steps: one
     that kills itself where it is told to (kept.h)."""
@@ -45,7 +63,7 @@ def portald_path(sanitized=False, steps=False):
         out = os.path.join(TOP, 'build', kind)
         build(out, *(['CFLAGS=-O1 -g -DPORTALD_STEPS'] if steps else
                      [SANITIZED] if sanitized else []))
-        BUILT[kind] = os.path.join(out, 'bin', 'portald')
+        BUILT[kind] = for_everybody(os.path.join(out, 'bin', 'portald'))
     return BUILT[kind]
 
 
