@@ -486,6 +486,13 @@ static int hung_up(const struct client *c)
 		vmp_fail(-EPROTO, "unix:%s: the server hung up during the greeting: portald's log says why", c->path);
 }
 
+/* Whether it is talking at this very moment or not. */
+static int endless_greeting(const struct client *c)
+{
+	return vmp_fail(-ETIMEDOUT, "unix:%s: the server's greeting does not come to an end",
+			c->path);
+}
+
 /* HELLO, and all that the server tells until READY. */
 static int greet(struct vmp *p, struct client *c, int64_t until)
 {
@@ -504,6 +511,8 @@ static int greet(struct vmp *p, struct client *c, int64_t until)
 			c->unheard = true;
 		if (r == 0)
 			return hung_up(c);
+		if (r == -EAGAIN && welcome)
+			return endless_greeting(c);
 		if (r == -EAGAIN)
 			return vmp_fail(-ETIMEDOUT, "unix:%s: the server does not answer: portald is stopped, or not back yet after a restart, or it is not portald's socket (QEMU's ends in .ivshmem)",
 					c->path);
@@ -512,7 +521,7 @@ static int greet(struct vmp *p, struct client *c, int64_t until)
 					"what the server sends is not portald's protocol");
 		if (now_ms() > until) {
 			drop_fds(&k);
-			return vmp_fail(-ETIMEDOUT, "unix:%s: the server's greeting does not come to an end", c->path);
+			return endless_greeting(c);
 		}
 		if (!welcome) {
 			r = take_welcome(p, c, &k);
