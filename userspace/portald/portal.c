@@ -148,7 +148,7 @@ void portal_joined(struct portal *p, struct client *c)
  * trouble is with an id that the same QEMU process has seen leave. And a machine of
  * which we do not know that it is dead keeps its own: the next one's death is not its.
  */
-static void maybe_restart_ids(struct portal *p)
+void portal_restart_ids(struct portal *p)
 {
 	uint32_t first = conf_host_ids(&p->conf);
 
@@ -228,7 +228,7 @@ static void part(struct portal *p, struct client *c)
 		warden_part(c);
 	else
 		client_free(c);
-	maybe_restart_ids(p);
+	portal_restart_ids(p);
 	if (p->changed)
 		p->changed(p->changed_arg);
 }

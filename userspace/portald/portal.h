@@ -156,6 +156,9 @@ void portal_count(struct portal *p, struct client *c);
 /* Removes those who are doomed, and tells the others. */
 void portal_reap(struct portal *p);
 
+/* Guest ids begin again if many are used, and nobody can have any of them. */
+void portal_restart_ids(struct portal *p);
+
 /* Everybody is sent what waits. */
 void portal_flush(struct portal *p);
 

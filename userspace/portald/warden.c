@@ -198,6 +198,7 @@ static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	if (c->ghost) {
 		judge(m, c, true);
 		drop_ghost(m, c, true);
+		portal_restart_ids(m->portal);
 		return 0;
 	}
 	sd_event_source_set_enabled(s, SD_EVENT_OFF);

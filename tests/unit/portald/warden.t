@@ -238,6 +238,20 @@ def _(stack):
     wait_for(m.dead, 'the verdict')
 
 
+@point('and begin again with the end of the last such process')
+def _(stack):
+    d = managed(stack, '--first-guest-id', '32767')
+    first, other = Vm(stack, d), Vm(stack, d)
+    first.cut()
+    other.kill()
+    for vm in (first, other):
+        d.wait_log(f'guest {vm.id} left')
+    check(not any('begin again' in s for s in d.lines), 'ids began again')
+    first.kill()
+    d.wait_log('guest ids begin again')
+    equal(Vm(stack, d).id, 9, 'id')
+
+
 @point('an id whose machine may live, though nobody can tell, is never another\'s')
 def _(stack):
     first = 32766
