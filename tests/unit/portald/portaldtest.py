@@ -156,6 +156,17 @@ class Daemon:
     def nfds(self):
         return len(os.listdir(f'/proc/{self.pid}/fd'))
 
+    def kept(self):
+        """How many descriptors the keeper has: its own, and the daemon's memory, sockets,
+        bundles. The daemon sends them before it answers; who has something to read is not
+        asleep."""
+        wait_for(lambda: self.state() == 'S', 'the keeper at rest')
+        return self.nfds()
+
+    def state(self):
+        with open(f'/proc/{self.pid}/stat') as f:
+            return f.read().rsplit(')', 1)[1].split()[0]
+
     def rss_kib(self):
         with open(f'/proc/{self.pid}/status') as f:
             for line in f:

@@ -38,10 +38,6 @@ class Kept(Daemon):
             pass                    # it had a step to come to still
         self.daemon(other_than=old)
 
-    def kept(self):
-        """How many descriptors the keeper has: its own, and the daemon's memory, sockets, bundles."""
-        return len(os.listdir(f'/proc/{self.pid}/fd'))
-
     def died(self):
         """Has it, since the last time this was asked? The one that answers knows."""
         def answer():
