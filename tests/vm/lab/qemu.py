@@ -143,12 +143,21 @@ def _die_with_us():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # A Ctrl-C is for the harness: it says goodbye to its children in order.
     os.setpgid(0, 0)
+    # Nor is one that came since the fork for us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def spawn(argv, **kw):
     """Popen for a child that cannot outlive this process."""
     kw.setdefault('stdin', subprocess.DEVNULL)
-    p = subprocess.Popen(argv, preexec_fn=_die_with_us, **kw)
+    # Not between fork and exec: the child's Python would answer it with a traceback.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        p = subprocess.Popen(argv, preexec_fn=_die_with_us, **kw)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     atexit.register(stop, p)
     return p
 
