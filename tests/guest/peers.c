@@ -355,9 +355,7 @@ int main(int argc, char **argv)
 		return done();
 	}
 	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
-	tables = mmap(NULL, SUPER_PROTECTED, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
-	if (tables == MAP_FAILED)
-		die("mmap of the other portal");
+	tables = map_tables(other);
 	test_row();
 	test_heartbeat();
 	test_watch();

@@ -162,4 +162,14 @@ static MAYBE bool has_sessions(int fd)
 	(condition);							\
 })
 
+/* Writable, as another machine can, through the other portal's file: that one is raw. */
+static MAYBE void *map_tables(int file)
+{
+	void *tables = mmap(NULL, SUPER_PROTECTED, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+
+	if (tables == MAP_FAILED)
+		die("mmap of the other portal");
+	return tables;
+}
+
 #endif /* VMPORTAL_TESTS_SUPER_H */
