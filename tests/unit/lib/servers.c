@@ -163,6 +163,17 @@ static void serve_and_hang_up(int sock)
 	usleep(100000);
 }
 
+static int listen_at(const char *path, int type)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int l = socket(AF_UNIX, type, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
+	listen(l, 5);
+	return l;
+}
+
 static void perform_once(const int *a)
 {
 	extern const struct act acts[];
@@ -211,15 +222,10 @@ const struct act acts[] = {
 
 static void hostile_servers(void **state)
 {
-	const char *path = in_dir("DIR/bad.sock");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int before = fd_count(), arg[2];
 	pthread_t t;
 
-	strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
-	arg[0] = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-	assert_int_equal(bind(arg[0], (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(arg[0], 5);
+	arg[0] = listen_at(in_dir("DIR/bad.sock"), SOCK_SEQPACKET);
 	/* The last takes all of the client's patience, 10 seconds: once is enough. */
 	for (arg[1] = 0; arg[1] < (int)(sizeof(acts) / sizeof(acts[0])) - SANITIZED; arg[1]++) {
 		pthread_create(&t, NULL, perform, arg);
@@ -228,10 +234,8 @@ static void hostile_servers(void **state)
 	}
 	close(arg[0]);
 	refused(in_dir("unix:DIR/bad.sock"), 0, -ECONNREFUSED, "nobody serves");
-	unlink(a.sun_path);
-	arg[0] = socket(AF_UNIX, SOCK_STREAM, 0);
-	assert_int_equal(bind(arg[0], (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(arg[0], 5);
+	unlink(in_dir("DIR/bad.sock"));
+	arg[0] = listen_at(in_dir("DIR/bad.sock"), SOCK_STREAM);
 	refused(in_dir("unix:DIR/bad.sock"), 0, -EPROTO, "ivshmem");
 	close(arg[0]);
 	assert_int_equal(fd_count(), before);
@@ -244,17 +248,13 @@ static void hostile_servers(void **state)
 static void id_is_kept_to_the_end(void **state)
 {
 	const char *uri = in_dir("unix:DIR/bad2.sock");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct vmp_channel *ch;
 	int l, s, fl;
 	struct vmp *p;
 	pid_t pid;
 	char c;
 
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
-	l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(l, 5);
+	l = listen_at(uri + 5, SOCK_SEQPACKET);
 	pid = fork();
 	if (!pid) {
 		alarm(20);
@@ -296,15 +296,11 @@ static void *serve_late(void *arg)
 static void cut_before_the_first_word(void **state)
 {
 	const char *uri = in_dir("unix:DIR/late.sock");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct vmp *p;
 	pthread_t t;
 	int l;
 
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
-	l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(l, 5);
+	l = listen_at(uri + 5, SOCK_SEQPACKET);
 	pthread_create(&t, NULL, serve_late, &l);
 	assert_int_equal(vmp_open(&p, uri, 0), 0);
 	vmp_close(p);
@@ -350,7 +346,6 @@ static void *serve_two(void *arg)
 static void much_to_read(void **state)
 {
 	const char *uri = in_dir("unix:DIR/two.sock");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct vmp_channel *ch[2];
 	struct vmp *p[2];
 	struct two t;
@@ -358,10 +353,7 @@ static void much_to_read(void **state)
 	char c;
 	int i;
 
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", uri + 5);
-	t.l = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-	assert_int_equal(bind(t.l, (struct sockaddr *)&a, sizeof(a)), 0);
-	listen(t.l, 5);
+	t.l = listen_at(uri + 5, SOCK_SEQPACKET);
 	assert_int_equal(pipe(t.go), 0);
 	pthread_create(&id, NULL, serve_two, &t);
 	for (i = 0; i < 2; i++)
