@@ -22,7 +22,7 @@ extern "C" {
  *
  * All of these: -ENODATA: not a managed portal; -EUCLEAN: its superblock is so damaged
  * that nothing can be found; -EPROTONOSUPPORT: it has features that this library does
- * not know. Sizes of structures as with vmp_get_info().
+ * not know; -ESTALE: it was formatted anew since it was opened. Sizes of structures as with vmp_get_info().
  */
 
 /* vmp_format_opts.flags */
@@ -55,7 +55,10 @@ struct vmp_format_opts {
  * @o: NULL: all defaults
  *
  * Close its channels first. All before the data is overwritten; the data are left as
- * they are. Whoever has the region open goes on as before, and takes it for what it was.
+ * they are. Whoever has it open as a managed portal, with VMP_FORMAT_IN_USE, has nothing in it
+ * any more but what he has mapped: each call that goes by the tables, its locks, objects and
+ * channels by name say -ESTALE, and he closes it and opens it anew; so does this process, if it
+ * had a session. Whoever has it open as a raw one goes on as before, and takes it for that.
  * So does a device's kernel, unless the caller is root and nobody else has it mapped: then
  * vmp_info.mode stays VMP_MODE_RAW, vmp_errmsg() says why, and the mode is fixed anew when
  * the device is.
@@ -221,7 +224,8 @@ int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg);
  *		     vmp_pair(), vmp_attach(), a kernel or portald that is too old
  *	-EUSERS	     no free row: too many sessions of this machine, or machines
  *	-ESTALE	     this process's session is over: its machine was declared dead, or was
- *		     suspended and came back as another. Close the portal, open it anew
+ *		     suspended and came back as another; or the portal was formatted. Close it,
+ *		     open it anew
  *	-EACCES	     opened VMP_RDONLY
  *	-EBUSY	     this is a child of the process that opened the portal; or another process
  *		     has a session through the same open file of a device (fd:); or portald has

@@ -79,6 +79,8 @@ static int check_area(struct vmp *p, struct vmp_channel_opts *o)
 		return vmp_fail(-EOPNOTSUPP, "%s %s: this portal has no region; open the channel with VMP_CH_PACKETS",
 				p->info.transport, p->info.identity);
 	r = vmp_data(p, &first, &length);
+	if (!r && p->super)
+		r = vmp_same_tables(p);
 	if (r)
 		return r;
 	if (!o->offset)

@@ -241,7 +241,7 @@ void chan_free(struct vmp_channel *ch);
 void chan_announce(struct vmp_channel *ch);
 void chan_begin(struct vmp_channel *ch);
 
-/* Has the other end died, as far as is known now? Then it is noted. 0, or -EPROTO. */
+/* Has the other end died, as far as is known now? Then it is noted. 0, -EPROTO or -ESTALE. */
 int chan_judge_peer(struct vmp_channel *ch);
 
 /* One step of the handshake: 0, or the channel's final error. */

@@ -65,16 +65,20 @@ static void apply(struct dir *d, const struct portal_redo *r)
 	d->changed = true;
 }
 
-static bool have_lock(const struct dir *d)
+static int have_lock(const struct dir *d)
 {
-	return __atomic_load_n(word(&d->shared->lock.owner), __ATOMIC_RELAXED) == d->p->token &&
-	       !vmp_session_check(d->p);
+	int r = vmp_session_check(d->p);
+
+	return r || __atomic_load_n(word(&d->shared->lock.owner), __ATOMIC_RELAXED) == d->p->token ? r :
+		vmp_fail(-ESTALE, "%s %s: this process's session was declared dead while it changed the directory; close the portal and open it anew",
+			 d->p->info.transport, d->p->info.identity);
 }
 
 int dir_commit(struct dir *d)
 {
 	struct portal_redo *to = &d->shared->redo, r = { .count = d->count };
 	uint32_t i;
+	int ret;
 
 	memcpy(r.store, d->store, d->count * sizeof(r.store[0]));
 	r.state = (__atomic_load_n(word(&d->shared->generation), __ATOMIC_RELAXED) | 1) + 1;
@@ -84,9 +88,9 @@ int dir_commit(struct dir *d)
 	if (!r.state)
 		return vmp_fail(-EPROTO, "%s %s: the directory's generation was overwritten",
 				d->p->info.transport, d->p->info.identity);
-	if (!have_lock(d))
-		return vmp_fail(-ESTALE, "%s %s: this process's session was declared dead while it changed the directory",
-				d->p->info.transport, d->p->info.identity);
+	ret = have_lock(d);
+	if (ret)
+		return ret;
 	for (i = 0; i < r.count; i++) {
 		__atomic_store_n(word(&to->store[i].offset), r.store[i].offset, __ATOMIC_RELAXED);
 		__atomic_store_n(word(&to->store[i].value), r.store[i].value, __ATOMIC_RELAXED);

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "channel.h"
+#include "named.h"
 
 /* __aligned_u64 is unsigned long long, uint64_t unsigned long: same bytes. */
 #define W(x)	((uint64_t *)&(x))
@@ -82,11 +83,16 @@ void chan_begin(struct vmp_channel *ch)
 	chan_step(ch);
 }
 
-/* The same by the session table. A token that was never given out is no end's. */
+/*
+ * The same by the session table; or -ESTALE, if that is another by now. A token that was never
+ * given out is no end's.
+ */
 static int judge_session(struct vmp_channel *ch)
 {
-	int state;
+	int state = vmp_session_same(ch->p, ch->token);
 
+	if (state)
+		return state;
 	if (ch->row && load_relaxed(CW(ch->row->owner)) != ch->token)
 		return -EPROTO;
 	if (!ch->peer_token)
@@ -333,7 +339,8 @@ int chan_fail(struct vmp_channel *ch, int err)
 		if (r == -ENODEV)
 			err = r;
 	}
-	if (err == -EPROTO || err == -EBUSY || err == -ENODEV || (err == -ECONNRESET && ch->pk))
+	if (err == -EPROTO || err == -EBUSY || err == -ENODEV || err == -ESTALE ||
+	    (err == -ECONNRESET && ch->pk))
 		chan_die(ch, err);
 	if (ch->pk && err == -EPROTO)
 		return vmp_fail(err, "%s: the host broke VMBus's rules in a packet ring of vector %u, or somebody else writes there; bind the device anew",
@@ -352,6 +359,9 @@ int chan_fail(struct vmp_channel *ch, int err)
 				who, ch->side);
 	case -ENODEV:
 		return vmp_fail(err, "%s: the portal is gone (unplugged or unbound)", who);
+	case -ESTALE:
+		return vmp_fail(err, "%s: the portal was formatted anew, and this channel is none of its channels by name any more; close the portal and open it anew",
+				who);
 	case -EPROTO:
 		return vmp_fail(err, "%s: what stands in shared memory is no message of this channel: the other side broke the protocol, or somebody else writes there; both ends must open it again",
 				who);

@@ -407,8 +407,10 @@ static void judge_lane(struct vmp_hub *h, struct lane *l)
 int hub_judge(struct vmp_hub *h)
 {
 	uint32_t i;
-	int r;
+	int r = vmp_session_same(h->p, h->place.token);
 
+	if (r)
+		return r;
 	for (i = 0; i < h->lanes; i++)
 		if (h->lane[i].state != LANE_FREE)
 			judge_lane(h, &h->lane[i]);

@@ -191,6 +191,12 @@ int vmp_map_again(struct vmp *p, int fd, const char *what);
 /* 0 if the superblock can be relied on for places, or an error with its text. */
 int vmp_managed(struct vmp *p);
 
+/*
+ * A managed portal: 0 if its tables still are those that @p knows; -ESTALE, with its text, if it
+ * was formatted since. Before whatever goes by them; looks at the region.
+ */
+int vmp_same_tables(struct vmp *p);
+
 /* Where channels may lie: all of a raw region, the data of a managed one. */
 int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length);
 

@@ -167,6 +167,7 @@ static int taken(struct vmp *p, struct portal_lock *l, uint64_t from)
 static int try_lock(struct vmp *p, struct portal_lock *l)
 {
 	uint64_t owner = __atomic_load_n(word(&l->owner), __ATOMIC_ACQUIRE);
+	int r;
 
 	if (owner == p->token)
 		return vmp_fail(-EDEADLK, "%s %s: this process has the lock already", p->info.transport,
@@ -176,7 +177,8 @@ static int try_lock(struct vmp *p, struct portal_lock *l)
 		case TOKEN_ALIVE:
 			return -EAGAIN;
 		case TOKEN_NEVER:
-			return vmp_fail(-EPROTO, "%s %s: the lock's owner is %#" PRIx64 ", which is nobody who ever was: its memory was overwritten",
+			r = vmp_same_tables(p);
+			return r ? r : vmp_fail(-EPROTO, "%s %s: the lock's owner is %#" PRIx64 ", which is nobody who ever was: its memory was overwritten",
 					p->info.transport, p->info.identity, owner);
 		default:
 			break;
@@ -313,6 +315,8 @@ static int check_place(struct vmp *p, void *lock)
 	uint64_t at, length, offset;
 	int r = vmp_data(p, &at, &length);
 
+	if (!r && p->super)
+		r = vmp_same_tables(p);
 	if (r)
 		return r;
 	offset = (uintptr_t)lock - (uintptr_t)p->base;

@@ -165,6 +165,25 @@ int vmp_managed(struct vmp *p)
 	return 0;
 }
 
+/*
+ * By the incarnation alone, in a superblock that is one; what somebody has scribbled over it
+ * changes nothing. Formatting begins and ends with a store to the magic, and stores the
+ * incarnation in between.
+ */
+int vmp_same_tables(struct vmp *p)
+{
+	const struct portal_super *now = p->base;
+	uint64_t magic = __atomic_load_n((const uint64_t *)&now->magic, __ATOMIC_ACQUIRE);
+
+	if (magic != PORTAL_MAGIC && magic != PORTAL_MAGIC_FORMATTING)
+		return 0;
+	if (magic == PORTAL_MAGIC &&
+	    __atomic_load_n((const uint64_t *)&now->incarnation, __ATOMIC_RELAXED) == p->super->incarnation)
+		return 0;
+	return vmp_fail(-ESTALE, "%s %s: was formatted anew since it was opened; close it and open it anew",
+			p->info.transport, p->info.identity);
+}
+
 int vmp_data(struct vmp *p, uint64_t *offset, uint64_t *length)
 {
 	int r = p->super ? vmp_managed(p) : vmp_not_a_child(p);
@@ -378,6 +397,8 @@ static int get_row(struct vmp *p, unsigned int a, uint32_t row, void *to, size_t
 {
 	int r = vmp_managed(p);
 
+	if (!r)
+		r = vmp_same_tables(p);
 	if (r)
 		return r;
 	if (row >= p->super->area[a].count)

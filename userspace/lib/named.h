@@ -38,8 +38,11 @@ const char *vmp_token_text(struct vmp *p, uint64_t token);
 /* Take back our pending bit: before looking, whoever was meant. */
 void vmp_pending_clear(struct vmp *p);
 
-/* 0, or -ESTALE: this process's session is over, by the word of the tables. Four loads. */
+/* 0, or -ESTALE: this process's session is over, by the word of the tables. Six loads. */
 int vmp_session_check(struct vmp *p);
+
+/* 0, or -ESTALE: @token was our session, of tables that were formatted since, by whomever. */
+int vmp_session_same(struct vmp *p, uint64_t token);
 
 /*
  * A set (epoll, edges) that wakes for the session's doorbell and for changes of the peers'
@@ -66,12 +69,14 @@ int vmp_unlock_at(struct vmp *p, struct portal_lock *l);
  * struct vmp_named - an object that is open
  * @id: sequence << 16 | row of the object
  * @use: our row among the uses
+ * @tables: the incarnation of the superblock that both are relative to
  * The rest is the object's row as it was when it was opened; checked.
  */
 struct vmp_named {
 	struct vmp *p;
 	uint64_t id;
 	uint32_t use;
+	uint64_t tables;
 	uint32_t kind, format;
 	uint64_t offset, length, size;
 	uint64_t creator;

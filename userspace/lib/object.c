@@ -201,11 +201,23 @@ static int drop(struct dir *d, const struct vmp_named *n, bool failed)
 
 /* ---- Calls ------------------------------------------------------------------------------ */
 
+/* Its portal may have been formatted through this very object. */
+static int same_tables(const struct vmp_named *n)
+{
+	int r = vmp_managed(n->p);
+
+	return r || n->p->super->incarnation == n->tables ? r :
+		vmp_fail(-ESTALE, "%s %s: was formatted anew while '%s' was open; close the portal and open it anew",
+			 n->p->info.transport, n->p->info.identity, n->name);
+}
+
 static int drop_it(struct vmp_named *n, bool failed)
 {
 	struct dir d;
-	int r = dir_lock(&d, n->p);
+	int r = same_tables(n);
 
+	if (!r)
+		r = dir_lock(&d, n->p);
 	if (r)
 		return r;
 	r = drop(&d, n, failed);
@@ -334,6 +346,8 @@ int vmp_named_make(struct vmp_named **out, struct vmp *p, const struct named_spe
 	if (!n)
 		return vmp_fail(-ENOMEM, "vmp_named_open: out of memory");
 	n->p = p;
+	if (p->super)
+		n->tables = p->super->incarnation;
 	r = check_spec(s, n->name);
 	if (!r)
 		r = open_patiently(n, s);
@@ -369,8 +383,10 @@ VMP_API void *vmp_named_data(struct vmp_named *n, size_t *bytes)
 VMP_API int vmp_named_info(struct vmp_named *n, struct vmp_object *out, size_t size)
 {
 	struct vmp_object o;
-	int r = vmp_get_object(n->p, life_low(n->id), &o, sizeof(o));
+	int r = same_tables(n);
 
+	if (!r)
+		r = vmp_get_object(n->p, life_low(n->id), &o, sizeof(o));
 	if (r)
 		return r;
 	if (o.id != n->id || o.state == PORTAL_OBJECT_FREE)

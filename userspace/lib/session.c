@@ -61,9 +61,11 @@ static int join(struct vmp *p)
 	r = p->ops->session(p, vector, &token);
 	if (r)
 		return r;
-	if (layout_token(p->base, p->super, token) == TOKEN_NEVER)
-		return vmp_fail(-EPROTO, "%s %s: was given a session that is not in its table (token %#" PRIx64 ")",
-				p->info.transport, p->info.identity, token);
+	if (layout_token(p->base, p->super, token) == TOKEN_NEVER) {
+		r = vmp_same_tables(p);
+		return r ? r : vmp_fail(-EPROTO, "%s %s: was given a session that is not in its table (token %#" PRIx64 "): if it was formatted with other numbers of machines or sessions, stop its server and start it",
+					p->info.transport, p->info.identity, token);
+	}
 	p->bell = bell;
 	/* Who sees the token sees the rest. */
 	__atomic_store_n(&p->token, token, __ATOMIC_RELEASE);
@@ -83,6 +85,8 @@ VMP_API int vmp_join(struct vmp *p, uint64_t *token)
 			r = join(p);
 		pthread_mutex_unlock(&p->joining);
 	}
+	if (!r)
+		r = vmp_same_tables(p);
 	if (!r && token)
 		*token = p->token;
 	return r;
@@ -96,8 +100,11 @@ int vmp_session_check(struct vmp *p)
 						    slot / p->super->sessions);
 	uint64_t alive = life_sequence(p->token) << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
 	uint64_t claim = __atomic_load_n(&s->claim, __ATOMIC_RELAXED);
-	int r;
+	int r = vmp_same_tables(p);
 
+	/* Whose rows are written anew there may be right again. */
+	if (r)
+		return r;
 	if (__atomic_load_n(&s->life, __ATOMIC_RELAXED) == alive &&
 	    claim == __atomic_load_n(&peer->claim, __ATOMIC_RELAXED) &&
 	    claim != __atomic_load_n(&peer->dead, __ATOMIC_RELAXED))
@@ -106,6 +113,14 @@ int vmp_session_check(struct vmp *p)
 	r = vmp_refresh(p);
 	return r ? r : vmp_fail(-ESTALE, "%s %s: this process's session is over: its machine was declared dead, or came back as another; close the portal and open it anew",
 			p->info.transport, p->info.identity);
+}
+
+int vmp_session_same(struct vmp *p, uint64_t token)
+{
+	/* Another, or none: it was through @p that they were. */
+	return vmp_token(p) == token ? vmp_same_tables(p) :
+		vmp_fail(-ESTALE, "%s %s: was formatted anew, or taken for raw, while this process had a session; close the portal and open it anew",
+			 p->info.transport, p->info.identity);
 }
 
 /* ---- Others' ------------------------------------------------------------------- */
@@ -155,6 +170,8 @@ VMP_API int vmp_token_state(struct vmp *p, uint64_t token)
 	struct portal_peer peer;
 	int r = vmp_managed(p);
 
+	if (!r)
+		r = vmp_same_tables(p);
 	if (r)
 		return r;
 	switch (layout_token_of(p->base, p->super, token, &peer)) {
@@ -368,6 +385,10 @@ VMP_API int vmp_watch_fd(struct vmp *p)
 		return r;
 	/* A session is for the objects only; why there is none does not matter. */
 	vmp_join(p, NULL);
+	if (vmp_token(p))
+		r = vmp_same_tables(p);
+	if (r)
+		return r;
 	pthread_mutex_lock(&p->lock);
 	if (p->watch < 0)
 		r = watch(p);
@@ -382,6 +403,9 @@ VMP_API int vmp_watch_clear(struct vmp *p)
 	struct epoll_event ev[8];
 	int fd, r = vmp_managed(p);
 
+	/* Who has no session stores nothing below, and may have a device that is gone. */
+	if (!r && vmp_token(p))
+		r = vmp_same_tables(p);
 	if (r)
 		return r;
 	pthread_mutex_lock(&p->lock);
@@ -423,6 +447,8 @@ VMP_API int vmp_fence(struct vmp *p, uint32_t slot)
 	struct portal_peer row;
 	int r = vmp_managed(p);
 
+	if (!r)
+		r = vmp_same_tables(p);
 	if (r)
 		return r;
 	if (slot >= p->super->peers)

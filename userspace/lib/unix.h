@@ -42,7 +42,7 @@ struct peer {
  * @lock: for all that changes after the greeting, but for what has @asking
  * @news: an eventfd, never read: a row of the tables has changed
  * @lifeline: one page; its mapping is our session; NULL: we have none
- * @token: that session's
+ * @token: that session's; @tables: the incarnation of the superblock that it was asked for by
  * @asking: held by who has asked the server something, and waits for the answer
  * @question: that is not answered yet, type 0: none; one that waited in vain may go on
  * @answer: to the last; its type is 0 until it has come
@@ -60,7 +60,7 @@ struct client {
 	pthread_mutex_t lock;
 	int news;
 	void *lifeline;
-	uint64_t token;
+	uint64_t token, tables;
 	pthread_mutex_t asking;
 	struct pd_msg question, answer;
 };

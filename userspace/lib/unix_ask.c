@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "efd.h"
+#include "layout.h"
 #include "unix.h"
 
 #define ANSWER_MS	10000
@@ -128,7 +129,7 @@ static int ask(struct client *c, const struct pd_msg *q)
 	return r;
 }
 
-/* An answer that came when nobody waited for it any more is one all the same. */
+/* An answer that came when nobody waited for it any more is one all the same. Asking held. */
 static bool has_session(struct client *c, uint64_t *token)
 {
 	bool has;
@@ -137,8 +138,20 @@ static bool has_session(struct client *c, uint64_t *token)
 	vmp_unix_catch_up(c);
 	has = c->lifeline;
 	*token = c->token;
+	if (!has && c->question.type != PD_SESSION)
+		c->tables = c->p->super->incarnation;
 	pthread_mutex_unlock(&c->lock);
 	return has;
+}
+
+/*
+ * A connection has one session, and a token is good for one formatting: we may have
+ * formatted the portal ourselves since.
+ */
+static int other_tables(struct client *c)
+{
+	return vmp_fail(-ESTALE, "unix:%s: was formatted anew since this process joined it; close it and open it anew",
+			c->path);
 }
 
 int vmp_unix_session(struct vmp *p, uint32_t vector, uint64_t *token)
@@ -149,8 +162,13 @@ int vmp_unix_session(struct vmp *p, uint32_t vector, uint64_t *token)
 
 	if (c->machine)
 		return vmp_fail(-EOPNOTSUPP, "unix:%s: served by a machine, not by portald: it has no sessions", c->path);
+	r = vmp_same_tables(p);
+	if (r)
+		return r;
 	pthread_mutex_lock(&c->asking);
 	r = has_session(c, token) ? 0 : ask(c, &q);
+	if (!r && c->tables != p->super->incarnation)
+		r = other_tables(c);
 	if (!r)
 		*token = c->token;
 	pthread_mutex_unlock(&c->asking);

@@ -161,6 +161,17 @@ static const struct vmp_ops house_ops = {
 	.refresh = house_refresh, .session = house_session, .watch = house_watch, .close = house_close,
 };
 
+/* The machine's row of who lives in it. */
+static inline void house_join(void)
+{
+	house_peer()->claim = HOUSE_CLAIM;
+	house_peer()->incarnation = 1;
+	house_peer()->kind = PORTAL_PEER_HOST;
+	house_peer()->vectors = 1;
+	house_peer()->notice = PORTAL_VECTOR_NONE;
+	house_peer()->life = 1 << 16 | PORTAL_LIFE_ALIVE;
+}
+
 static inline int house_up_here(void)
 {
 	uint32_t i;
@@ -180,12 +191,7 @@ static inline int house_up_here(void)
 		house.bell[i] = vmp_efd_new();
 		house.change[i] = vmp_efd_new();
 	}
-	house_peer()->claim = HOUSE_CLAIM;
-	house_peer()->incarnation = 1;
-	house_peer()->kind = PORTAL_PEER_HOST;
-	house_peer()->vectors = 1;
-	house_peer()->notice = PORTAL_VECTOR_NONE;
-	house_peer()->life = 1 << 16 | PORTAL_LIFE_ALIVE;
+	house_join();
 	return 0;
 }
 
