@@ -26,7 +26,7 @@
  * @fd, @base, @s: the region, mapped, and its superblock (without portald)
  * @bell, @change: eventfds by row: a session's doorbell; that a table has changed
  * @gone: unplugged, for this process
- * @busy: whoever writes a row (shared by all processes)
+ * @busy: pid of whoever writes a row (shared by all processes), or 0
  */
 struct house {
 	bool real, gone;
@@ -91,14 +91,36 @@ static uint32_t house_life(uint32_t slot, uint64_t *sequence)
 	return life_low(life);
 }
 
+/*
+ * To write a row. Whoever was killed in the midst of that has left one half written, which no
+ * kernel does: it is a dead one's.
+ */
+static inline void house_begin_row(void)
+{
+	int owner = 0, pid = getpid();
+	uint64_t n;
+	uint32_t i;
+
+	while (!atomic_compare_exchange_strong(house.busy, &owner, pid)) {
+		if (kill(owner, 0) && atomic_compare_exchange_strong(house.busy, &owner, pid))
+			break;
+		usleep(100);
+		owner = 0;
+	}
+	for (i = 0; owner && i < HOUSE_SESSIONS; i++)
+		if (house_life(i, &n) == PORTAL_LIFE_JOINING) {
+			house_row(i)->claim = house_peer()->claim;
+			house_store_life(i, n, PORTAL_LIFE_DEAD);
+		}
+}
+
 static inline int house_session(struct vmp *p, uint32_t vector, uint64_t *token)
 {
 	struct portal_session *row;
 	uint64_t n = 0;
 	uint32_t i;
 
-	while (atomic_exchange(house.busy, 1))
-		usleep(100);
+	house_begin_row();
 	for (i = 0; i < HOUSE_SESSIONS && house_life(i, &n) == PORTAL_LIFE_ALIVE; i++)
 		;
 	if (i < HOUSE_SESSIONS) {
@@ -305,6 +327,10 @@ static inline void house_mourn(pid_t pid)
 	uint32_t i;
 	int tries = 0;
 
+	if (!house.real && atomic_load(house.busy) == pid) {
+		house_begin_row();
+		atomic_store(house.busy, 0);
+	}
 	for (i = 0; i < (house.real ? p->super->sessions : HOUSE_SESSIONS); i++) {
 		if (!house.real) {
 			if (house_row(i)->pid == (uint32_t)pid && house_life(i, &n) == PORTAL_LIFE_ALIVE)

@@ -267,6 +267,18 @@ def _(stack):
         c.close()
 
 
+@point('one that says no hello has its time, and is cut when it is over; who has said it stays')
+def _(stack):
+    d = Daemon(stack)
+    good = d.process()
+    silent = Process(d.sock('sock'), hello=False)
+    check(not silent.ended(3), 'it is cut at once')
+    check(silent.ended(7), 'it is still there, 10 s later')
+    d.wait_log('it said no hello')
+    check(not good.ended(0.1), 'another is cut, too')
+    silent.close()
+
+
 @point('descriptors in flight run out: they are sent later, without spinning')
 def _(stack):
     # The kernel counts what all processes of a user have sent and nobody has
