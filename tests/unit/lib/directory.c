@@ -172,6 +172,46 @@ static void lose_the_object(void)
 	house_lose_uses();
 }
 
+static void declare_host_dead(void)
+{
+	house_peer()->dead = HOUSE_CLAIM;
+}
+
+/* Nobody has come for its lock yet: it decides nothing all the same. */
+static void the_dead_decide_nothing(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_directory *d = layout_row(p->base, p->super, PORTAL_AREA_DIRECTORY, 0);
+	uint64_t generation;
+
+	assert_int_equal(vmp_join(p, NULL), 0);
+	generation = d->generation;
+	house_act = declare_host_dead;
+	house_act_at = STEP_CHANGE_FILLED;
+	refuse(p, "new", VMP_CREATE, 1, -ESTALE, "is over");
+	assert_int_equal(d->redo.state, 0);
+	assert_int_equal(d->generation, generation);
+	house_peer()->dead = 0;
+	refuse(p, "new", 0, 0, -ENOENT, "new");
+	house_check(p);
+	vmp_close(p);
+}
+
+/* What another has open is not closed with one's own, whatever has become of that. */
+static void anothers_use(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	struct vmp_named *mine = open_named(p, "one", VMP_CREATE, 1), *his = open_named(q, "one", 0, 0);
+	struct portal_use *u = layout_row(p->base, p->super, PORTAL_AREA_USES, mine->use);
+
+	u->token = his->p->token;
+	ends_with(vmp_named_close(mine), -ESTALE, "nothing says");
+	assert_int_equal(u->object, his->id);
+	assert_int_equal(vmp_named_close(his), 0);
+	vmp_close(q);
+	vmp_close(p);
+}
+
 /* What fails while a failure is cleared away is not its reason. */
 static void the_first_reason(void **state)
 {
@@ -640,6 +680,8 @@ int main(int argc, char **argv)
 		in_real(ephemeral),
 		in_house(arguments),
 		in_house(the_dead_are_not_rung),
+		in_house(the_dead_decide_nothing),
+		in_house(anothers_use),
 		in_house(the_first_reason),
 		in_house(until_it_is_full),
 		in_house(threads),

@@ -393,6 +393,27 @@ static void a_reader_by_mistake(void **state)
 	leave(&g);
 }
 
+/* What it has not looked at yet is its successor's, too. */
+static void a_late_look_by_mistake(void **state)
+{
+	struct user h = hub(0), a = producer(), g;
+	struct vmp_from from;
+	const void *ptr;
+
+	pair(&h, &a);
+	send_text(&a, "one");
+	declare_dead(&h);
+	g = hub(0);
+	assert_int_equal(vmp_hub_peek(g.h, &ptr, &from, 0), 3);
+	side(from.lane, 0)->shown = 0;
+	ends_with((int)vmp_hub_peek(h.h, &ptr, NULL, 0), -ESTALE, "is over");
+	assert_int_equal(side(from.lane, 0)->shown, 0);
+	assert_int_equal(vmp_hub_release(g.h), 0);
+	leave(&h);
+	leave(&a);
+	leave(&g);
+}
+
 static struct user next_hub, next_sender;
 
 static void the_next_come(void)
@@ -472,6 +493,7 @@ int main(int argc, char **argv)
 		in_house(a_hub_dies_anywhere),
 		in_house(a_hub_by_mistake),
 		in_house(a_reader_by_mistake),
+		in_house(a_late_look_by_mistake),
 		in_house(a_reset_by_mistake),
 		in_house(a_sender_by_mistake),
 		with_portald(handed_over),

@@ -163,6 +163,21 @@ static void serve_and_hang_up(int sock)
 	usleep(100000);
 }
 
+static void play_unasked(int sock)
+{
+	int fd = region(4096, true);
+
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_SESSION, .value = 1 << 16 }, sizeof(struct pd_msg),
+		 &fd, 1);
+	close(fd);
+}
+static void play_unasked_fence(int sock)
+{
+	welcome(sock, 4096, 4096, true);
+	send_msg(sock, (struct pd_msg){ .type = PD_FENCE }, sizeof(struct pd_msg), NULL, 0);
+}
+
 static int listen_at(const char *path, int type)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -215,6 +230,8 @@ const struct act acts[] = {
 	{ "broke the protocol", -EPROTO, play_twice },
 	{ "broke the protocol", -EPROTO, play_gone },
 	{ "broke the protocol", -EPROTO, play_gone_tenures },
+	{ "answer (type", -EPROTO, play_unasked },
+	{ "answer (type", -EPROTO, play_unasked_fence },
 	{ "hung up during the greeting", -EPROTO, play_empty },
 	{ "does not come to an end", -ETIMEDOUT, play_chatter },
 	{ "not back yet after a restart", -ETIMEDOUT, play_silence },

@@ -430,6 +430,27 @@ static void answered_late(void **state)
 	vmp_close(p);
 }
 
+/* One question at a time; another one's answer is no answer. */
+static void asked_something_else(void **state)
+{
+	struct vmp *p = house_open();
+	uint64_t token;
+	int i, r;
+
+	invent_guest(p, 60ULL << 32 | 7);
+	kill(house.server, SIGSTOP);
+	ends_with(vmp_fence(p, 1), -ETIMEDOUT, "does not answer");
+	ends_with(vmp_join(p, &token), -EBUSY, "earlier question");
+	kill(house.server, SIGCONT);
+	/* What it says then is read, and is no session. */
+	for (i = 0; i < 1000 && (r = vmp_join(p, &token)) == -EBUSY; i++)
+		usleep(5000);
+	assert_int_equal(r, 0);
+	assert_int_equal(vmp_token_state(p, token), VMP_STATE_ALIVE);
+	assert_int_equal(vmp_token_state(p, 1 << 16 | p->super->sessions), VMP_STATE_DEAD);
+	vmp_close(p);
+}
+
 /* A store that was meant for elsewhere ends its own program, not others' trust in a machine. */
 static int stores_astray(void *arg)
 {
@@ -709,6 +730,7 @@ int main(int argc, char **argv)
 		in_house(gone_between_two_looks),
 		in_real(portald_is_gone),
 		in_real(answered_late),
+		in_real(asked_something_else),
 		in_real(a_stray_store),
 		in_real(a_stray_store_later),
 		in_house(fencing),
