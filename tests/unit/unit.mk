@@ -6,7 +6,7 @@
 #	make check-unit		builds them and runs the quick ones
 #	tests/unit/lib.t	runs one of them in one build (plain, asan, tsan)
 
-unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory directory_deaths session children \
+unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory directory_deaths session formatted children \
 	packets packets_hostile window
 unit_names += hub hub_waits hub_deaths hub_hostile
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
@@ -22,7 +22,7 @@ $(O)/tests/unit/%: $(top)/tests/unit/lib/%.c $(O)/lib/libvmportal.a
 		-I$(top)/tests/unit/lib -o $@ $< $(O)/lib/libvmportal.a -lcmocka -pthread $(unit_ld)
 
 # It talks to the real daemon.
-$(O)/tests/unit/backends $(O)/tests/unit/deaths $(O)/tests/unit/locks $(O)/tests/unit/directory $(O)/tests/unit/directory_deaths $(O)/tests/unit/session $(O)/tests/unit/children: | $(O)/bin/portald
+$(O)/tests/unit/backends $(O)/tests/unit/deaths $(O)/tests/unit/locks $(O)/tests/unit/directory $(O)/tests/unit/directory_deaths $(O)/tests/unit/session $(O)/tests/unit/formatted $(O)/tests/unit/children: | $(O)/bin/portald
 
 $(O)/tests/unit/hub $(O)/tests/unit/hub_waits $(O)/tests/unit/hub_deaths: | $(O)/bin/portald
 $(O)/tests/unit/hub: unit_ld := -Wl,--wrap=chan_try,--wrap=vmp_token_state,--wrap=chan_alloc

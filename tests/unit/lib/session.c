@@ -6,8 +6,6 @@
 #include <poll.h>
 #include <pthread.h>
 
-#include <vmportal_hub.h>
-
 static void joining(void **state)
 {
 	struct vmp *p = house_open(), *q = house_open();
@@ -547,156 +545,6 @@ static void other_tables(void **state)
 	vmp_close(p);
 }
 
-/* ---- Formatted anew --------------------------------------------------------------- */
-
-/* What somebody has who does not know that the portal is formatted anew. */
-struct holder {
-	struct vmp *p;
-	struct vmp_named *n;
-	struct vmp_hub *h;
-	struct vmp_channel *ch;
-	uint64_t token;
-};
-
-static void hold(struct holder *o, struct vmp *p, const char *object, const char *hub)
-{
-	o->p = p;
-	assert_int_equal(vmp_join(p, &o->token), 0);
-	assert_int_equal(vmp_named_open(&o->n, p, object, VMP_CREATE, 100, 0600), 0);
-	assert_int_equal(vmp_hub_open(&o->h, p, hub, NULL), 0);
-	assert_int_equal(vmp_lock(p, house_data(p, 0), 0), 0);
-	assert_int_equal(vmp_unlock(p, house_data(p, 0)), 0);
-}
-
-#define ANEW	"open it anew"
-
-/* Whatever needs a session. */
-static void gets_nothing_any_more(struct holder *o)
-{
-	struct vmp_channel *ch;
-	struct vmp_named *n;
-	struct vmp_hub *h;
-
-	ends_with(vmp_join(o->p, NULL), -ESTALE, ANEW);
-	ends_with(vmp_lock(o->p, house_data(o->p, 0), 1000), -ESTALE, ANEW);
-	ends_with(vmp_named_open(&n, o->p, "new", VMP_CREATE, 1, 0), -ESTALE, ANEW);
-	ends_with(vmp_named_unlink(o->p, "old"), -ESTALE, ANEW);
-	ends_with(vmp_hub_open(&h, o->p, "new", NULL), -ESTALE, ANEW);
-	ends_with(vmp_channel_named(&ch, o->p, "new", NULL, 1000), -ESTALE, ANEW);
-}
-
-/* Whatever it had open. */
-static void has_nothing_any_more(struct holder *o)
-{
-	struct vmp_object info;
-	char buf[8];
-
-	ends_with((int)vmp_hub_recv(o->h, buf, sizeof(buf), NULL, 5000), -ESTALE, ANEW);
-	ends_with((int)vmp_recv(o->ch, buf, sizeof(buf), 5000), -ESTALE, ANEW);
-	ends_with(vmp_send(o->ch, "x", 1, 0, 1000), -ESTALE, ANEW);
-	ends_with(vmp_named_info(o->n, &info, sizeof(info)), -ESTALE, ANEW);
-	ends_with(vmp_named_close(o->n), -ESTALE, ANEW);
-	vmp_channel_close(o->ch);
-	vmp_hub_close(o->h);
-}
-
-/* What goes by the tables as they were when the portal was opened. */
-static void knows_other_tables(struct vmp *p, uint64_t token)
-{
-	struct vmp_channel *ch;
-	struct vmp_session s;
-	struct vmp_layout l;
-	struct vmp_peer peer;
-
-	ends_with(vmp_get_layout(p, &l, sizeof(l)), -ESTALE, ANEW);
-	ends_with(vmp_get_peer(p, 0, &peer, sizeof(peer)), -ESTALE, ANEW);
-	ends_with(vmp_get_session(p, 0, &s, sizeof(s)), -ESTALE, ANEW);
-	ends_with(vmp_token_state(p, token), -ESTALE, ANEW);
-	ends_with(vmp_watch_fd(p), -ESTALE, ANEW);
-	ends_with(vmp_watch_clear(p), -ESTALE, ANEW);
-	ends_with(vmp_fence(p, 1), -ESTALE, ANEW);
-	ends_with(vmp_unlock(p, house_data(p, 0)), -ESTALE, ANEW);
-	ends_with(vmp_channel_open(&ch, p, NULL), -ESTALE, ANEW);
-}
-
-/* Closed and opened anew, all is well; portald's rows are there again at its next beat. */
-static void opened_anew(void)
-{
-	struct vmp *p = house_open();
-	struct vmp_peer peer = { 0 };
-	struct vmp_named *n;
-	int64_t t = now_us();
-
-	if (!house.real) {
-		/* Those who have closed have ended their sessions, by these tables. */
-		memset(house_row(0), 0, HOUSE_SESSIONS * sizeof(struct portal_session));
-		house_join();
-	}
-	do {
-		assert_int_equal(vmp_get_peer(p, 0, &peer, sizeof(peer)), 0);
-		assert_true(now_us() - t < 5000000);
-	} while (peer.state != VMP_STATE_ALIVE);
-	assert_int_equal(vmp_join(p, NULL), 0);
-	assert_int_equal(vmp_named_open(&n, p, "new", VMP_CREATE | VMP_EXCL, 1, 0600), 0);
-	assert_int_equal(vmp_named_close(n), 0);
-	house_check(p);
-	vmp_close(p);
-}
-
-/* By another process, so to speak, and by the one that has all of that itself. */
-static void formatted_anew(void **state)
-{
-	struct vmp_format_opts f = {
-		.size = sizeof(f), .flags = VMP_FORMAT_FORCE | VMP_FORMAT_IN_USE,
-	};
-	struct holder a, b;
-	struct vmp_layout l;
-
-	hold(&a, house_open(), "a", "to-a");
-	hold(&b, house_open(), "b", "to-b");
-	assert_int_equal(vmp_channel_named(&a.ch, a.p, "to-b", NULL, 5000), 0);
-	assert_int_equal(vmp_channel_named(&b.ch, b.p, "to-a", NULL, 5000), 0);
-	assert_int_equal(vmp_get_layout(a.p, &l, sizeof(l)), 0);
-	assert_true(vmp_watch_fd(a.p) >= 0);
-	f.peers = l.peers;
-	f.sessions = l.sessions;
-	f.objects = l.objects;
-	assert_int_equal(vmp_format(b.p, &f), 0);
-	if (!house.real) {
-		house_join();
-		house_changed();
-	}
-	knows_other_tables(a.p, b.token);
-	gets_nothing_any_more(&a);
-	has_nothing_any_more(&a);
-	/* Who did it knows the new ones. By portald's word he cannot join twice; if he can, then anew. */
-	assert_int_equal(vmp_get_layout(b.p, &l, sizeof(l)), 0);
-	if (house.real)
-		gets_nothing_any_more(&b);
-	else
-		assert_int_equal(vmp_join(b.p, NULL), 0);
-	has_nothing_any_more(&b);
-	vmp_close(a.p);
-	vmp_close(b.p);
-	opened_anew();
-}
-
-/* With tables that are elsewhere: portald goes by those that it has made. */
-static void formatted_otherwise(void **state)
-{
-	struct vmp_format_opts f = {
-		.size = sizeof(f), .flags = VMP_FORMAT_FORCE | VMP_FORMAT_IN_USE,
-		.peers = 4, .sessions = 8,
-	};
-	struct vmp *p = house_open();
-
-	assert_int_equal(vmp_format(p, &f), 0);
-	vmp_close(p);
-	p = house_open();
-	ends_with(vmp_join(p, NULL), -EPROTO, "stop its server and start it");
-	vmp_close(p);
-}
-
 /* Its machine is dead, or another: this process gets nothing, and is told why. */
 static void it_is_over(void **state)
 {
@@ -743,9 +591,6 @@ int main(int argc, char **argv)
 		in_real(fencing),
 		in_house(it_is_over),
 		in_house(other_tables),
-		in_house(formatted_anew),
-		in_real(formatted_anew),
-		in_real(formatted_otherwise),
 	};
 
 	find_portald(argv[0]);
