@@ -32,9 +32,11 @@
 #define PORTAL_LOOK_MS		20
 #define PORTAL_RINGS_A_MS	8
 
-/* A heart that stood so many of its beats, and as many of our looks, is silent. */
+/* A heart that stood still for so many of its beats, and of our looks, is silent. */
 #define PORTAL_SILENT_BEATS	3
 #define PORTAL_SILENT_LOOKS	2
+/* We look once in a beat of our own; two clocks differ by less than this part of that. */
+#define PORTAL_CLOCKS_DIFFER	8
 
 /* Between two times that windows are woken. */
 #define PORTAL_WINDOWS_MS	100
@@ -213,11 +215,21 @@ static void portal_heard(struct portal_peer *at, u64 claim)
 	portal_compat_cas64(&at->suspect, cpu_to_le64(claim), 0);
 }
 
+/*
+ * Known three of its beats after its last, not later: that one came up to a look before it was
+ * seen, and the next look is one away; so when two looks less have passed. Nor before two looks
+ * have: from a heart as fast as ours two beats did not come then. Who stood still himself for
+ * long has not looked, so both the looks and the time count.
+ */
 static bool portal_silent(const struct portal_seen *s, u32 ms, u64 now)
 {
+	u64 look = jiffies_to_nsecs(portal_beat_period());
+	u64 looks = PORTAL_SILENT_LOOKS * look - look / PORTAL_CLOCKS_DIFFER;
+	u64 still = now - s->since;
+
 	return ms >= PORTAL_HEART_MIN_MS && ms <= PORTAL_HEART_MAX_MS &&
-	       s->looks >= PORTAL_SILENT_LOOKS &&
-	       now - s->since >= (u64)PORTAL_SILENT_BEATS * ms * NSEC_PER_MSEC;
+	       s->looks >= PORTAL_SILENT_LOOKS && still >= looks &&
+	       still + looks >= (u64)PORTAL_SILENT_BEATS * ms * NSEC_PER_MSEC;
 }
 
 /*
@@ -255,9 +267,9 @@ static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
  * @slot: the row
  * @claim: as it stands there
  *
- * Returns 1: its heart was seen to beat; 0: it stood still for so long that it would be
- * suspect (one that says that it has none: as long as if it had one a second); -EAGAIN: it
- * was not listened to for long enough.
+ * Returns 1: its heart was seen to beat; 0: it stood still for all of three beats while we
+ * looked (one that says that it has none: as long as if it had one a second), longer than a
+ * suspicion takes; -EAGAIN: it was not listened to for long enough.
  */
 int portal_heart(struct portal *p, u32 slot, u64 claim)
 {
@@ -270,7 +282,9 @@ int portal_heart(struct portal *p, u32 slot, u64 claim)
 		return 1;
 	if (ms < PORTAL_HEART_MIN_MS || ms > PORTAL_HEART_MAX_MS)
 		ms = MSEC_PER_SEC;
-	return portal_silent(s, ms, ktime_get_ns()) ? 0 : -EAGAIN;
+	return s->looks >= PORTAL_SILENT_LOOKS &&
+	       ktime_get_ns() - s->since >= (u64)PORTAL_SILENT_BEATS * ms * NSEC_PER_MSEC ?
+	       0 : -EAGAIN;
 }
 
 /**

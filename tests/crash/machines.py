@@ -38,10 +38,9 @@ AT_A_TIME = 2
 HEARTBEAT = 200                     # ms; so suspicion comes after 600
 # In seconds, what portal-layout(5) promises: until the death of a machine is known to all ...
 PROOF = 2
-# ... until one that stands still is suspect: three heartbeats, and one each for an observer to
-# see the last, and to look again. Who goes
-# on has one to beat; how soon it gets a processor, a busy machine does not say.
-SUSPICION = 5 * HEARTBEAT / 1000
+# ... until one that stands still is suspect: three heartbeats from its last. Who goes on has one
+# to beat; how soon it gets a processor, a busy machine does not say.
+SUSPICION = 3 * HEARTBEAT / 1000
 AGAIN = 2
 MEMORY = '192M'
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % HEARTBEAT

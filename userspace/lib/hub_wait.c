@@ -229,7 +229,7 @@ static int64_t all_trusted(struct vmp_hub *h)
 {
 	const struct lane *l;
 	/* Nobody wakes us for a heart that stands still. */
-	int64_t ns = h->deserted ? LONGEST : FOR_EVER;
+	int64_t longest = h->deserted ? HEAR_EVERY : LONGEST, ns = h->deserted ? HEAR_EVERY : FOR_EVER;
 
 	if (!h->bells)
 		return 0;
@@ -241,7 +241,7 @@ static int64_t all_trusted(struct vmp_hub *h)
 					      load_relaxed(&l->ch->stage) != STAGE_SEND))
 			return 0;
 		if (l->state == LANE_FREE)
-			ns = LONGEST;
+			ns = longest;
 	}
 	return ns;
 }
@@ -287,7 +287,7 @@ static int sleep_once(struct vmp_hub *h, int64_t left)
 	if (bits < 0)
 		return bits == -EINTR ? vmp_fail(bits, "interrupted by a signal") :
 			vmp_fail(bits, "a hub's sleep failed");
-	if (ns >= LONGEST) {
+	if (ns >= HEAR_EVERY) {
 		h->spin_ns = now_ns() - t < 2 * SPIN_MOST ? h->spin_ns * 2 : h->spin_ns / 2;
 		h->spin_ns = h->spin_ns > SPIN_MOST ? SPIN_MOST : h->spin_ns < SPIN_LEAST ? SPIN_LEAST : h->spin_ns;
 	}
@@ -344,7 +344,7 @@ static int arm_fd(struct vmp_hub *h)
 	} else if (ns == FOR_EVER) {
 		if (h->timer_on)
 			set_timer(h, 0);
-	} else if (ns != LONGEST || !h->timer_on) {
+	} else if (ns < HEAR_EVERY || !h->timer_on) {
 		/* A long one may end early: no call for each message. */
 		set_timer(h, ns);
 	}

@@ -89,6 +89,9 @@ struct vmp_ops {
 	unsigned int ring_calls;
 };
 
+/* Who sleeps, with portald gone, looks at machines' hearts so often (nanoseconds). */
+#define HEAR_EVERY	INT64_C(100000000)
+
 /* A machine's heart as this process has heard it: @beat, first seen at @at. */
 struct heard {
 	uint64_t claim, beat;

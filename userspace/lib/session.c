@@ -17,7 +17,7 @@
 #include "named.h"
 
 #define WATCHERS	32
-#define BEATS		3	/* that a heart may stand still for; nobody listens to others than: */
+#define SILENT_BEATS	3	/* that a heart stands still for; nobody listens to others than: */
 #define HEART_MIN_MS	100
 #define HEART_MAX_MS	60000
 #define LOOK_EVERY_S	1	/* at objects, for who is no watcher */
@@ -140,12 +140,13 @@ static int64_t now_ns(void)
 
 /*
  * Nobody tells of deaths any more, nor, for all we know, of silence. Of this host's processes
- * nothing is known then; of a machine we hear the heart ourselves: it must not stand still, from
- * look to look, for longer than three of its beats. As any observer would have it.
+ * nothing is known then; of a machine we hear the heart ourselves. As any observer
+ * (portal_silent() in drivers/core/watch.c), with a look each HEAR_EVERY from who sleeps.
  */
 static bool silent(struct vmp *p, uint32_t slot, const struct portal_peer *peer)
 {
-	int64_t now = now_ns(), most = peer->heartbeat_ms * BEATS * INT64_C(1000000);
+	int64_t looks = 2 * HEAR_EVERY - HEAR_EVERY / 8, now = now_ns();
+	int64_t most = peer->heartbeat_ms * INT64_C(1000000) * SILENT_BEATS - looks;
 	struct heard *h;
 	bool silent = true;
 
@@ -159,7 +160,7 @@ static bool silent(struct vmp *p, uint32_t slot, const struct portal_peer *peer)
 		h = &p->heard[slot];
 		if (!h->at || h->claim != peer->claim || h->beat != peer->heartbeat)
 			*h = (struct heard) { peer->claim, peer->heartbeat, now };
-		silent = now - h->at > most;
+		silent = now - h->at >= (most > looks ? most : looks);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return silent;

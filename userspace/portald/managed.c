@@ -207,7 +207,7 @@ void managed_resume(struct managed *m)
 	/* Without complaint: what was not written yet when we were killed. */
 	repair_all(m, false);
 	sessions_look(m);
-	observe(m);
+	observe(m, false);
 	managed_changed(m);
 }
 
@@ -251,7 +251,7 @@ static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
 	clear_suspicion(m);
 	sessions_look(m);
 	wardens_look(m);
-	observe(m);
+	observe(m, true);
 	sd_event_source_set_time(s, next > now ? next : now + m->portal->conf.heartbeat * 1000ULL);
 	return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
@@ -287,7 +287,7 @@ static int on_rung(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	struct managed *m = arg;
 
 	efds_drain(m->own);
-	observe(m);
+	observe(m, false);
 	sd_event_source_set_enabled(s, SD_EVENT_OFF);
 	sd_event_source_set_time_relative(m->pause, RUNG_USEC);
 	return sd_event_source_set_enabled(m->pause, SD_EVENT_ONESHOT);

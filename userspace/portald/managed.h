@@ -33,11 +33,13 @@ struct truth {
  * struct sight - how another machine's row was seen last
  * @claim ... @changes: its words
  * @beat_at: when its heart was seen to beat, CLOCK_MONOTONIC, microseconds
+ * @looks: beats of our own since
  * @told: when the log last said that it stands still, and that it beats again
  */
 struct sight {
 	uint64_t claim, dead, suspect, life, changes, heartbeat;
 	uint64_t beat_at;
+	uint32_t looks;
 	uint64_t told[2];
 };
 
@@ -164,8 +166,8 @@ void warden_ask(struct client *c, uint32_t slot, uint64_t claim);
 const char *warden_refusal(int err);
 
 /* observe.c */
-/* Looks at all other machines' rows. */
-void observe(struct managed *m);
+/* Looks at all other machines' rows; at a heartbeat silence is judged. */
+void observe(struct managed *m, bool beat);
 /* Tells all processes to look. */
 void tell_change(struct portal *p);
 

@@ -13,6 +13,11 @@
 #define HEART_MIN_MS 100
 #define HEART_MAX_MS 60000
 
+/* Of its beats and of our looks that it stands still for; and how far clocks may differ. */
+#define SILENT_BEATS 3
+#define SILENT_LOOKS 2
+#define CLOCKS_DIFFER 8
+
 #define TELL_USEC (60 * USEC_PER_SEC)
 
 /* A look that comes so late says nothing about hearts: it is we who stood still. */
@@ -37,6 +42,19 @@ static bool may_tell(struct sight *now, bool beats, uint64_t usec)
 	return true;
 }
 
+/*
+ * When kernels say so, too (portal_silent() in drivers/core/watch.c): three of its beats after
+ * its last, less the look before that was seen, and the one that would be too late.
+ */
+static bool silent(const struct managed *m, const struct sight *now, uint32_t ms, uint64_t usec)
+{
+	uint64_t look = m->portal->conf.heartbeat * 1000ULL;
+	uint64_t looks = SILENT_LOOKS * look - look / CLOCKS_DIFFER, still = usec - now->beat_at;
+
+	return ms >= HEART_MIN_MS && ms <= HEART_MAX_MS && now->looks >= SILENT_LOOKS &&
+	       still >= looks && still + looks >= SILENT_BEATS * 1000ULL * ms;
+}
+
 /* Has it beaten since the last look? True if a verdict was stored, and is in @now. */
 static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, bool beats,
 			uint64_t usec)
@@ -57,8 +75,7 @@ static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, boo
 				 claim_address(now->claim));
 		return true;
 	}
-	if (beats || ms < HEART_MIN_MS || ms > HEART_MAX_MS || now->suspect == now->claim ||
-	    usec - now->beat_at < 3000ULL * ms)
+	if (beats || now->suspect == now->claim || !silent(m, now, ms, usec))
 		return false;
 	reason = __atomic_load_n((uint32_t *)&row->reason, __ATOMIC_RELAXED);
 	if (!swap_word(&row->suspect, now->suspect, now->claim))
@@ -90,7 +107,7 @@ void tell_change(struct portal *p)
 			host_change(c);
 }
 
-void observe(struct managed *m)
+void observe(struct managed *m, bool beat)
 {
 	uint64_t usec = now_usec(m->portal);
 	bool late = usec - m->looked > LATE(m), news = false, verdict = false, beats;
@@ -104,8 +121,11 @@ void observe(struct managed *m)
 		read_sight(peer_row(m, slot), &now);
 		news = news || !same(&now, last);
 		beats = now.claim == last->claim && now.heartbeat != last->heartbeat;
-		now.beat_at = late || beats || now.claim != last->claim || now.life != last->life ?
-			      usec : last->beat_at;
+		now.looks += beat;
+		if (late || beats || now.claim != last->claim || now.life != last->life) {
+			now.beat_at = usec;
+			now.looks = 0;
+		}
 		if (judge_heart(m, slot, &now, beats, usec))
 			verdict = true;
 		*last = now;

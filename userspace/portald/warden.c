@@ -166,7 +166,7 @@ static void judge(struct managed *m, struct client *c, bool dead)
 		return;
 	managed_changed(m);
 	say(c, dead, slot, seen);
-	observe(m);
+	observe(m, false);
 }
 
 /* ---- Those without connection ------------------------------------------------ */
@@ -346,7 +346,7 @@ static int fence(struct client *c, uint32_t slot, uint64_t claim)
 	managed_changed(m);
 	client_log(c, LOG_NOTICE, "fence", "has declared the machine in slot %u dead (id %u)", slot,
 		   claim_address(claim));
-	observe(m);
+	observe(m, false);
 	return 0;
 }
 

@@ -374,7 +374,7 @@ static void hears_by_itself(struct vmp *p, uint64_t guest)
 	while (vmp_token_state(p, guest) == VMP_STATE_ALIVE && now_us() - t < 5000000)
 		usleep(5000);
 	t = now_us() - t;
-	if (t < 200000 || t > 2000000)
+	if (t < 187500 || t > 2000000)
 		fail_msg("suspect after %ld us", (long)t);
 	assert_int_equal(vmp_token_state(p, guest), VMP_STATE_SUSPECT);
 	g->heartbeat++;

@@ -288,6 +288,34 @@ def _(stack):
     check(not m.suspect(), 'one that said it sleeps')
 
 
+@point('that a heart stands still is told at the third of portald's own beats after its last one')
+def _(stack):
+    ms, n = 500, 5
+    d = managed(stack, '--heartbeat', str(ms))
+    a = Member(d)
+    t = Tables(stack, a)
+    machines = [Machine(t, d.guest(), 1 + i, heartbeat_ms=ms) for i in range(n)]
+    last, told = {}, {}
+
+    def count():
+        """Their beats, at each phase of ours; the fourth of each is its last."""
+        for i, m in enumerate(machines):
+            if m.beats < 4 and time.monotonic() > began + (m.beats + i / n) * ms / 1000:
+                m.beat()
+                last[i] = t.peer().heartbeat
+            ours = t.peer().heartbeat
+            if m.suspect():
+                told.setdefault(i, ours)
+        return len(told) == n
+
+    wait_for(lambda: t.peer().heartbeat > 1, 'its heart')
+    began = time.monotonic()
+    wait_for(count, 'suspicion of all')
+    # One less if portald beat between two of our steps, here or there.
+    beats = [told[i] - last[i] for i in range(n)]
+    check(max(beats) == 3 and min(beats) >= 2, f'beats {beats}')
+
+
 @point('declared dead, it joins anew; the sessions of before are over and their holders cut')
 def _(stack):
     d = managed(stack, '--heartbeat', '100')
