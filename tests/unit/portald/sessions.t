@@ -316,6 +316,21 @@ def _(stack):
     check(max(beats) == 3 and min(beats) >= 2, f'beats {beats}')
 
 
+@point('a heart that is faster than our own is not silent by looks that somebody rings for')
+def _(stack):
+    d = managed(stack, '--heartbeat', '1000')
+    a, g = Member(d), d.guest()
+    t = Tables(stack, a)
+    m = Machine(t, g, 1, heartbeat_ms=200)
+    until, host = t.peer().heartbeat + 3, t.peer().address
+    while t.peer().heartbeat < until:
+        m.beat()
+        for _ in range(15):
+            ring(g.peers[host][t.peer().notice])
+            time.sleep(0.01)
+            check(not m.suspect(), 'it beats')
+
+
 @point('declared dead, it joins anew; the sessions of before are over and their holders cut')
 def _(stack):
     d = managed(stack, '--heartbeat', '100')
