@@ -20,6 +20,11 @@ import vmbuspair as lab  # noqa: E402
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLASS = '888b0701-2231-4fd5-9e9e-d5d6d0788d82'
 FALTER = '/sys/module/falter/parameters/'
+# portal-vsp-foreign's
+FOREIGN = '0e1a5c52-6d0b-4f0e-9c43-3f1f8a6b7d21'
+CONTROL = '/run/b.ctl'
+OTHER = '-device portal-vsp-foreign,id=other,instanceid=%s,control=%s' % (
+    lab.INSTANCE % 2, CONTROL)
 UIO = '/sys/bus/vmbus/drivers/uio_hv_generic'
 TRACE = '/sys/kernel/tracing/'
 DEVICE = lab.INSTANCE % 1
@@ -110,13 +115,20 @@ def check_stops(t, g):
     reload(g, '1M')
 
 
+def had_by_uio(g, device, guid):
+    """uio_hv_generic binds it, a process opens it, and it goes: a callback stays."""
+    g.run('modprobe uio_hv_generic; echo %s >%s/new_id' % (guid, UIO))
+    lab.wait_run(g, 'test -e %s/%s' % (UIO, device))
+    # Newer kernels set the callback then.
+    lab.wait_run(g, ': </dev/uio0')
+    g.run('echo %s >%s/unbind; rmmod uio_hv_generic uio' % (device, UIO))
+
+
 def check_left(t, g):
     """uio_hv_generic leaves a callback for rescinds, and goes."""
     name = 'a device that uio_hv_generic had'
     bind(g, 'unbind')
-    g.run('modprobe uio_hv_generic; echo %s >%s/new_id' % (CLASS, UIO))
-    lab.wait_run(g, 'test -e %s/%s' % (UIO, DEVICE))
-    g.run('echo %s >%s/unbind; rmmod uio_hv_generic uio' % (DEVICE, UIO))
+    had_by_uio(g, DEVICE, CLASS)
     t.ok(bind(g) and there(g), name + ': is bound', g.dmesg()[-2000:])
     g.vsp('rescind')
     lab.wait_run(g, 'test ! -e /sys/bus/vmbus/devices/' + DEVICE)
@@ -126,14 +138,31 @@ def check_left(t, g):
     t.ok(True, name + ': and comes again')
 
 
+def check_left_foreign(t, g):
+    """The same with another class, whose channel nobody has opened since."""
+    name = 'a device of another class that uio_hv_generic had'
+    device = lab.INSTANCE % 2
+    portal = 'test -d /sys/bus/vmbus/devices/%s/portal' % device
+    had_by_uio(g, device, FOREIGN)
+    g.run('echo %s >%s/new_id' % (FOREIGN, lab.DRIVER))
+    lab.wait_run(g, portal)
+    g.l1.run('vspctl %s rescind' % CONTROL)
+    lab.wait_run(g, 'test ! -e /sys/bus/vmbus/devices/' + device)
+    t.ok(g.alive(), name + ': goes at a rescind')
+    g.l1.run('vspctl %s offer' % CONTROL)
+    lab.wait_run(g, portal)
+    t.ok(True, name + ': and comes again')
+
+
 def main():
     k = suite.kernel()
     falter, = build.modules(k, top=os.path.join(HERE, 'falter'), parts=['.'], target=None)
     with Tap() as t, lab.start_l1(names=['uio_hv_generic'], extra=[falter]) as l1, \
-            lab.guest(l1, memory=768) as g:
+            lab.guest(l1, memory=768, more=OTHER) as g:
         g.run('insmod /bin/falter.ko')
         t.ok(lab.load(g, '1M', timeout=TIMEOUT), 'the module loads')
-        for check in (check_post, check_memory, check_slow, check_stops, check_left):
+        for check in (check_post, check_memory, check_slow, check_stops, check_left,
+                      check_left_foreign):
             say(check.__name__)
             check(t, g)
         g.run('rmmod falter')

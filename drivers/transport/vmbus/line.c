@@ -370,12 +370,6 @@ struct vbl *vbl_begin(struct hv_device *dev, const struct vbl_terms *terms)
 	list_add(&line->node, &vbl_lines);
 	mutex_unlock(&vbl_lines_lock);
 	get_device(&dev->device);
-	/*
-	 * What another driver left: uio_hv_generic its callback, for whose data it would
-	 * take ours. Without one the bus unregisters a device that is rescinded.
-	 */
-	vmbus_set_chn_rescind_callback(dev->channel, NULL);
-	dev->channel->change_target_cpu_callback = NULL;
 	/* The caller's module has us by our symbols. */
 	__module_get(THIS_MODULE);
 	return line;

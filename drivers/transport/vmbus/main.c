@@ -251,11 +251,23 @@ static int vbp_wait_channel(struct hv_device *dev)
 	return 0;
 }
 
+/*
+ * What another driver left: uio_hv_generic its callback, for whose data it would take ours,
+ * and which may have been unloaded. Without one the bus unregisters a device that is
+ * rescinded. Nobody sets them while the device is ours.
+ */
+static void vbp_inherit(struct vmbus_channel *channel)
+{
+	vmbus_set_chn_rescind_callback(channel, NULL);
+	channel->change_target_cpu_callback = NULL;
+}
+
 static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
 {
 	struct vbp *vbp;
 	int ret;
 
+	vbp_inherit(dev->channel);
 	ret = vbp_wait_channel(dev);
 	if (ret)
 		return ret;

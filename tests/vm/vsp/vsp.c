@@ -9,6 +9,8 @@
 #include <dlfcn.h>
 
 #define TYPE_VSP	"portal-vsp"
+/* No driver's. */
+#define FOREIGN_CLASS	"0e1a5c52-6d0b-4f0e-9c43-3f1f8a6b7d21"
 
 void vsp_log(struct vsp *p, const char *fmt, ...)
 {
@@ -204,9 +206,24 @@ static const TypeInfo vsp_type = {
 	.class_init = class_init,
 };
 
+/* A device that is none of ours to the guest: another driver's, or new_id's. */
+static void foreign_class_init(ObjectClass *k, void *data)
+{
+	(void)data;
+	if (qemu_uuid_parse(FOREIGN_CLASS, &VMBUS_DEVICE_CLASS(k)->classid))
+		abort();
+}
+
+static const TypeInfo foreign_type = {
+	.name = TYPE_VSP "-foreign",
+	.parent = TYPE_VSP,
+	.class_init = foreign_class_init,
+};
+
 static void register_type(void)
 {
 	type_register_static(&vsp_type);
+	type_register_static(&foreign_type);
 }
 
 /*
