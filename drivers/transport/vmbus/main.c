@@ -267,6 +267,14 @@ static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
 	struct vbp *vbp;
 	int ret;
 
+	/*
+	 * A line of before keeps the device for this driver, by its name alone; but one of
+	 * another class is bound to it only if somebody asks, by new_id.
+	 */
+	if (vbl_owed(dev)) {
+		dev_err(&dev->device, "the host still owes an answer to what it was asked before\n");
+		return -EBUSY;
+	}
 	vbp_inherit(dev->channel);
 	ret = vbp_wait_channel(dev);
 	if (ret)
