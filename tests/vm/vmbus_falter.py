@@ -115,6 +115,30 @@ def check_stops(t, g):
     reload(g, '1M')
 
 
+def check_unkept(t, g):
+    """The host answers when the device is about to be bound again."""
+    name = 'an answer while the device is being bound'
+    mark = 'cat /sys/bus/vmbus/devices/%s/driver_override' % DEVICE
+    before = g.run(mark)
+    g.run('dmesg -c >/dev/null')
+    g.vsp('mute')
+    bind(g, 'unbind')
+    t.equal(g.run(mark).strip(), 'portal_vmbus', name + ': it is kept for this driver')
+    # In a probe, which has the device's lock.
+    g.run('echo "vbl_owed 3000" >%sdelay' % FALTER)
+    job = g.start('echo %s >%s/bind' % (DEVICE, lab.DRIVER))
+    lab.wait_run(g, 'grep -qs "slow.*falter" /proc/[0-9]*/stack')
+    g.vsp('lie mute@welcome')
+    g.vsp('speak')
+    t.ok(job.wait(60) and 'still owes an answer' in g.dmesg(),
+         name + ': is not bound before all of it has ended', g.dmesg())
+    g.vsp('truth')
+    lab.wait_run(g, 'dmesg | grep -q "has answered after all"')
+    g.run('echo "" >%sdelay; dmesg -c >/dev/null' % FALTER)
+    t.equal(g.run(mark), before, name + ': then it is as it was before')
+    t.ok(bind(g) and there(g), name + ': and can be bound', g.dmesg())
+
+
 def had_by_uio(g, device, guid):
     """uio_hv_generic binds it, a process opens it, and it goes: a callback stays."""
     g.run('modprobe uio_hv_generic; echo %s >%s/new_id' % (guid, UIO))
@@ -161,8 +185,8 @@ def main():
             lab.guest(l1, memory=768, more=OTHER) as g:
         g.run('insmod /bin/falter.ko')
         t.ok(lab.load(g, '1M', timeout=TIMEOUT), 'the module loads')
-        for check in (check_post, check_memory, check_slow, check_stops, check_left,
-                      check_left_foreign):
+        for check in (check_post, check_memory, check_slow, check_stops, check_unkept,
+                      check_left, check_left_foreign):
             say(check.__name__)
             check(t, g)
         g.run('rmmod falter')

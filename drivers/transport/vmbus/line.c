@@ -43,6 +43,7 @@
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 
 #include "line_internal.h"
 
@@ -98,20 +99,44 @@ static int vbl_do_open_subchannels(struct vbl *line)
 	return ret;
 }
 
-/* Any driver may have the device again. Nobody who has its lock waits for us. */
+/*
+ * Any driver may have the device again, if root has not said otherwise meanwhile. Nobody
+ * who has its lock waits for us. The line is in the list until we have the lock: else who
+ * has it now could begin another, and take our mark for what said before who may.
+ */
 static void vbl_unkeep(struct vbl *line)
 {
+	char *name;
+
 	device_lock(&line->dev->device);
-	portal_vmbus_override(line->dev, line->override);
+	name = portal_vmbus_overridden(line->dev);
+	if (name && !strcmp(name, VBP_NAME))
+		portal_vmbus_override(line->dev, line->override);
+	mutex_lock(&vbl_lines_lock);
+	list_del(&line->node);
+	mutex_unlock(&vbl_lines_lock);
 	device_unlock(&line->dev->device);
+	kfree(name);
 	kfree(line->override);
+}
+
+static void vbl_leave(struct vbl *line)
+{
+	bool kept;
+
+	mutex_lock(&vbl_lines_lock);
+	kept = line->kept;
+	if (!kept)
+		list_del(&line->node);
+	mutex_unlock(&vbl_lines_lock);
+	if (kept)
+		vbl_unkeep(line);
 }
 
 /* Everything goes: the owner has gone. */
 static void vbl_do_end(struct vbl *line)
 {
 	struct vbl_memory *m = line->last;
-	bool kept;
 
 	if (m && !line->exposed)
 		vbl_memory_unshare(line, m);
@@ -119,15 +144,9 @@ static void vbl_do_end(struct vbl *line)
 	if (m)
 		vbl_memory_end(line->dev, m, line->exposed);
 	vbl_overdue_reap();
-
+	vbl_leave(line);
 	if (line->silent)
 		dev_info(&line->dev->device, "the host has answered after all: the line to it is closed\n");
-	mutex_lock(&vbl_lines_lock);
-	list_del(&line->node);
-	kept = line->kept;
-	mutex_unlock(&vbl_lines_lock);
-	if (kept)
-		vbl_unkeep(line);
 }
 
 static int vbl_do(struct vbl *line, unsigned int asked)
@@ -303,7 +322,7 @@ EXPORT_SYMBOL_GPL(vbl_owed);
  * Another driver would find a channel half open, and take its rings for its own, or lose
  * its own to us.
  */
-void vbl_keep(struct hv_device *dev, const char *driver)
+void vbl_keep(struct hv_device *dev)
 {
 	struct vbl *line;
 
@@ -313,7 +332,7 @@ void vbl_keep(struct hv_device *dev, const char *driver)
 			continue;
 		line->kept = true;
 		line->override = portal_vmbus_overridden(dev);
-		portal_vmbus_override(dev, driver);
+		portal_vmbus_override(dev, VBP_NAME);
 	}
 	mutex_unlock(&vbl_lines_lock);
 }

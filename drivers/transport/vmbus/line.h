@@ -14,6 +14,9 @@
 #include "../../compat/vmbus.h"
 #include "../../portal.h"
 
+/* The driver, whose devices are kept for it. */
+#define VBP_NAME	"portal_vmbus"
+
 /* How often a host that does answer may use up nearly all patience with one thing asked. */
 #define VBL_SLOW	4
 
@@ -115,7 +118,7 @@ bool vbl_owed(const struct hv_device *dev);
  * The caller is about to leave @dev, whose lock it holds: no other driver gets it while
  * the worker of a line is at it.
  */
-void vbl_keep(struct hv_device *dev, const char *driver);
+void vbl_keep(struct hv_device *dev);
 
 /* A channel that is open, and its rings. */
 struct vmbus_channel *vbl_channel(const struct vbl *line, u32 index);

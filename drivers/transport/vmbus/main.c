@@ -300,7 +300,7 @@ static int vbp_probe(struct hv_device *dev, const struct hv_vmbus_device_id *id)
 		ret = vbp_portal_add(vbp);
 	if (ret) {
 		vbp_free(vbp);
-		vbl_keep(dev, VBP_NAME);
+		vbl_keep(dev);
 		return ret;
 	}
 	hv_set_drvdata(dev, vbp);
@@ -314,7 +314,7 @@ static void vbp_drop(struct hv_device *dev)
 
 	vbp_revoke(vbp);
 	vbp_free(vbp);
-	vbl_keep(dev, VBP_NAME);
+	vbl_keep(dev);
 	hv_set_drvdata(dev, NULL);
 }
 

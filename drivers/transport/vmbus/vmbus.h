@@ -16,8 +16,6 @@
 
 #include "line.h"
 
-#define VBP_NAME	"portal_vmbus"
-
 /* 8 KiB cannot greet. */
 #define VBP_MIN_RING	max(PAGE_SIZE * 2, 16384UL)
 
