@@ -155,7 +155,8 @@ struct portal_layout {
  * @row: what the row must say from life on
  * @rows: what each row of its block of sessions must say (sessions.c)
  * @next_row: the first to be compared at the next heartbeat
- * @processes: sessions, by portal_process.node
+ * @mms: processes that have a session, or had one, by their mm (sessions.c)
+ * @processes: those that have one, by portal_process.node
  * @nr_processes: how many
  * @nr_windows: those begun by windows
  * @nr_unasked: those that no file holds any more, but mappings do
@@ -189,6 +190,7 @@ struct portal_self {
 	struct portal_peer row;
 	struct portal_row *rows;
 	u32 next_row;
+	DECLARE_HASHTABLE(mms, 8);
 	struct list_head processes;
 	u32 nr_processes;
 	u32 nr_windows;

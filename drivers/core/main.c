@@ -9,7 +9,7 @@
  *                     goes; is dead (revoked) from portal_remove() on.
  * struct portal_self   this machine's part in a managed portal: its row, sessions, what it
  *                     saw of others. A part of struct portal (self.c and what it names).
- * struct portal_process  a session: one process's use of a managed portal (sessions.c).
+ * struct portal_process  a process that uses a managed portal, and its session (sessions.c).
  * struct portal_handle  an open file, of open() or of PORTAL_WINDOW (window.c), and what
  *                     of the portal it reaches. Belongs to the struct file.
  * portal_slot         the number N and the identity it is remembered by;
@@ -28,9 +28,9 @@
  * (symbols) and by each portal's inode (its file system's owner); its exit thus
  * finds no portal. A transport module is held by nobody.
  *
- * A session (struct portal_process) is its portal's as long as it lasts, and holds its mm,
- * not the portal: each file that holds the session does. Its end by the mm may come at any
- * time, and asks for the portal (sessions.c). portal_exit() waits for the last to be freed.
+ * A process (struct portal_process) is known to its portal until the mm ends, or this machine
+ * takes part no more, and holds the mm, not the portal. Its end may come at any time, and
+ * asks for the portal (sessions.c). portal_exit() waits for the last to be freed.
  *
  * Locks, outer to inner
  *

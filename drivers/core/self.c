@@ -66,6 +66,7 @@ void portal_self_init(struct portal *p)
 	struct portal_self *self = &p->self;
 
 	mutex_init(&self->lock);
+	hash_init(self->mms);
 	INIT_LIST_HEAD(&self->processes);
 	INIT_DELAYED_WORK(&self->beat, portal_beat_work);
 	INIT_DELAYED_WORK(&self->look, portal_look_work);

@@ -22,16 +22,18 @@
  * processors alone are meant: devices that the process lets write to such memory (VFIO's
  * mappings, shared virtual addressing) are not stopped by any of this. linux/portal.h says so.
  *
- * References. struct portal_process is freed by the MMU notifiers' own grace period
- * (portal_process_free()) after whoever ended it, exactly one, has put the notifier. It is in
- * self.processes until then, as is each file that holds it in its list; and a file holds
- * the portal. So a process that is not over has a portal. An end that comes by the mm races
- * with all others, and with the portal's last reference: it asks for the portal under
- * portal_process_lock, and gets none when it is over.
+ * References. To register an MMU notifier takes all locks of the mm, among them those of
+ * files that it shares with the whole machine. So that is done once: a process that has had
+ * a session stays known (self.mms), for its next one, until its mm ends, or this machine takes
+ * part no more, which is before the portal goes. Whoever forgets it, exactly one, under
+ * self.lock, puts the notifier, and by its grace period struct portal_process is freed
+ * (portal_process_free()). So a process that is known has a portal. An end that comes by the mm
+ * races with all others, and with the portal's last reference: it asks for the portal under
+ * portal_process_lock, and gets none when it is forgotten.
  *
  * Locks. self.lock is never held where mmap_lock is taken: a fault may hold that during a
  * pause, whose end needs self.lock. So a notifier is registered before the lock is taken,
- * for a process that may turn out to have a session already.
+ * for a process that another thread may have made known meanwhile.
  *
  * Lives of the rows of this machine's block are counted here, in private memory
  * (struct portal_row), so that a token is never given twice, whatever the row says.
@@ -61,10 +63,11 @@
 #include "trace.h"
 
 /**
- * struct portal_process - a session
+ * struct portal_process - a process that has a session, or can have one
  * @mn: of its mm, which it holds a reference to
- * @portal: NULL: not begun, or over. Under portal_process_lock
- * @node: in portal_self.processes
+ * @portal: NULL: not known yet, or no more. Under portal_process_lock
+ * @by_mm: in portal_self.mms while it is known
+ * @node: in portal_self.processes while it has a session, of which the rest is
  * @files: that hold it, by portal_handle.session_node
  * @row: in this machine's block
  * @window: begun by a window, and no file of open() has asked since
@@ -77,6 +80,7 @@
 struct portal_process {
 	struct mmu_notifier mn;
 	struct portal *portal;
+	struct hlist_node by_mm;
 	struct list_head node;
 	struct list_head files;
 	u32 row;
@@ -111,13 +115,6 @@ int portal_sessions_alloc(struct portal *p)
 	p->self.rows = kvcalloc(p->self.layout.sessions, sizeof(*p->self.rows), GFP_KERNEL);
 	p->self.next_row = 0;
 	return p->self.rows ? 0 : -ENOMEM;
-}
-
-/* No process has one. */
-void portal_sessions_free(struct portal *p)
-{
-	kvfree(p->self.rows);
-	p->self.rows = NULL;
 }
 
 /*
@@ -281,7 +278,7 @@ void portal_session_over(struct portal *p, struct portal_process *s)
 		portal_life_put(p, &portal_session_at(p, s->row)->life, known, row->life);
 }
 
-/* Once for each; no store is possible any more. Afterwards @s may be gone. */
+/* Once for each session; no store is possible any more. The process stays known. */
 static void portal_process_end(struct portal *p, struct portal_process *s)
 {
 	struct portal_self *self = &p->self;
@@ -295,15 +292,25 @@ static void portal_process_end(struct portal *p, struct portal_process *s)
 		portal_session_over(p, s);
 	row->process = NULL;
 	portal_row_changed(p);
-	list_del(&s->node);
+	list_del_init(&s->node);
 	self->nr_processes--;
 	self->nr_windows -= s->window;
 	self->nr_unasked -= s->unasked;
+}
 
+/* It has no session. Afterwards @s may be gone. */
+static void portal_process_forget(struct portal_process *s)
+{
+	hash_del(&s->by_mm);
 	spin_lock(&portal_process_lock);
 	s->portal = NULL;
 	spin_unlock(&portal_process_lock);
 	mmu_notifier_put(&s->mn);
+}
+
+static bool portal_process_lives(const struct portal_process *s)
+{
+	return !list_empty(&s->node);
 }
 
 /* The mm has no user any more. By whoever dropped the last, maybe a worker. */
@@ -321,8 +328,11 @@ static void portal_process_release(struct mmu_notifier *mn, struct mm_struct *mm
 		return;
 	mutex_lock(&p->self.lock);
 	/* Only under both locks it changes to NULL. */
-	if (s->portal)
-		portal_process_end(p, s);
+	if (s->portal) {
+		if (portal_process_lives(s))
+			portal_process_end(p, s);
+		portal_process_forget(s);
+	}
 	mutex_unlock(&p->self.lock);
 	put_device(&p->dev);
 }
@@ -339,6 +349,19 @@ void portal_sessions_end(struct portal *p)
 
 	list_for_each_entry_safe(s, next, &p->self.processes, node)
 		portal_process_end(p, s);
+}
+
+/* No process has one, and none is known any more. */
+void portal_sessions_free(struct portal *p)
+{
+	struct portal_process *s;
+	struct hlist_node *next;
+	int i;
+
+	hash_for_each_safe(p->self.mms, i, next, s, by_mm)
+		portal_process_forget(s);
+	kvfree(p->self.rows);
+	p->self.rows = NULL;
 }
 
 /* Ends a session that nothing holds: no file, and no mapping of its process. */
@@ -417,35 +440,52 @@ static int portal_session_done(struct portal_handle *h)
 
 /* ---- Begin -------------------------------------------------------------------------- */
 
+/* NULL: @mm is not known. */
 static struct portal_process *portal_process_find(struct portal *p, const struct mm_struct *mm)
 {
 	struct portal_process *s;
 
-	list_for_each_entry(s, &p->self.processes, node) {
+	hash_for_each_possible(p->self.mms, s, by_mm, (unsigned long)mm) {
 		if (s->mn.mm == mm)
 			return s;
 	}
 	return NULL;
 }
 
-/* A session in the making, which nobody knows; but its mm's end would be heard. */
-static struct portal_process *portal_process_new(void)
+/*
+ * Makes this process known, whose end will be heard from here on: 0, though another thread may
+ * have been faster, or this machine may take no part any more. Then ask again.
+ */
+static int portal_process_add(struct portal *p)
 {
 	struct portal_process *s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
 	int ret;
 
 	if (!s)
-		return ERR_PTR(-ENOMEM);
+		return -ENOMEM;
+	INIT_LIST_HEAD(&s->node);
 	INIT_LIST_HEAD(&s->files);
 	s->mn.ops = &portal_process_ops;
 	ret = mmu_notifier_register(&s->mn, current->mm);
 	if (ret) {
 		kfree(s);
 		/* What it says if a signal came while it took the mm's locks. */
-		return ERR_PTR(ret == -EINTR ? -ERESTARTSYS : ret);
+		return ret == -EINTR ? -ERESTARTSYS : ret;
 	}
 	atomic_inc(&portal_processes);
-	return s;
+	ret = portal_self_lock(p);
+	if (!ret && !p->self.error && !portal_process_find(p, current->mm)) {
+		hash_add(p->self.mms, &s->by_mm, (unsigned long)current->mm);
+		spin_lock(&portal_process_lock);
+		s->portal = p;
+		spin_unlock(&portal_process_lock);
+		s = NULL;
+	}
+	if (!ret)
+		portal_self_unlock(p);
+	if (s)
+		mmu_notifier_put(&s->mn);
+	return ret;
 }
 
 /*
@@ -480,6 +520,7 @@ static bool portal_process_begin(const struct portal_handle *h, struct portal_pr
 	portal_session_fill(p, &s->bytes, vector);
 	s->row = i;
 	s->window = h->window;
+	s->unasked = false;
 	s->owner = h->owner;
 	self->rows[i].process = s;
 	self->rows[i].life = sequence << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
@@ -497,9 +538,6 @@ static bool portal_process_begin(const struct portal_handle *h, struct portal_pr
 	list_add_tail(&s->node, &self->processes);
 	self->nr_processes++;
 	self->nr_windows += s->window;
-	spin_lock(&portal_process_lock);
-	s->portal = p;
-	spin_unlock(&portal_process_lock);
 	portal_row_changed(p);
 	trace_portal_session(p->number, portal_token(p, i), true);
 	return true;
@@ -532,11 +570,11 @@ static int portal_process_join(struct portal_handle *h, struct portal_process *s
 }
 
 /*
- * This process has no session yet; @s: one to be used, NULLed then, or NULL. -EAGAIN: there
- * must be one. -EINPROGRESS: this machine has no row, but may have one in a moment: a
- * heart is being listened to, or it has just been declared dead.
+ * This process, @s, has no session yet. -EAGAIN: it is NULL, and must be made known.
+ * -EINPROGRESS: this machine has no row, but may have one in a moment: a heart is being
+ * listened to, or it has just been declared dead.
  */
-static int portal_session_new(struct portal_handle *h, u32 vector, struct portal_process **s)
+static int portal_session_new(struct portal_handle *h, u32 vector, struct portal_process *s)
 {
 	struct portal *p = h->portal;
 	int row;
@@ -548,28 +586,26 @@ static int portal_session_new(struct portal_handle *h, u32 vector, struct portal
 	row = portal_row_find(h);
 	if (row < 0)
 		return row;
-	/* Costs all locks of the mm, so not before now; and then this is asked again. */
-	if (!*s)
-		return -EAGAIN;
 	if (!portal_mode_own(h, current->mm))
 		return -EBUSY;
-	if (!portal_process_begin(h, *s, row, vector)) {
+	/* That costs all locks of the mm, so who asks in vain has been told by now. */
+	if (!s) {
 		portal_mode_disown(h);
-		goto lost;
+		return -EAGAIN;
 	}
-	*s = NULL;
-	return 0;
+	if (portal_process_begin(h, s, row, vector))
+		return 0;
+	portal_mode_disown(h);
 lost:
 	portal_look_soon(p);
 	return -EINPROGRESS;
 }
 
-/* Under the lock. @s as above. */
-static int portal_session_ask(struct portal_handle *h, struct portal_session_begin *a,
-			      struct portal_process **s)
+/* Under the lock. */
+static int portal_session_ask(struct portal_handle *h, struct portal_session_begin *a)
 {
 	struct portal *p = h->portal;
-	struct portal_process *mine = portal_process_find(p, current->mm);
+	struct portal_process *s = portal_process_find(p, current->mm);
 	int ret;
 
 	if (portal_handle_stale(h))
@@ -578,33 +614,33 @@ static int portal_session_ask(struct portal_handle *h, struct portal_session_beg
 		return p->self.error;
 	if (a->flags & PORTAL_SESSION_END)
 		return portal_session_done(h);
-	if (h->process && h->process != mine)
+	if (h->process && h->process != s)
 		return -EBUSY;
-	if (!mine) {
+	if (!s || !portal_process_lives(s)) {
 		ret = portal_session_new(h, a->vector, s);
 		if (ret)
 			return ret;
-		mine = portal_process_find(p, current->mm);
 	}
-	ret = portal_process_join(h, mine, a->vector);
+	ret = portal_process_join(h, s, a->vector);
 	if (ret)
 		return ret;
 	a->peer = p->self.slot;
-	a->token = portal_token(p, mine->row);
+	a->token = portal_token(p, s->row);
 	a->incarnation = p->self.layout.incarnation;
 	return 0;
 }
 
-static int portal_session_try(struct portal_handle *h, struct portal_session_begin *a,
-			      struct portal_process **s)
+static int portal_session_try(struct portal_handle *h, struct portal_session_begin *a)
 {
 	int ret;
 
 	ret = portal_self_lock(h->portal);
 	if (ret)
 		return ret;
-	ret = portal_session_ask(h, a, s);
+	ret = portal_session_ask(h, a);
 	portal_self_unlock(h->portal);
+	if (ret == -EAGAIN)
+		ret = portal_process_add(h->portal) ?: -EAGAIN;
 	return ret;
 }
 
@@ -612,31 +648,20 @@ static int portal_session_try(struct portal_handle *h, struct portal_session_beg
 int portal_session(struct portal_handle *h, struct portal_session_begin *a)
 {
 	unsigned long end = jiffies + PORTAL_JOIN_WAIT;
-	struct portal_process *s = NULL;
 	int ret;
 
 	for (;;) {
-		ret = portal_session_try(h, a, &s);
-		if (ret == -EAGAIN) {
-			s = portal_process_new();
-			if (IS_ERR(s))
-				return PTR_ERR(s);
+		ret = portal_session_try(h, a);
+		if (ret == -EAGAIN)
 			continue;
-		}
 		if (ret != -EINPROGRESS)
-			break;
-		ret = -EUSERS;
+			return ret;
 		if (time_after(jiffies, end))
-			break;
+			return -EUSERS;
 		schedule_timeout_interruptible(HZ / 50);
-		ret = -ERESTARTSYS;
 		if (signal_pending(current))
-			break;
+			return -ERESTARTSYS;
 	}
-	/* Another thread was faster, or it was not to be. */
-	if (s)
-		mmu_notifier_put(&s->mn);
-	return ret;
 }
 
 /* For /proc/PID/fdinfo. */
