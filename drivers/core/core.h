@@ -12,6 +12,7 @@
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/rbtree.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/uidgid.h>
@@ -227,12 +228,11 @@ struct portal {
 	unsigned long changes;		/* of the tables, as watchers count them */
 	u64 epoch;			/* files of another one reach nothing any more */
 
-	spinlock_t mode_lock;		/* the next five; taken under mmap_lock */
+	spinlock_t mode_lock;		/* the next four; taken under mmap_lock */
 	u32 mode;			/* PORTAL_MODE_* */
 	u64 protected_size;		/* bytes that no mapping may write; 0: raw */
 	unsigned int nr_writable;	/* mappings of the region that are or could become so */
-	DECLARE_HASHTABLE(writers, 8);	/* whose they are (managed.c) */
-	DECLARE_HASHTABLE(mappers, 8);
+	DECLARE_HASHTABLE(mappers, 8);	/* whose they are (managed.c) */
 
 	u64 size;
 	unsigned int nr_pieces;
@@ -280,8 +280,8 @@ struct portal_handle_vector {
  * @owner: who opened or made it
  * @epoch: portal.epoch when it was made, or 0: it reaches nothing any more, as if the
  *	portal were gone
- * @nr_writable: mappings of the region through this file that are or could become so;
- *	portal.mode_lock, as for the next
+ * @writers: who has mapped the region through this file so that it is or could become
+ *	writable, of a managed portal (managed.c); portal.mode_lock, as for the next
  * @mm: the one process that may have such mappings, or NULL
  * @process: the session that it holds, or NULL; portal.self.lock
  * @session_node: in portal_process.files while it holds one
@@ -307,7 +307,7 @@ struct portal_handle {
 	u32 nr_bells;
 	kuid_t owner;
 	u64 epoch;
-	unsigned int nr_writable;
+	struct rb_root writers;
 	const struct mm_struct *mm;
 	struct portal_process *process;
 	struct list_head session_node;

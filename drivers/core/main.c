@@ -289,7 +289,6 @@ struct portal *portal_alloc(const struct portal_desc *desc, void *priv)
 	init_rwsem(&p->flush_lock);
 	portal_self_init(p);
 	spin_lock_init(&p->mode_lock);
-	hash_init(p->writers);
 	hash_init(p->mappers);
 	mutex_init(&p->rings_lock);
 	init_waitqueue_head(&p->wait);

@@ -23,6 +23,7 @@
 #include <linux/dev_printk.h>
 #include <linux/hashtable.h>
 #include <linux/kernel.h>
+#include <linux/rbtree.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -42,18 +43,18 @@ struct portal_mapper {
 
 /**
  * struct portal_writer - one process's writable mappings through one file
- * @node: in portal.writers, by both
+ * @of_file: in @h's tree, by the address of @mapper's mm
  * @of_mapper: in @mapper's list
  * @mapper: the process
  * @h: the file, which each of the mappings holds
  * @nr: how many mappings
  *
  * vm_private_data of each of these mappings, and of no other. A process may have very many
- * files, so it is found by process and file; that a process has any, by the process. All
- * of it under portal.mode_lock.
+ * files, and a file be very many processes', and everybody's next mapping waits for who looks
+ * for one of these: so a file has a tree. All of it under portal.mode_lock.
  */
 struct portal_writer {
-	struct hlist_node node;
+	struct rb_node of_file;
 	struct list_head of_mapper;
 	struct portal_mapper *mapper;
 	struct portal_handle *h;
@@ -113,22 +114,26 @@ static struct portal_mapper *portal_mapper_find(const struct portal *p, const st
 	return NULL;
 }
 
-static unsigned long portal_writer_key(const struct portal_handle *h, const struct mm_struct *mm)
+/*
+ * Under mode_lock. Where @mm's writer is in @h's tree, or, below *@parent, would have to be:
+ * NULL stands there then.
+ */
+static struct rb_node **portal_writer_place(struct portal_handle *h, const struct mm_struct *mm,
+					    struct rb_node **parent)
 {
-	return (unsigned long)h ^ (unsigned long)mm;
-}
+	struct rb_node **at = &h->writers.rb_node;
 
-/* Under mode_lock. NULL: @mm has nothing mapped writable through @h. */
-static struct portal_writer *portal_writer_find(const struct portal_handle *h,
-						const struct mm_struct *mm)
-{
-	struct portal_writer *w;
+	*parent = NULL;
+	while (*at) {
+		const struct mm_struct *its;
 
-	hash_for_each_possible(h->portal->writers, w, node, portal_writer_key(h, mm)) {
-		if (w->h == h && w->mapper->mm == mm)
-			return w;
+		its = rb_entry(*at, struct portal_writer, of_file)->mapper->mm;
+		if (its == mm)
+			break;
+		*parent = *at;
+		at = mm < its ? &(*at)->rb_left : &(*at)->rb_right;
 	}
-	return NULL;
+	return at;
 }
 
 static void portal_writer_free(struct portal_writer *w)
@@ -160,7 +165,6 @@ static struct portal_writer *portal_writer_new(struct portal_handle *h, const st
 static void portal_mode_count(struct portal_handle *h, struct portal_writer *w)
 {
 	h->portal->nr_writable++;
-	h->nr_writable++;
 	if (w)
 		w->nr++;
 }
@@ -173,12 +177,14 @@ static struct portal_writer *portal_writer_take(struct portal_writer *new,
 						const struct mm_struct *mm,
 						struct portal_mapper **mapper)
 {
-	struct portal *p = new->h->portal;
-	struct portal_writer *old = portal_writer_find(new->h, mm);
+	struct portal_handle *h = new->h;
+	struct portal *p = h->portal;
+	struct rb_node **at, *parent;
 	struct portal_mapper *m;
 
-	if (old)
-		return old;
+	at = portal_writer_place(h, mm, &parent);
+	if (*at)
+		return rb_entry(*at, struct portal_writer, of_file);
 	m = portal_mapper_find(p, mm);
 	if (m) {
 		*mapper = new->mapper;
@@ -187,7 +193,8 @@ static struct portal_writer *portal_writer_take(struct portal_writer *new,
 		hash_add(p->mappers, &new->mapper->node, (unsigned long)mm);
 	}
 	list_add(&new->of_mapper, &new->mapper->writers);
-	hash_add(p->writers, &new->node, portal_writer_key(new->h, mm));
+	rb_link_node(&new->of_file, parent, at);
+	rb_insert_color(&new->of_file, &h->writers);
 	return new;
 }
 
@@ -241,11 +248,10 @@ void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w)
 
 	spin_lock(&h->portal->mode_lock);
 	h->portal->nr_writable--;
-	h->nr_writable--;
 	if (w && --w->nr)
 		w = NULL;
 	if (w) {
-		hash_del(&w->node);
+		rb_erase(&w->of_file, &h->writers);
 		list_del(&w->of_mapper);
 		if (list_empty(&w->mapper->writers))
 			m = w->mapper;
@@ -257,15 +263,19 @@ void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w)
 	kfree(w);
 }
 
-/* Whether @h is @mm's alone from now on, to write through it: until portal_mode_disown(). */
+/*
+ * Whether @h is @mm's alone from now on, to write through it: until portal_mode_disown(). In a
+ * managed portal each mapping that could write has its process's writer.
+ */
 bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm)
 {
-	const struct portal_writer *w;
+	const struct rb_node *n;
 	bool alone;
 
 	spin_lock(&h->portal->mode_lock);
-	w = portal_writer_find(h, mm);
-	alone = h->nr_writable == (w ? w->nr : 0);
+	n = h->writers.rb_node;
+	alone = !n || (!n->rb_left && !n->rb_right &&
+		       rb_entry(n, struct portal_writer, of_file)->mapper->mm == mm);
 	if (alone)
 		h->mm = mm;
 	spin_unlock(&h->portal->mode_lock);
