@@ -376,8 +376,6 @@ void portal_handle_attach(struct portal_handle *h, struct file *file);
 /* managed.c */
 int portal_mode_probe(struct portal *p);
 void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout);
-#define PORTAL_MAP_WRITE	0x1U
-#define PORTAL_MAP_OWN		0x2U
 int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start, bool could,
 		    struct portal_writer **w);
 void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w);

@@ -200,32 +200,29 @@ static struct portal_writer *portal_writer_take(struct portal_writer *new,
 
 /*
  * Makes room for a mapping by @mm, through @h, that begins at @start of the region; @could: by
- * the file's rights it is writable, or could be made so. Returns PORTAL_MAP_*, or -ENOMEM:
- * with PORTAL_MAP_WRITE it may, and is counted, as *@w's, until portal_mode_unmap(); with
- * PORTAL_MAP_OWN it is @mm's alone.
+ * the file's rights it is writable, or could be made so. Returns 1 if it may, and is counted,
+ * as *@w's, until portal_mode_unmap(); 0, or -ENOMEM.
  */
 int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start, bool could,
 		    struct portal_writer **w)
 {
 	struct portal_mapper *spare = NULL;
-	struct portal_writer *new = NULL;
+	struct portal_writer *new;
 	struct portal *p = h->portal;
 	int ret = 0;
 
 	*w = NULL;
-	if (could) {
-		new = portal_writer_new(h, mm);
-		if (!new)
-			return -ENOMEM;
-	}
+	if (!could)
+		return 0;
+	new = portal_writer_new(h, mm);
+	if (!new)
+		return -ENOMEM;
 	spin_lock(&p->mode_lock);
-	if (p->mode == PORTAL_MODE_MANAGED)
-		ret |= PORTAL_MAP_OWN;
-	if (could && start >= p->protected_size && (!h->mm || h->mm == mm)) {
-		if (ret & PORTAL_MAP_OWN)
+	if (start >= p->protected_size && (!h->mm || h->mm == mm)) {
+		if (p->mode == PORTAL_MODE_MANAGED)
 			*w = portal_writer_take(new, mm, &spare);
 		portal_mode_count(h, *w);
-		ret |= PORTAL_MAP_WRITE;
+		ret = 1;
 	}
 	spin_unlock(&p->mode_lock);
 	if (*w != new)

@@ -287,23 +287,20 @@ static int portal_mmap_rings(struct file *file, struct vm_area_struct *vma)
 /*
  * A mapping that reaches protected bytes is read-only, for ever, and so is one through a file
  * by which another process has a session; any other that is or could become writable is
- * counted. Of a managed portal no mapping is inherited. Last in portal_mmap_region(): what is
- * counted is mapped.
+ * counted. Last in portal_mmap_region(): what is counted is mapped.
  */
 static int portal_mmap_protect(struct file *file, struct vm_area_struct *vma)
 {
 	struct portal_handle *h = file->private_data;
 	bool could = file->f_mode & FMODE_WRITE;
 	struct portal_writer *w;
-	int how;
+	int ret;
 
-	how = portal_mode_map(h, vma->vm_mm, portal_vma_offset(vma, vma->vm_start), could, &w);
-	if (how < 0)
-		return how;
+	ret = portal_mode_map(h, vma->vm_mm, portal_vma_offset(vma, vma->vm_start), could, &w);
+	if (ret < 0)
+		return ret;
 	vma->vm_private_data = w;
-	if (how & PORTAL_MAP_OWN)
-		portal_vm_flags_set(vma, VM_DONTCOPY | VM_IO);
-	if (how & PORTAL_MAP_WRITE)
+	if (ret)
 		return 0;
 	portal_vm_flags_clear(vma, VM_MAYWRITE);
 	return could && (vma->vm_flags & VM_WRITE) ? -EACCES : 0;
@@ -334,6 +331,7 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct portal_handle *h = file->private_data;
 	struct portal *p = h->portal;
+	u64 protected;
 	int ret;
 
 	if (portal_is_dead(p))
@@ -341,6 +339,12 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 	if (portal_handle_stale(h))
 		return -ESTALE;
 	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	/*
+	 * What the architecture refuses (tags, of arm64) mmap() refuses after this, and kernels
+	 * before 6.1 do not call ->close then: what was counted would stay so.
+	 */
+	if (!arch_validate_flags(vma->vm_flags))
 		return -EINVAL;
 	vma->vm_private_data = NULL;
 	vma->vm_ops = &portal_vm_ops;
@@ -359,6 +363,9 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (!(file->f_mode & FMODE_WRITE))
 		portal_vm_flags_clear(vma, VM_MAYWRITE);
+	/* Not inherited; while one that could write is counted, the mode is what it was then. */
+	if (portal_mode_get(p, &protected) == PORTAL_MODE_MANAGED)
+		portal_vm_flags_set(vma, VM_DONTCOPY | VM_IO);
 	portal_vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
 
 	spin_lock(&h->lock);

@@ -287,6 +287,44 @@ static void test_back(void)
 	put(&none, false);
 }
 
+/* Whether a child can touch it. */
+static bool child_has(void *m)
+{
+	int status = -1;
+	uint32_t got;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(touch(m, -1, &got) == SIGSEGV);
+	waitpid(pid, &status, 0);
+	return status != 0x100;
+}
+
+/* No mapping that was made of it is a child's, and none can be made so. */
+static void test_inherited(void)
+{
+	struct portal_info i = get_info(fd);
+	const struct {
+		const char *what;
+		uint64_t offset;
+		int prot;
+	} all[] = {
+		{ "its tables", 0, PROT_READ },
+		{ "what lies behind", PROTECTED, PROT_READ | PROT_WRITE },
+		{ "the doorbell page", i.doorbell_offset, PROT_READ | PROT_WRITE },
+	};
+	size_t n, most = 2 + !!(i.caps & PORTAL_CAP_DOORBELL_PAGE);
+	uint32_t got;
+	char *m;
+
+	for (n = 0; n < most; n++) {
+		m = map(fd, all[n].offset, page, all[n].prot);
+		ok(touch(m, -1, &got) == 0 && !child_has(m), "not inherited by fork(): %s", all[n].what);
+		fails(madvise(m, page, MADV_DOFORK), EINVAL, "nor made so");
+		munmap(m, page);
+	}
+}
+
 /* A session, and a change that is told, with or without vectors. */
 static void test_session(const char *device)
 {
@@ -320,6 +358,7 @@ static int all(const char *device, const char *other)
 	ok(get_info(fd).mode == PORTAL_MODE_MANAGED && get_info(fd).protected_size == PROTECTED, "managed");
 	test_mappings(fd, "managed", PROTECTED);
 	test_debugger();
+	test_inherited();
 	test_session(device);
 	test_windows();
 	test_old_window(w);

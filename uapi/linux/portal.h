@@ -14,7 +14,8 @@
  *                 packet rings. A portal may have no region at all (region_size 0).
  *                 Of a managed portal (portal_info.mode) a mapping that reaches the first
  *                 protected_size bytes is read-only, for ever (EACCES); and no mapping
- *                 is inherited by fork(2), as if by MADV_DONTFORK, for good.
+ *                 that is made of it, doorbell page included, is inherited by
+ *                 fork(2), as if by MADV_DONTFORK, for good.
  * fd passing      PORTAL_WINDOW makes a file that reaches less: a part of the region,
  *                 some vectors, some doorbells. It can be given to a process that
  *                 may not open /dev/portalN.
