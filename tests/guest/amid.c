@@ -5,10 +5,11 @@
  * The kernel looks at a portal, then touches the caller's memory, then looks again;
  * userfaultfd(2) makes the middle last as long as we like. GO takes the portal away
  * meanwhile (revoke.c has examples), so what the first look saw is no more. Then a
- * reader whose buffer is bad gives back events that another thread is waiting for.
+ * reader whose buffer is bad gives back events, or a change of a managed portal's tables,
+ * that another thread is waiting for. It formats the region for that, and leaves it raw.
  * TAP; exit status 0 if all went well, 1 otherwise.
  */
-#include "guest.h"
+#include "super.h"
 
 #include <linux/userfaultfd.h>
 #include <pthread.h>
@@ -182,6 +183,108 @@ static void gives_back(const char *device)
 	close(c.fd);
 }
 
+/* How many changes a file has not seen, when no more come; they are read. */
+static uint64_t changes(int file)
+{
+	struct portal_event ev;
+	uint64_t n = 0;
+
+	while (wait_for(file, POLLPRI, 500) & POLLPRI) {
+		if (read(file, &ev, sizeof(ev)) == sizeof(ev) && ev.type == PORTAL_EVENT_CHANGE)
+			n += ev.count;
+	}
+	return n;
+}
+
+struct reader {
+	int fd;
+	bool polls;
+	volatile pid_t tid;
+	struct portal_event ev;
+	ssize_t got;
+};
+
+static void *read_thread(void *arg)
+{
+	struct reader *r = arg;
+
+	r->tid = syscall(SYS_gettid);
+	if (r->polls)
+		wait_for(r->fd, POLLPRI, 2 * PATIENCE_MS);
+	r->got = read(r->fd, &r->ev, sizeof(r->ev));
+	return NULL;
+}
+
+static bool sleeps(const struct reader *r)
+{
+	char path[64], text[256] = "";
+	FILE *f;
+
+	if (!r->tid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", r->tid);
+	f = fopen(path, "r");
+	if (f && !fgets(text, sizeof(text), f))
+		text[0] = 0;
+	if (f)
+		fclose(f);
+	return strstr(text, ") S ");
+}
+
+/*
+ * The same of changes, by a file of open() or a window: who sleeps for one, in read() or poll(),
+ * gets it.
+ */
+static void gives_back_changes(const char *device, int fd, bool window, bool polls)
+{
+	struct call c = { .name = "read() of a change", .size = sizeof(struct portal_event) };
+	int watch = open_portal(device, O_RDWR);
+	struct reader r = { .polls = polls };
+	struct uffdio_range range;
+	struct timespec end;
+	pthread_t reader;
+	uint64_t n;
+
+	c.fd = window ? plain_window(fd, 0, 0, PORTAL_UNIT) : open_portal(device, O_RDWR);
+	r.fd = c.fd;
+	if (!hole_open(&c.hole))
+		die("userfaultfd");
+	token_of(fd);
+	session(fd, PORTAL_SESSION_END, 0, NULL);
+	n = changes(watch);
+	pthread_create(&c.thread, NULL, call_thread, &c);
+	ok(n && hole_wait(&c.hole), "%s is in the middle%s", c.name, window ? ", by a window" : "");
+	ok(!wait_for(c.fd, POLLPRI, 0), "nothing is left for others");
+	pthread_create(&reader, NULL, read_thread, &r);
+	ok(UNTIL(sleeps(&r), PATIENCE_MS), "another one sleeps in %s", polls ? "poll()" : "read()");
+	mprotect(c.hole.at + page, page, PROT_NONE);
+	range = (struct uffdio_range){ (uintptr_t)c.hole.at + page, page };
+	ioctl(c.hole.uffd, UFFDIO_WAKE, &range);
+	pthread_join(c.thread, NULL);
+	ok(c.result == -1 && c.error == EFAULT, "its buffer is bad: EFAULT");
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += PATIENCE_MS / 1000;
+	if (ok(!pthread_timedjoin_np(reader, NULL, &end), "the other one wakes for what was given back"))
+		ok(r.got == sizeof(r.ev) && r.ev.type == PORTAL_EVENT_CHANGE && r.ev.count == n,
+		   "and gets all of it (%llu of %llu)", (unsigned long long)r.ev.count, (unsigned long long)n);
+	close(c.fd);
+	close(watch);
+}
+
+static void changes_given_back(const char *device)
+{
+	int fd = open_portal(device, O_RDWR);
+
+	make_managed(fd);
+	if (has_sessions(fd)) {
+		gives_back_changes(device, fd, false, false);
+		gives_back_changes(device, fd, false, true);
+		gives_back_changes(device, fd, true, false);
+	}
+	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct hole probe;
@@ -205,6 +308,7 @@ int main(int argc, char **argv)
 		gives_back(argv[1]);
 	else
 		skip("what a reader gives back", "no vectors");
+	changes_given_back(argv[1]);
 	goes_amid(argv[1], argv[2], argv[3], events);
 	return done();
 }

@@ -12,7 +12,7 @@ import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, 'tests', 'vm'))
-from lab import build, suite  # noqa: E402
+from lab import build, qemu, suite  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 LOAD = 'modprobe portal_loopback size=8M'
@@ -60,12 +60,23 @@ def tracepoints(t, g):
     g.run('echo 0 > %s/events/portal/enable; %s' % (TRACING, LOAD))
 
 
+def two_processors(t, k, rd):
+    """What takes two: one in the middle of what the other must wait for."""
+    accel = [w.replace('1,maxcpus=2', '2') for w in qemu.accel(k.arch)]
+    with suite.guest('two', k, rd, accel=accel) as g:
+        g.run(LOAD + ' && insmod /hinder.ko')
+        g.tap(t, 'over /dev/portal0 /dev/portal1', timeout=120)
+        g.run('rmmod hinder')
+        g.finish(t)
+
+
 def main(t):
     k = suite.kernel()
     hinder, = build.modules(k, top=os.path.join(TOP, 'tests', 'vm', 'hinder'), parts=['.'],
                             target=None)
-    with suite.guest('a', k, suite.initrd(k, programs=True,
-                                          extra=[(hinder, '/hinder.ko')])) as g:
+    rd = suite.initrd(k, programs=True, extra=[(hinder, '/hinder.ko')])
+    two_processors(t, k, rd)
+    with suite.guest('a', k, rd) as g:
         parameters(t, g)
         g.run(LOAD)
         for program in ('ioctls', 'ioctls32', 'events', 'window', 'window32',

@@ -233,6 +233,42 @@ static void test_fence_other(void)
 
 static uint32_t got;
 
+/* Where large entries are to be had, if anywhere. */
+#define LARGE_AT	(2UL << 20)
+#define LARGE		(4UL << 20)
+
+static char *map_large(int file)
+{
+	if (info.region_size < LARGE_AT + LARGE)
+		return MAP_FAILED;
+	return mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, LARGE_AT);
+}
+
+static bool any_there(char *m, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i += page) {
+		if (touch(m + i, 8, &got) != SIGBUS)
+			return true;
+	}
+	return false;
+}
+
+/* Whether a debugger reads or writes @m, whose bytes @raw shows, too. */
+static bool debugger_reaches(char *m, volatile char *raw)
+{
+	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	char was = *raw, byte = was + 1;
+	bool reaches;
+
+	reaches = pread(mem, &byte, 1, (uintptr_t)m) != -1;
+	byte = was + 1;
+	reaches |= pwrite(mem, &byte, 1, (uintptr_t)m) != -1;
+	close(mem);
+	return mem < 0 || reaches || *raw != was;
+}
+
 /* A process with a session and a mapping, which are taken from it; says how, by bits. */
 static int fenced_process(void)
 {
@@ -241,10 +277,13 @@ static int fenced_process(void)
 	char *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, DATA);
 	char *ro = mmap(NULL, page, PROT_READ, MAP_SHARED, open_portal(device, O_RDONLY), 0);
 	char *m2 = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, silent, DATA);
+	char *raw = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, other, DATA);
+	char *large = map_large(file);
 	volatile struct portal_peer *row = own();
 
 	w = plain_window(file, PORTAL_WINDOW_WRITE, DATA, PORTAL_UNIT);
-	wrong |= !token || touch(m, 7, &got) || token_of(w) != token;
+	wrong |= !token || touch(m, 7, &got) || token_of(w) != token || *raw != 7;
+	wrong |= large != MAP_FAILED && (touch(large, 7, &got) || touch(large + LARGE - 4, 7, &got));
 	wrong |= (fence(fd, 0, own_slot(), claim) != 0) << 1;
 	wrong |= (!UNTIL(own_slot() && own()->claim != claim &&
 			 state_of(own()->life) == PORTAL_LIFE_ALIVE, 5000)) << 2;
@@ -261,6 +300,8 @@ static int fenced_process(void)
 	/* A file that has not asked, but by which the process could write. */
 	wrong |= (touch(m2, 8, &got) != SIGBUS) << 11;
 	wrong |= (mmap(NULL, page, PROT_READ, MAP_SHARED, silent, DATA) != MAP_FAILED || errno != ESTALE) << 12;
+	wrong |= (large != MAP_FAILED && any_there(large, LARGE)) << 13;
+	wrong |= debugger_reaches(m, raw) << 14;
 	printf("# fenced: %#x\n", wrong);
 	return wrong;
 }
@@ -275,7 +316,7 @@ static void test_fenced(void)
 	if (!pid)
 		_exit(fenced_process() != 0);
 	waitpid(pid, &status, 0);
-	ok(!status, "declared dead itself: mappings SIGBUS, files ESTALE, tables and new files work; joined anew");
+	ok(!status, "declared dead itself: mappings SIGBUS, of large entries and for a debugger, too; files ESTALE, tables and new files work; joined anew");
 	ok(take_changes(fd, NULL), "and a change is told");
 	settle();
 }

@@ -523,6 +523,16 @@ static uint64_t window_session(int file)
 	return session(w, 0, PORTAL_SESSION_SILENT, &b) ? errno : b.token;
 }
 
+/* It has the right to the device, too: what a window began counts as the file's from then on. */
+static uint64_t window_and_file(int file)
+{
+	uint64_t token = window_session(file);
+
+	if (token <= 0xffff)
+		return token;
+	return token_of(open_portal(device, O_RDWR)) == token ? token : 0;
+}
+
 static uint64_t file_session(int file)
 {
 	struct portal_session_begin b;
@@ -581,6 +591,15 @@ static void test_how_many(void)
 	for (i = 0, n = 0; i < SUPER_PEERS * SUPER_SESSIONS; i++)
 		n += state_of(session_row(tables, i)->life) == PORTAL_LIFE_ALIVE;
 	ok(n == 0, "all over: no row is alive (%u)", n);
+
+	n = fill(c, 0, window_and_file);
+	ok(n == SUPER_SESSIONS, "who asks by a file, too, takes nothing of the windows' half (%u)", n);
+	while (n)
+		end_child(&c[--n], true);
+	windows = fill(c, 0, window_session);
+	ok(windows == SUPER_SESSIONS / 2, "nor leaves them more, or less, when it is gone (%u)", windows);
+	while (windows)
+		end_child(&c[--windows], true);
 }
 
 static void test_churn(void)

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Test module, x86: stands between a fault handler's decision to map a page and the
- * page table entry, for as long as it takes to pull a device away; and wants memory
- * that is not its own.
+ * page table entry, for as long as it takes to pull a device away; makes the end of a session
+ * slow; and wants memory that is not its own.
  *
  * In /sys/module/hinder/parameters/:
  *
  * armed	so many insertions of entries by a program named "held" are to wait
  * ms		how long each waits
+ * over_ms	how long each session takes to say that it is over; 0: as ever
  * waiting	how many are waiting now
  * claim	written "START LENGTH": reserves this memory, and gives it back; the
  *		write fails if it is somebody else's
@@ -27,6 +28,9 @@
 
 static unsigned int ms = 3000;
 module_param(ms, uint, 0644);
+
+static unsigned int over_ms;
+module_param(over_ms, uint, 0644);
 
 static atomic_t armed, waiting;
 
@@ -127,8 +131,23 @@ static struct kprobe probe_pmd = {
 };
 #endif
 
+/* Busy: its callers hold a spinlock, which is what is to be seen. */
+static int at_session_over(struct kprobe *p, struct pt_regs *regs)
+{
+	atomic_inc(&waiting);
+	mdelay(READ_ONCE(over_ms));
+	atomic_dec(&waiting);
+	return 0;
+}
+
+static struct kprobe probe_over = {
+	.symbol_name = "portal:portal_session_over",
+	.pre_handler = at_session_over,
+};
+
 static struct kprobe *probes[] = {
 	&probe_pfn,
+	&probe_over,
 #ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 	&probe_pmd,
 #endif
