@@ -68,22 +68,35 @@ static double asks_in_vain(int file)
 	return 1000 * now() - from;
 }
 
+/* Milliseconds, of five times: who measures is not alone. */
+static double best(double (*fn)(int file), int file)
+{
+	double least = 1e9, took;
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		took = fn(file);
+		least = took < least ? took : least;
+	}
+	return least;
+}
+
 /* Where nothing comes of it the mm's locks are not taken: who may ask may ask often. */
 static uint64_t asks_dearly(int file)
 {
-	double few = asks_in_vain(file), many;
+	double few = best(asks_in_vain, file), many;
 
 	many_areas();
-	many = asks_in_vain(file);
+	many = best(asks_in_vain, file);
 	printf("# 100 times %s: %.1f ms, with %u areas %.1f ms\n", strerror(why), few, AREAS, many);
 	return many < 10 * few + 5;
 }
 
 /* Every other session ends by its word, the rest when the file is closed. */
-static double begins_and_ends(void)
+static double begins_and_ends(int file)
 {
 	double from = 1000 * now();
-	int i, file;
+	int i;
 
 	for (i = 0; i < 100; i++) {
 		file = open_portal(device, O_RDWR);
@@ -97,11 +110,10 @@ static double begins_and_ends(void)
 /* They are taken once, however often a process begins and ends. */
 static uint64_t begins_dearly(int file)
 {
-	double few = begins_and_ends(), many;
+	double few = best(begins_and_ends, file), many;
 
-	(void)file;
 	many_areas();
-	many = begins_and_ends();
+	many = best(begins_and_ends, file);
 	printf("# 100 sessions: %.1f ms, with %u areas %.1f ms\n", few, AREAS, many);
 	return many < 10 * few + 5;
 }
@@ -257,14 +269,14 @@ static double maps(void)
 	double best = 1e9, from;
 	int i, k;
 
-	for (i = 0; i < 10; i++) {
+	for (i = 0; i < 50; i++) {
 		from = 1e6 * now();
-		for (k = 0; k < 200; k++)
+		for (k = 0; k < 100; k++)
 			munmap(mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, DATA), page);
 		from = 1e6 * now() - from;
 		best = from < best ? from : best;
 	}
-	return best / 200;
+	return best / 100;
 }
 
 /* Windows of one file, mapped by many processes each. */
@@ -286,7 +298,7 @@ static void test_many_mappers(void)
 	}
 	ok(!wrong, "%d processes map %d windows each", SHARERS, SHARED);
 	after = maps();
-	ok(after < 1.5 * before + 2, "which is no burden for who maps another file: %.2f us, before %.2f",
+	ok(after < 2 * before + 5, "which is no burden for who maps another file: %.2f us, before %.2f",
 	   after, before);
 	for (i = 0; i < SHARERS; i++)
 		end_child(&c[i], true);
