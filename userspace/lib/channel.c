@@ -205,14 +205,34 @@ VMP_API int vmp_channel_open(struct vmp_channel **out, struct vmp *p,
 	return 0;
 }
 
+/* Each time that it fails somebody else stored there; so often nobody does who means well. */
+#define SAY_TRIES	4
+
+void lease_say(const uint64_t *lease, uint64_t token, uint64_t *word, uint64_t then)
+{
+	uint64_t was;
+	int tries;
+
+	for (tries = 0; tries < SAY_TRIES; tries++) {
+		/* Acquire: if this is what a successor has said, so is what is looked at next. */
+		was = load_acquire(word);
+		if (was == then || load_relaxed(lease) != token)
+			return;
+		vmp_step(STEP_SAYS);
+		if (hand_on(word, was, then))
+			return;
+	}
+}
+
 void chan_say_closed(struct vmp_channel *ch)
 {
 	if (load_relaxed(&ch->stage) != STAGE_OPEN && !ch->rx.ring.err)
-		vmpr_publish(&ch->rx.ring);
-	store_relaxed((uint64_t *)&ch->me->rx_armed, 0);
-	store_relaxed((uint64_t *)&ch->me->tx_armed, 0);
+		/* Pairs with the load in vmpr_tx_refresh(), as in vmpr_publish(). */
+		chan_say(ch, ch->rx.ring.cons, ch->rx.ring.pos);
+	wait_disarm(ch, RX);
+	wait_disarm(ch, TX);
 	/* Pairs with the load in chan_peer_state(): all commits are before it. */
-	store_release((uint64_t *)&ch->me->closed, ch->inc);
+	chan_say(ch, (uint64_t *)&ch->me->closed, ch->inc);
 }
 
 VMP_API void vmp_channel_close(struct vmp_channel *ch)

@@ -29,6 +29,16 @@
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
 
+/*
+ * A word that says whose something is, from @own to @then; false: it is somebody else's.
+ * Never by a plain store: whoever was declared dead by mistake goes on for a while, and what
+ * he let go of may have another owner by now.
+ */
+static inline bool hand_on(uint64_t *word, uint64_t own, uint64_t then)
+{
+	return __atomic_compare_exchange_n(word, &own, then, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
 static inline int64_t now_ns(void)
 {
 	struct timespec t;
@@ -122,6 +132,8 @@ struct packets {
  * @spin_fixed: the opener's spin time, 0: adaptive
  * @pid: of the process that opened it
  * @token: our session, in a channel by name; else 0
+ * @lease: then the word that says that our side is ours, for as long as it is @token: a hub's
+ *	consumer, a lane's owner; else NULL
  * @hub, @row, @named: a producer's: the hub's words, its lane's row, and the object that
  *	they are in; else NULL
  * @watch: then also a set (epoll) that is ready when a table has changed; else -1
@@ -158,6 +170,7 @@ struct vmp_channel {
 	int64_t spin_fixed;
 	pid_t pid;
 	uint64_t token;
+	const uint64_t *lease;
 	const struct portal_hub *hub;
 	struct portal_hub_lane *row;
 	struct vmp_named *named;
@@ -230,6 +243,31 @@ int chan_alloc(struct vmp_channel **ch, struct vmp *p, const struct vmp_channel_
 
 /* It is side @side of the area at @area, with lanes of @cap bytes. */
 void chan_lay_out(struct vmp_channel *ch, void *area, uint64_t cap, uint32_t side);
+
+/*
+ * Whoever was declared dead by mistake goes on, until he looks here, in what may be his
+ * successor's by now: no longer than from this look to the store behind it.
+ */
+static inline bool chan_is_ours(const struct vmp_channel *ch)
+{
+	return !ch->lease || load_relaxed(ch->lease) == ch->token;
+}
+
+/*
+ * A word of what is ours for as long as @lease is @token becomes @then, unless somebody else
+ * has it: whoever stopped anywhere in here, for however long, changes nothing of his
+ * successor's.
+ */
+void lease_say(const uint64_t *lease, uint64_t token, uint64_t *word, uint64_t then);
+
+/* A word of our own side. */
+static inline void chan_say(struct vmp_channel *ch, uint64_t *word, uint64_t then)
+{
+	if (ch->lease)
+		lease_say(ch->lease, ch->token, word, then);
+	else
+		store_release(word, then);
+}
 
 /* Say in its own words that this end has closed, and stores nothing more. */
 void chan_say_closed(struct vmp_channel *ch);
@@ -306,6 +344,13 @@ int wait_collect(int ep, int64_t ns);
 /* Have @fd wake @ep by @bit, once for each event. */
 int wait_watch(int ep, int fd, uint32_t events, uint32_t bit);
 
+/*
+ * The word that says "ring me": a number of this sleep's own, to be followed by a full fence;
+ * and 0 again, if that number still stands there and the side is ours.
+ */
+void wait_arm(struct vmp_channel *ch, enum dir d);
+void wait_disarm(struct vmp_channel *ch, enum dir d);
+
 /* What a hub does for each of its lanes when it waits itself; see sleep_once(). */
 bool chan_look(struct vmp_channel *ch, enum dir d, uint64_t need);
 bool chan_publish(struct vmp_channel *ch, enum dir d);
@@ -336,7 +381,7 @@ static inline void chan_notify(struct vmp_channel *ch, enum dir d)
 
 	if (!load_relaxed(&ch->peer_bells))
 		return;
-	/* Pairs with the fence in chan_arm(): we see its number, or it our store. */
+	/* Pairs with the fence after wait_arm(): we see its number, or it our store. */
 	vmpr_full_fence();
 	n = load_relaxed(word);
 	if (unlikely(n && n != load_relaxed(&ch->rung[d])))

@@ -43,7 +43,7 @@ void chan_set_address(struct vmp_channel *ch)
 	a |= (uint64_t)ch->vector << PORTAL_CHAN_VECTOR_SHIFT;
 	if (ch->bells)
 		a |= PORTAL_CHAN_DOORBELL;
-	store_release(W(ch->me->address), a);
+	chan_say(ch, W(ch->me->address), a);
 }
 
 void chan_announce(struct vmp_channel *ch)
@@ -55,24 +55,24 @@ void chan_announce(struct vmp_channel *ch)
 	 * the first values below (acquire) must also see that the incarnation changed,
 	 * lest it takes a position that went back for a broken rule.
 	 */
-	store_release(W(me->incarnation), 0);
-	store_release(W(me->ready), 0);
-	store_release(W(me->live), 0);
-	store_release(W(me->ack), 0);
-	store_release(W(me->consumed), 0);
-	store_release(W(me->shown), 0);
-	store_release(W(me->rx_armed), 0);
-	store_release(W(me->tx_armed), 0);
-	store_release(W(me->ask), 0);
-	store_release(W(me->rx_rung), 0);
-	store_release(W(me->tx_rung), 0);
-	store_release(W(me->hello), CHAN_HELLO);
-	store_release(W(me->capacity), ch->cap);
-	store_release(W(me->tenure), ch->p->tenure);
-	store_release(W(me->token), ch->token);
+	chan_say(ch, W(me->incarnation), 0);
+	chan_say(ch, W(me->ready), 0);
+	chan_say(ch, W(me->live), 0);
+	chan_say(ch, W(me->ack), 0);
+	chan_say(ch, W(me->consumed), 0);
+	chan_say(ch, W(me->shown), 0);
+	chan_say(ch, W(me->rx_armed), 0);
+	chan_say(ch, W(me->tx_armed), 0);
+	chan_say(ch, W(me->ask), 0);
+	chan_say(ch, W(me->rx_rung), 0);
+	chan_say(ch, W(me->tx_rung), 0);
+	chan_say(ch, W(me->hello), CHAN_HELLO);
+	chan_say(ch, W(me->capacity), ch->cap);
+	chan_say(ch, W(me->tenure), ch->p->tenure);
+	chan_say(ch, W(me->token), ch->token);
 	chan_set_address(ch);
 	/* Pairs with the loads in chan_step(): what is above is seen with it. */
-	store_release(W(me->incarnation), ch->inc);
+	chan_say(ch, W(me->incarnation), ch->inc);
 }
 
 void chan_begin(struct vmp_channel *ch)
@@ -136,10 +136,10 @@ static void court(struct vmp_channel *ch, uint64_t y)
 {
 	uint64_t a;
 
-	store_release(W(ch->me->ready), 0);
+	chan_say(ch, W(ch->me->ready), 0);
 	/* Its sleeps are not its predecessor's, and our doorbell has to prove itself anew. */
-	store_release(W(ch->me->rx_rung), 0);
-	store_release(W(ch->me->tx_rung), 0);
+	chan_say(ch, W(ch->me->rx_rung), 0);
+	chan_say(ch, W(ch->me->tx_rung), 0);
 	store_relaxed(&ch->rung[RX], 0);
 	store_relaxed(&ch->rung[TX], 0);
 	store_relaxed(&ch->introduced, 0);
@@ -158,7 +158,7 @@ static void court(struct vmp_channel *ch, uint64_t y)
 	store_relaxed(&ch->peer_bells, !!(a & PORTAL_CHAN_DOORBELL) &&
 		      ch->p->info.caps & VMP_CAP_RING);
 	/* We read nothing of an older pair, nor did we ever: see bind(). */
-	store_release(W(ch->me->ack), y);
+	chan_say(ch, W(ch->me->ack), y);
 }
 
 /* The other end reads nothing old: our lane is ours. */
@@ -167,7 +167,7 @@ static void tell_ready(struct vmp_channel *ch)
 	vmpr_tx_init(&ch->tx.ring, ch->lane_out, ch->cap, CW(ch->peer->consumed),
 		     W(ch->me->ask), lane_nonce(ch->nonce, ch->side));
 	ch->told_ready = true;
-	store_release(W(ch->me->ready), ch->nonce);
+	chan_say(ch, W(ch->me->ready), ch->nonce);
 }
 
 /* The other end's lane is fresh: we may read, and are bound to it for good. */
@@ -176,7 +176,7 @@ static void bind(struct vmp_channel *ch)
 	vmpr_rx_init(&ch->rx.ring, ch->lane_in, ch->cap, W(ch->me->consumed),
 		     CW(ch->peer->ask), lane_nonce(ch->nonce, !ch->side));
 	ch->told_live = true;
-	store_release(W(ch->me->live), ch->nonce);
+	chan_say(ch, W(ch->me->live), ch->nonce);
 	/* Pairs with the load in chan_try(): the ring is set up. */
 	store_release(&ch->stage, STAGE_LIVE);
 }
@@ -223,6 +223,9 @@ static bool advance(struct vmp_channel *ch)
 		}
 		if (!ch->told_ready) {
 			if (load_acquire(CW(ch->peer->ack)) != ch->inc)
+				return said;
+			/* The first header is not a word, and cannot be said as one. */
+			if (!chan_is_ours(ch))
 				return said;
 			tell_ready(ch);
 			said = true;

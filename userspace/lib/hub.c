@@ -46,6 +46,8 @@ static int take_over(struct vmp_hub *h)
 		/* Pairs with the store in vmp_hub_close(): what it did is seen. */
 	} while (!__atomic_compare_exchange_n(word, &was, h->place.token, false, __ATOMIC_ACQ_REL,
 					      __ATOMIC_ACQUIRE));
+	/* Pairs with the fence between wait_arm() and wait_disarm(), of who had it before. */
+	vmpr_full_fence();
 	vmp_step(STEP_HUB_TAKEN);
 	store_relaxed((uint64_t *)&h->head->count, load_relaxed(CW(h->head->count)) + 1);
 	return 0;
@@ -129,7 +131,7 @@ VMP_API void vmp_hub_close(struct vmp_hub *h)
 	hub_lanes_close(h, h->pid == getpid());
 	if (h->pid == getpid()) {
 		vmp_step(STEP_HUB_CLOSED);
-		hub_hand_on((uint64_t *)&h->head->consumer, h->place.token, 0);
+		hand_on((uint64_t *)&h->head->consumer, h->place.token, 0);
 	}
 	free_hub(h);
 	hub_let_go(named);

@@ -147,23 +147,21 @@ bool hub_want_room(struct vmp_hub *h, struct lane *l, size_t len);
 /* Nobody waits for room in @l any more. */
 void hub_need_no_room(struct vmp_hub *h, struct lane *l);
 
-/*
- * A word that says whose something is, from @own to @then; false: it is somebody else's.
- * Never by a plain store: whoever was declared dead by mistake goes on for a while, and what
- * he let go of may have another owner by now.
- */
-static inline bool hub_hand_on(uint64_t *word, uint64_t own, uint64_t then)
+/* As chan_is_ours(), of all that the consumer alone stores. */
+static inline const uint64_t *hub_lease(const struct vmp_hub *h)
 {
-	return __atomic_compare_exchange_n(word, &own, then, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return (const uint64_t *)&h->head->consumer;
 }
 
-/*
- * Whoever was declared dead by mistake stores to side 0 until he looks here, and no longer than
- * from this look to the store behind it.
- */
 static inline bool hub_is_ours(const struct vmp_hub *h)
 {
-	return load_relaxed((const uint64_t *)&h->head->consumer) == h->place.token;
+	return load_relaxed(hub_lease(h)) == h->place.token;
+}
+
+/* As chan_say(), where there is no channel, or not yet. */
+static inline void hub_say(const struct vmp_hub *h, uint64_t *word, uint64_t then)
+{
+	lease_say(hub_lease(h), h->place.token, word, then);
 }
 
 /* ---- hub_producer.c ---- */

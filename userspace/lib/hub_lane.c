@@ -46,19 +46,22 @@ static void reset(struct vmp_hub *h, struct lane *l)
 {
 	struct portal_chan_side *me = our_side(l);
 	uint64_t left = load_acquire(CW(l->row->left));
+	/* One that has closed may have the same lane again: the owner alone does not tell. */
+	bool ours = hub_is_ours(h);
 
-	if (hub_hand_on(W(l->row->owner), l->owner, PORTAL_HUB_RESET)) {
+	vmp_step(STEP_LANE_OVER);
+	if (ours && hand_on(W(l->row->owner), l->owner, PORTAL_HUB_RESET)) {
 		vmp_step(STEP_LANE_RESET);
-		store_relaxed(W(me->rx_armed), 0);
-		store_relaxed(W(me->tx_armed), 0);
-		store_release(W(me->incarnation), 0);
+		hub_say(h, W(me->rx_armed), 0);
+		hub_say(h, W(me->tx_armed), 0);
+		hub_say(h, W(me->incarnation), 0);
 		/* From here on nothing is left to inherit. */
-		store_release(W(me->live), 0);
+		hub_say(h, W(me->live), 0);
 		vmp_step(STEP_LANE_EMPTY);
-		hub_hand_on(W(l->row->left), left, 0);
+		hand_on(W(l->row->left), left, 0);
 		vmp_step(STEP_LANE_CLEARED);
 		/* Pairs with the exchange in hub_channel_at(). */
-		hub_hand_on(W(l->row->owner), PORTAL_HUB_RESET, 0);
+		hand_on(W(l->row->owner), PORTAL_HUB_RESET, 0);
 	}
 	if (l->ch) {
 		hub_add_stats(&h->gone, l->ch);
@@ -93,7 +96,7 @@ static void end(struct vmp_hub *h, struct lane *l, unsigned int event)
 	if (event != VMP_FROM_BROKEN)
 		return;
 	/* So that it hears of it. */
-	store_release(W(our_side(l)->incarnation), 0);
+	hub_say(h, W(our_side(l)->incarnation), 0);
 	vmpr_full_fence();
 	chan_hail(l->ch);
 }
@@ -108,6 +111,7 @@ static int new_end(struct vmp_hub *h, struct lane *l)
 		return r;
 	l->ch->bells = h->bells;
 	l->ch->token = h->place.token;
+	l->ch->lease = hub_lease(h);
 	l->ch->peer_token = l->owner;
 	chan_lay_out(l->ch, l->area, h->place.capacity, 0);
 	chan_waiters_start(l->ch);
@@ -206,13 +210,13 @@ static int inherit(struct vmp_hub *h, struct lane *l, uint64_t nonce)
 	else
 		ch->rx.ring.pos = ch->rx.ring.end = ch->rx.ring.published = pos;
 	store_relaxed(&ch->peer_bells, h->bells && ch->p->info.caps & VMP_CAP_RING);
-	store_relaxed(W(me->rx_armed), 0);
-	store_relaxed(W(me->tx_armed), 0);
+	hub_say(h, W(me->rx_armed), 0);
+	hub_say(h, W(me->tx_armed), 0);
 	chan_set_address(ch);
 	store_release(&ch->stage, STAGE_LIVE);
 	came(h, l);
 	/* The pair is over; the other end hears of it, if it is awake, or now. */
-	store_release(W(me->incarnation), 0);
+	hub_say(h, W(me->incarnation), 0);
 	vmp_step(STEP_LANE_INHERITED);
 	vmpr_full_fence();
 	chan_hail(ch);

@@ -42,6 +42,7 @@ static int begin(struct vmp_channel *ch)
 		return r;
 	chan_announce(ch);
 	vmp_step(STEP_LANE_OPEN);
+	/* Also pairs with that between wait_arm() and wait_disarm(), of who had it before. */
 	vmpr_full_fence();
 	chan_ring_at(ch, load_acquire(CW(ch->hub->address)));
 	return chan_step(ch);
@@ -72,6 +73,7 @@ int hub_channel_at(struct vmp_channel **out, struct vmp *p, const struct hub_pla
 		chan_free(ch);
 		return vmp_fail(-EUSERS, "%s: all %u lanes of this channel are taken", p->info.identity, at->lanes);
 	}
+	ch->lease = CW(ch->row->owner);
 	vmp_step(STEP_LANE_TAKEN);
 	chan_lay_out(ch, hub_area(object, at->lanes, at->capacity, lane), at->capacity, 1);
 	r = begin(ch);
@@ -96,7 +98,7 @@ static void say_left(struct portal_hub_lane *row, uint64_t token)
 	for (tries = 0; tries < 4; tries++) {
 		was = load_acquire(CW(row->left));
 		/* Pairs with the load in over() in hub_lane.c. */
-		if (load_relaxed(CW(row->owner)) != token || hub_hand_on(W(row->left), was, token))
+		if (load_relaxed(CW(row->owner)) != token || hand_on(W(row->left), was, token))
 			return;
 	}
 }

@@ -44,14 +44,37 @@ static bool look(struct vmp_hub *h)
 	for ((l) = (h)->lane; (l) < (h)->lane + (h)->lanes; (l)++) \
 		if ((l)->state == LANE_OPEN)
 
-/* What senders ask to be given back. */
+/*
+ * As chan_publish(). The position stands already, but behind a pad; or we have a successor,
+ * whose it is.
+ */
+static bool give_back(struct vmp_hub *h, struct lane *l)
+{
+	struct vmpr_rx *r = &l->ch->rx.ring;
+
+	if (load_relaxed(&l->ch->stage) == STAGE_OPEN || r->published == r->pos)
+		return false;
+	r->published = r->pos;
+	/* Pairs with the load in vmpr_tx_refresh(), as in vmpr_publish(). */
+	hub_say(h, r->cons, r->pos);
+	return true;
+}
+
+/* What senders ask to be given back: as vmpr_answer(). */
 static void answer(struct vmp_hub *h)
 {
 	struct lane *l;
+	uint64_t ask;
 
-	for_each_open(h, l)
-		if (load_relaxed(&l->ch->stage) != STAGE_OPEN && vmpr_answer(&l->ch->rx.ring))
+	for_each_open(h, l) {
+		const struct vmpr_rx *r = &l->ch->rx.ring;
+
+		if (load_relaxed(&l->ch->stage) == STAGE_OPEN)
+			continue;
+		ask = load_relaxed(r->ask);
+		if (r->published < ask && ask <= r->pos && give_back(h, l))
 			chan_notify(l->ch, TX);
+	}
 }
 
 static bool spin(struct vmp_hub *h, int64_t limit)
@@ -71,31 +94,20 @@ static bool spin(struct vmp_hub *h, int64_t limit)
 
 /* ---- Arming ----------------------------------------------------------------- */
 
-static void arm_word(struct waiter *w)
-{
-	uint64_t n = w->epoch + 1;
-
-	if (!n)
-		n = 1;
-	store_relaxed(&w->epoch, n);
-	store_relaxed(w->armed, n);
-}
-
 /* All that is owed, all that is armed, and one fence. */
 static void arm(struct vmp_hub *h)
 {
 	struct lane *l;
 
-	if (load_relaxed(CW(h->head->address)) != h->address)
-		store_relaxed(W(h->head->address), h->address);
+	hub_say(h, W(h->head->address), h->address);
 	for_each_open(h, l) {
 		chan_flush(l->ch);
-		l->published = chan_publish(l->ch, RX);
+		l->published = give_back(h, l);
 		if (!h->bells)
 			continue;
-		arm_word(&l->ch->rx.w);
+		wait_arm(l->ch, RX);
 		if (l->room)
-			arm_word(&l->ch->tx.w);
+			wait_arm(l->ch, TX);
 	}
 	/* Pairs with the fence in chan_notify(). */
 	vmpr_full_fence();
@@ -111,7 +123,7 @@ static void disarm(struct vmp_hub *h)
 		return;
 	/* Not of room: whoever gives it rings the descriptor as well. */
 	for_each_open(h, l)
-		store_relaxed(l->ch->rx.w.armed, 0);
+		wait_disarm(l->ch, RX);
 }
 
 /* ---- Room for replies -------------------------------------------------------- */
@@ -119,7 +131,7 @@ static void disarm(struct vmp_hub *h)
 void hub_need_no_room(struct vmp_hub *h, struct lane *l)
 {
 	if (l->room && h->bells)
-		store_relaxed(l->ch->tx.w.armed, 0);
+		wait_disarm(l->ch, TX);
 	l->room = 0;
 }
 
@@ -149,7 +161,7 @@ void hub_set_address(struct vmp_hub *h)
 	if (h->bells)
 		a |= PORTAL_CHAN_DOORBELL;
 	h->address = a;
-	store_release(W(h->head->address), a);
+	hub_say(h, W(h->head->address), a);
 }
 
 /* Has the device been reset, has our id changed? Not more often than it is worth. */
@@ -357,7 +369,7 @@ bool hub_want_room(struct vmp_hub *h, struct lane *l, size_t len)
 
 	l->room = chan_need(l->ch, len);
 	if (h->bells)
-		arm_word(&l->ch->tx.w);
+		wait_arm(l->ch, TX);
 	/* Pairs with the fence in chan_notify(). */
 	vmpr_full_fence();
 	if (chan_look(l->ch, TX, l->room)) {

@@ -143,9 +143,13 @@ enum vmp_step {
 	STEP_LANE_INHERITED,	/* from a dead hub: its end is gone, ours reads */
 	STEP_LANE_SHOWN,	/* and nobody has seen it yet */
 	STEP_LANE_CONSUMED,	/* the position stands */
+	STEP_SAYS,		/* a word of a hub's or a lane's is about to change */
+	STEP_LANE_OVER,		/* read to its end, nothing was stored */
 	STEP_LANE_EMPTY,	/* side 0 is gone, left is as it was */
 	STEP_LANE_RESET,	/* owner says so, nothing else does */
 	STEP_LANE_CLEARED,	/* left is 0, the lane is not free */
+	STEP_ARMS,		/* a sleeper is about to say so */
+	STEP_DISARMS,		/* it is awake, and about to say so */
 	STEPS
 };
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "named.h"
 
 /*
  * Where there is no doorbell sleeps grow by a half to POLL_SOON, then by a 32nd: whoever
@@ -82,7 +83,7 @@ void chan_ring(struct vmp_channel *ch, enum dir d, uint64_t epoch)
 
 	store_relaxed(&ch->rung[d], epoch);
 	/* Before the doorbell: the sleeper looks for its number when it is awake. */
-	store_release(say, epoch);
+	chan_say(ch, say, epoch);
 	chan_hail(ch);
 }
 
@@ -152,7 +153,7 @@ static bool spin(struct vmp_channel *ch, enum dir d, uint64_t need, int64_t limi
 
 /* ---- Sleeping -------------------------------------------------------------- */
 
-static void chan_arm(struct vmp_channel *ch, enum dir d, uint64_t need)
+void wait_arm(struct vmp_channel *ch, enum dir d)
 {
 	struct waiter *w = chan_waiter(ch, d);
 	uint64_t n = w->epoch + 1;
@@ -160,7 +161,38 @@ static void chan_arm(struct vmp_channel *ch, enum dir d, uint64_t need)
 	if (!n)
 		n = 1;
 	store_relaxed(&w->epoch, n);
+	if (!chan_is_ours(ch))
+		return;
+	vmp_step(STEP_ARMS);
+	/*
+	 * If it is a successor's by now it keeps its ring: a number is a number to whoever
+	 * rings, and the address is the successor's. Only we could clear it: see below.
+	 */
 	store_relaxed(w->armed, n);
+}
+
+/*
+ * A successor that sleeps has a number of its own there; or, if we stopped in wait_arm(), ours.
+ * Then the side was its own before it armed, and a fence ago for us: we see that here. Pairs
+ * with the fences in take_over() (hub.c) and begin() (hub_producer.c).
+ */
+void wait_disarm(struct vmp_channel *ch, enum dir d)
+{
+	struct waiter *w = chan_waiter(ch, d);
+
+	if (!ch->lease) {
+		store_relaxed(w->armed, 0);
+		return;
+	}
+	if (!chan_is_ours(ch))
+		return;
+	vmp_step(STEP_DISARMS);
+	hand_on(w->armed, w->epoch, 0);
+}
+
+static void chan_arm(struct vmp_channel *ch, enum dir d, uint64_t need)
+{
+	wait_arm(ch, d);
 	if (unlikely(ch->pk)) {
 		packet_arm(ch, d, need);
 		return;
@@ -171,7 +203,7 @@ static void chan_arm(struct vmp_channel *ch, enum dir d, uint64_t need)
 
 static void chan_disarm(struct vmp_channel *ch, enum dir d)
 {
-	store_relaxed(chan_waiter(ch, d)->armed, 0);
+	wait_disarm(ch, d);
 	if (unlikely(ch->pk))
 		packet_disarm(ch, d);
 }

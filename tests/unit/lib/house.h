@@ -43,14 +43,15 @@ static struct house house;
 /* What a process that is to die does it at; see vmp_step(). */
 static int house_die_at = -1, house_die_after;
 
-/* What happens at a step, before it is gone on from; once. */
-static int house_act_at = -1;
+/* What happens at a step, before it is gone on from, when it was passed so often; once. */
+static int house_act_at = -1, house_act_after;
 static void (*house_act)(void);
 
 void vmp_step(enum vmp_step s)
 {
-	if ((int)s == house_act_at) {
+	if ((int)s == house_act_at && !house_act_after--) {
 		house_act_at = -1;
+		house_act_after = 0;
 		house_act();
 	}
 	if ((int)s == house_die_at && !house_die_after--)
