@@ -11,7 +11,11 @@
  * still is the owner. If its session was ended by its kernel or portald, it does not go on.
  * If an administrator declared its machine dead who was wrong, it may store until its
  * kernel has read of it (a heartbeat); it does not unlock what is another's, for that is a
- * compare-and-swap too, and is told so then; but nothing can call back its stores.
+ * compare-and-swap too, and is told so then; but nothing can call back its stores. The flags
+ * are changed likewise, from what stood there before it saw itself in the owner's place. They
+ * do not say whose they are: stopped just there, it can still say of what its heir is repairing
+ * that nobody did (which the heir takes back, saying that he has), or that somebody did; and of
+ * what its heir has repaired, that it is to be (which who takes the lock next takes back).
  *
  * Waking, as everywhere: the waiter leaves its token in a place, a fence, looks again,
  * sleeps; who unlocks stores, a fence, rings all places. A waiter alone clears its place,
@@ -109,26 +113,41 @@ static bool is_ours(struct vmp *p, struct portal_lock *l)
 	return token && __atomic_load_n(word(&l->owner), __ATOMIC_RELAXED) == token;
 }
 
+/* Before the look at whose it is: what a later owner says is not what is changed. */
+static uint32_t flags_of(struct portal_lock *l)
+{
+	return __atomic_load_n((uint32_t *)&l->flags, __ATOMIC_ACQUIRE);
+}
+
+/* What is repaired is visible to who finds the flag gone, for he finds it locked or free. */
+static void change_flags(struct portal_lock *l, uint32_t was, uint32_t then)
+{
+	vmp_step(STEP_LOCK_FLAGS);
+	__atomic_compare_exchange_n((uint32_t *)&l->flags, &was, then, false, __ATOMIC_RELEASE,
+				    __ATOMIC_RELAXED);
+}
+
 int vmp_unlock_at(struct vmp *p, struct portal_lock *l)
 {
-	uint32_t flags;
+	uint32_t flags = flags_of(l);
 
 	if (!is_ours(p, l))
 		return vmp_fail(-EPERM, "%s %s: this process does not have the lock", p->info.transport,
 				p->info.identity);
-	flags = __atomic_load_n((uint32_t *)&l->flags, __ATOMIC_RELAXED);
 	if (flags & PORTAL_LOCK_REPAIR)
-		__atomic_store_n((uint32_t *)&l->flags, PORTAL_LOCK_BROKEN, __ATOMIC_RELAXED);
+		change_flags(l, flags, PORTAL_LOCK_BROKEN);
 	return release(p, l);
 }
 
 int vmp_repaired_at(struct vmp *p, struct portal_lock *l)
 {
+	uint32_t flags = flags_of(l);
+
 	if (!is_ours(p, l))
 		return vmp_fail(-EPERM, "%s %s: this process does not have the lock", p->info.transport,
 				p->info.identity);
-	/* What was repaired is visible to who finds the flag gone, for he finds it locked or free. */
-	__atomic_fetch_and((uint32_t *)&l->flags, ~PORTAL_LOCK_REPAIR, __ATOMIC_RELEASE);
+	/* That nobody did we were told before we had it, or it is not so. */
+	change_flags(l, flags, flags & ~(PORTAL_LOCK_REPAIR | PORTAL_LOCK_BROKEN));
 	return 0;
 }
 
@@ -141,7 +160,7 @@ static int taken(struct vmp *p, struct portal_lock *l, uint64_t from)
 	int r;
 
 	vmp_step(STEP_LOCK_TAKEN);
-	flags = __atomic_load_n((uint32_t *)&l->flags, __ATOMIC_RELAXED);
+	flags = flags_of(l);
 	r = vmp_session_check(p);
 	/* Ours is a dead one's again then: the next one inherits it. */
 	if (r && from)
@@ -155,10 +174,14 @@ static int taken(struct vmp *p, struct portal_lock *l, uint64_t from)
 	}
 	__atomic_store_n(word(&l->count), __atomic_load_n(word(&l->count), __ATOMIC_RELAXED) + 1,
 			 __ATOMIC_RELAXED);
+	/* Who had to repair has said that he did, or that he did not: late words of a dead one's. */
+	if (!from && flags & PORTAL_LOCK_REPAIR)
+		change_flags(l, flags, flags & ~PORTAL_LOCK_REPAIR);
 	if (!from)
 		return 0;
 	__atomic_store_n(word(&l->previous), from, __ATOMIC_RELAXED);
-	__atomic_store_n((uint32_t *)&l->flags, flags | PORTAL_LOCK_REPAIR, __ATOMIC_RELAXED);
+	if (is_ours(p, l))
+		change_flags(l, flags, flags | PORTAL_LOCK_REPAIR);
 	vmp_step(STEP_LOCK_INHERITED);
 	return vmp_fail_quickly(-EOWNERDEAD, "the lock's owner died: repair what it protects, and call vmp_lock_repaired()");
 }

@@ -123,6 +123,7 @@ enum vmp_step {
 	STEP_LOCK_PLACED,	/* among the waiters; has not looked again yet */
 	STEP_LOCK_TAKEN,	/* owner is ours, nothing else is stored */
 	STEP_LOCK_INHERITED,	/* from a dead one: previous and flags are stored */
+	STEP_LOCK_FLAGS,	/* its flags are about to change */
 	STEP_LOCK_FREED,	/* nobody was rung yet */
 	STEP_CHANGE_FILLED,	/* rows that are free have new contents */
 	STEP_CHANGE_RECORDED,	/* the record is whole, but for its state */
@@ -132,6 +133,7 @@ enum vmp_step {
 	STEP_CHANGE_DONE,	/* the generation is even */
 	STEP_CHANGE_CLEARED,	/* there is no record any more */
 	STEP_OBJECT_PLACED,	/* being made, not zeroed */
+	STEP_OBJECT_PIECE,	/* a part of it was zeroed */
 	STEP_OBJECT_ZEROED,	/* not named */
 	STEP_OBJECT_OPEN,	/* in use */
 	STEP_HUB_TAKEN,		/* consumer is ours, no lane was looked at */

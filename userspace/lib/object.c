@@ -14,6 +14,7 @@
 
 #define NAP_FIRST_MS	1	/* while somebody else makes it */
 #define NAP_LAST_MS	50
+#define PIECE		(1U << 20) /* is zeroed at a time */
 
 _Static_assert(VMP_NAME_MAX + 1 == PORTAL_LAYOUT_NAME, "names");
 _Static_assert(VMP_OBJECT_MAKING == PORTAL_OBJECT_MAKING, "states are those of the layout");
@@ -248,14 +249,35 @@ static int name_it(struct vmp_named *n)
 	return r;
 }
 
+/*
+ * It may take long. Whoever is declared dead by mistake meanwhile stops, for the place is another's
+ * soon: it loses one piece at most.
+ */
+static int zero(struct vmp_named *n)
+{
+	char *data = (char *)n->p->base + n->offset;
+	uint64_t done, piece;
+	int r = 0;
+
+	for (done = 0; done < n->length && !r; done += piece) {
+		piece = n->length - done < PIECE ? n->length - done : PIECE;
+		memset(data + done, 0, piece);
+		vmp_step(STEP_OBJECT_PIECE);
+		r = vmp_session_check(n->p);
+	}
+	return r;
+}
+
 static int finish_making(struct vmp_named *n, const struct named_spec *s)
 {
 	void *data = (char *)n->p->base + n->offset;
-	int r = 0;
+	int r;
 
 	vmp_step(STEP_OBJECT_PLACED);
-	memset(data, 0, n->length);
-	if (s->init)
+	r = vmp_session_check(n->p);
+	if (!r)
+		r = zero(n);
+	if (!r && s->init)
 		r = s->init(s->arg, data, n);
 	vmp_step(STEP_OBJECT_ZEROED);
 	if (!r)

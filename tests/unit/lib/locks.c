@@ -215,7 +215,7 @@ static void a_death_at_each_step(void **state)
 
 	for (step = STEP_LOCK_TAKEN; step <= STEP_LOCK_FREED; step++)
 		for (inherited = 0; inherited < 2; inherited++) {
-			if (!inherited && step == STEP_LOCK_INHERITED)
+			if (!inherited && (step == STEP_LOCK_INHERITED || step == STEP_LOCK_FLAGS))
 				continue;
 			memset(l, 0, sizeof(*l));
 			if (inherited)
@@ -279,6 +279,63 @@ static void nobody_repaired(void **state)
 	assert_int_equal(l->owner, 0);
 	vmp_close(q);
 	vmp_close(p);
+}
+
+static struct vmp *by_mistake, *heir;
+static bool heir_repairs;
+
+static void an_heir_comes(void)
+{
+	uint64_t token = by_mistake->token;
+	struct portal_lock *l;
+
+	house_store_life(life_low(token), life_sequence(token), PORTAL_LIFE_DEAD);
+	by_mistake->priv = NULL;
+	heir = house_open();
+	l = house_data(heir, 0);
+	assert_int_equal(vmp_lock(heir, l, 0), -EOWNERDEAD);
+	if (!heir_repairs)
+		return;
+	assert_int_equal(vmp_lock_repaired(heir, l), 0);
+	assert_int_equal(vmp_unlock(heir, l), 0);
+}
+
+/* Who was declared dead by mistake says of a lock that is his heir's: nothing that counts. */
+static void said_by_mistake(void **state)
+{
+	struct portal_lock *l;
+	int round, i;
+
+	/* As it inherits; as it unlocks without repair; and the same, before the heir has repaired. */
+	for (round = 0; round < 3; round++) {
+		by_mistake = house_open();
+		l = house_data(by_mistake, 0);
+		memset(l, 0, sizeof(*l));
+		assert_int_equal(house_reap(house_spawn(locks_repairs_unlocks, NULL, STEP_LOCK_TAKEN, 0)),
+				 -SIGKILL);
+		if (round)
+			assert_int_equal(vmp_lock(by_mistake, l, 0), -EOWNERDEAD);
+		heir_repairs = round < 2;
+		house_act = an_heir_comes;
+		house_act_at = STEP_LOCK_FLAGS;
+		if (!round)
+			assert_int_equal(vmp_lock(by_mistake, l, 0), -EOWNERDEAD);
+		ends_with(vmp_unlock(by_mistake, l), -EPERM, "does not have the lock");
+		assert_int_equal(house_act_at, -1);
+		vmp_close(by_mistake);
+		l = house_data(heir, 0);
+		if (!heir_repairs) {
+			assert_int_equal(vmp_lock_repaired(heir, l), 0);
+			assert_int_equal(vmp_unlock(heir, l), 0);
+		}
+		for (i = 0; i < 2; i++) {
+			assert_int_equal(vmp_lock(heir, l, 0), 0);
+			assert_int_equal(vmp_unlock(heir, l), 0);
+			assert_int_equal(l->flags, 0);
+		}
+		house_check(heir);
+		vmp_close(heir);
+	}
 }
 
 /* ---- Suspicion, and worse --------------------------------------------------------- */
@@ -412,6 +469,7 @@ int main(int argc, char **argv)
 		in_house(a_waiter_dies),
 		in_real(a_waiter_dies),
 		in_house(nobody_repaired),
+		in_house(said_by_mistake),
 		in_real(nobody_repaired),
 		in_house(suspicion),
 		in_house(a_zombie),
