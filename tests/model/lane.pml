@@ -156,7 +156,7 @@ inline read_one()
 	pos++
 }
 
-/* (That owner and gone_away go on by compare-and-swap alone: hub.pml.) */
+/* (That owner and gone_away go on by compare-and-swap alone: hub.pml; inc0, live: zombie.pml.) */
 inline reset_lane()
 {
 #ifndef MUT_NO_RESET_STATE

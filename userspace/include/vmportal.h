@@ -34,7 +34,8 @@
  * version of the layout, or of another length). A signal handler that runs while a call sleeps gives -EINTR;
  * one that runs before the call has gone to sleep, or while it spins, does not.
  *
- * Threads: a struct vmp may be used by any number of threads at once. On a
+ * Threads: a struct vmp may be used by any number of threads at once; but vmp_format(),
+ * vmp_set_mode() and vmp_close() are for when no other thread is in a call with it. On a
  * channel one thread may send while another receives; two threads must not use
  * the same direction at once (vmp_channel_connect() counts as sending). Closing is for
  * when no other thread is in a call: a sleeper cannot be called off, so give it a

@@ -54,8 +54,9 @@ struct vmp_format_opts {
  * vmp_format() - make the portal a managed one
  * @o: NULL: all defaults
  *
- * Close its channels first. All before the data is overwritten; the data are left as
- * they are. Whoever has it open as a managed portal, with VMP_FORMAT_IN_USE, has nothing in it
+ * Close its channels, hubs and objects first, and give its locks back; and no other thread may be
+ * in a call with @p. All before the data is overwritten; the data are left as they are, but
+ * this process cannot write to what are tables now (SIGSEGV). Whoever has it open as a managed portal, with VMP_FORMAT_IN_USE, has nothing in it
  * any more but what he has mapped: each call that goes by the tables, its locks, objects and
  * channels by name say -ESTALE, and he closes it and opens it anew; so does this process, if it
  * had a session. Whoever has it open as a raw one goes on as before, and takes it for that.
@@ -72,7 +73,8 @@ int vmp_format(struct vmp *p, const struct vmp_format_opts *o);
  * vmp_set_mode() - have the portal taken for raw, or for managed
  * @mode: VMP_MODE_*; VMP_MODE_MANAGED looks at the superblock anew
  *
- * Close its channels first. Of a device it is the kernel that changes its mind, for
+ * Close what is open, and have no other thread in a call, as before vmp_format(); what is open
+ * still says -ESTALE, or -ENODATA. Of a device it is the kernel that changes its mind, for
  * everybody: -EPERM: not root; -EBUSY: somebody else has it mapped. Of others only this
  * object does. -ENODATA: there is no superblock; -EUCLEAN: it is damaged.
  */

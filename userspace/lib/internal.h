@@ -195,8 +195,8 @@ int vmp_map_again(struct vmp *p, int fd, const char *what);
 int vmp_managed(struct vmp *p);
 
 /*
- * A managed portal: 0 if its tables still are those that @p knows; -ESTALE, with its text, if it
- * was formatted since. Before whatever goes by them; looks at the region.
+ * A portal that was a managed one: 0 if its tables still are those that @p knows; -ESTALE, with its text, if it
+ * was formatted since, or is taken for a raw one. Before whatever goes by them; looks at the region.
  */
 int vmp_same_tables(struct vmp *p);
 

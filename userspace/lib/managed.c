@@ -173,8 +173,12 @@ int vmp_managed(struct vmp *p)
 int vmp_same_tables(struct vmp *p)
 {
 	const struct portal_super *now = p->base;
-	uint64_t magic = __atomic_load_n((const uint64_t *)&now->magic, __ATOMIC_ACQUIRE);
+	uint64_t magic;
 
+	if (!p->super)
+		return vmp_fail(-ESTALE, "%s %s: is not taken for a managed portal any more; close it and open it anew",
+				p->info.transport, p->info.identity);
+	magic = __atomic_load_n((const uint64_t *)&now->magic, __ATOMIC_ACQUIRE);
 	if (magic != PORTAL_MAGIC && magic != PORTAL_MAGIC_FORMATTING)
 		return 0;
 	if (magic == PORTAL_MAGIC &&

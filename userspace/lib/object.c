@@ -459,6 +459,9 @@ uint32_t vmp_named_users(struct vmp_named *n, uint64_t *tokens, uint32_t max)
 	struct portal_use u;
 	uint32_t i, count = 0;
 
+	/* No tables any more: vmp_set_mode(). */
+	if (!s)
+		return 0;
 	for (i = 0; i < s->area[PORTAL_AREA_USES].count; i++) {
 		layout_copy(&u, layout_row(n->p->base, s, PORTAL_AREA_USES, i), sizeof(u));
 		if (u.object != n->id)

@@ -92,7 +92,7 @@ VMP_API int vmp_join(struct vmp *p, uint64_t *token)
 	return r;
 }
 
-int vmp_session_check(struct vmp *p)
+static bool rows_say_alive(struct vmp *p)
 {
 	uint32_t slot = life_low(p->token);
 	const struct portal_session *s = layout_row(p->base, p->super, PORTAL_AREA_SESSIONS, slot);
@@ -100,15 +100,19 @@ int vmp_session_check(struct vmp *p)
 						    slot / p->super->sessions);
 	uint64_t alive = life_sequence(p->token) << PORTAL_SLOT_BITS | PORTAL_LIFE_ALIVE;
 	uint64_t claim = __atomic_load_n(&s->claim, __ATOMIC_RELAXED);
+
+	return __atomic_load_n(&s->life, __ATOMIC_RELAXED) == alive &&
+	       claim == __atomic_load_n(&peer->claim, __ATOMIC_RELAXED) &&
+	       claim != __atomic_load_n(&peer->dead, __ATOMIC_RELAXED);
+}
+
+int vmp_session_check(struct vmp *p)
+{
 	int r = vmp_same_tables(p);
 
 	/* Whose rows are written anew there may be right again. */
-	if (r)
+	if (r || rows_say_alive(p))
 		return r;
-	if (__atomic_load_n(&s->life, __ATOMIC_RELAXED) == alive &&
-	    claim == __atomic_load_n(&peer->claim, __ATOMIC_RELAXED) &&
-	    claim != __atomic_load_n(&peer->dead, __ATOMIC_RELAXED))
-		return 0;
 	/* The zeroes of a device that was unplugged say nothing. */
 	r = vmp_refresh(p);
 	return r ? r : vmp_fail(-ESTALE, "%s %s: this process's session is over: its machine was declared dead, or came back as another; close the portal and open it anew",
