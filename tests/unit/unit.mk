@@ -8,7 +8,7 @@
 
 unit_names := ring channel byhand wake backends deaths inner servers hostile layout managed locks directory directory_deaths session formatted children \
 	packets packets_hostile window
-unit_names += hub hub_waits hub_deaths hub_hostile
+unit_names += hub hub_waits hub_deaths hub_mistakes hub_hostile
 unit_bin   := $(unit_names:%=$(O)/tests/unit/%)
 
 unit: $(unit_bin)

@@ -228,50 +228,6 @@ static void the_first_reason(void **state)
 	vmp_close(p);
 }
 
-static struct vmp *dead_by_mistake, *another;
-static struct vmp_named *in_its_place;
-
-/* Nobody has told it; and its place is another's, who has filled it. */
-static void its_place_is_taken(void)
-{
-	uint64_t token = dead_by_mistake->token;
-
-	house_store_life(life_low(token), life_sequence(token), PORTAL_LIFE_DEAD);
-	dead_by_mistake->priv = NULL;
-	another = house_open();
-	in_its_place = open_named(another, "another", VMP_CREATE, 3U << 20);
-	memset(vmp_named_data(in_its_place, NULL), 0x55, 3U << 20);
-}
-
-static bool is_filled(const char *data, uint64_t bytes)
-{
-	uint64_t i;
-
-	for (i = 0; i < bytes && data[i] == 0x55; i++)
-		;
-	return i == bytes;
-}
-
-/* While an object is made, or before: what it would zero next is not its own any more. */
-static void made_by_mistake(void **state)
-{
-	static const int steps[] = { STEP_OBJECT_PLACED, STEP_OBJECT_PIECE };
-	unsigned int i;
-
-	for (i = 0; i < 2; i++) {
-		dead_by_mistake = house_open();
-		house_act = its_place_is_taken;
-		house_act_at = steps[i];
-		refuse(dead_by_mistake, "new", VMP_CREATE, 3U << 20, -ESTALE, "session is over");
-		assert_true(is_filled(vmp_named_data(in_its_place, NULL), 3U << 20));
-		vmp_close(dead_by_mistake);
-		assert_int_equal(vmp_named_unlink(another, "another"), 0);
-		assert_int_equal(vmp_named_close(in_its_place), 0);
-		house_check(another);
-		vmp_close(another);
-	}
-}
-
 /* All of the data can be had, first fit, and the tables have an end too. */
 static void until_it_is_full(void **state)
 {
@@ -727,7 +683,6 @@ int main(int argc, char **argv)
 		in_house(the_dead_decide_nothing),
 		in_house(anothers_use),
 		in_house(the_first_reason),
-		in_house(made_by_mistake),
 		in_house(until_it_is_full),
 		in_house(threads),
 		in_house(a_thread_waits),

@@ -238,6 +238,67 @@ static void many_live_and_die(void **state)
 	vmp_close(p);
 }
 
+/* ---- Declared dead by mistake ---------------------------------------------------------- */
+
+static struct vmp *dead_by_mistake, *another;
+static struct vmp_named *in_its_place;
+
+/* Nobody has told it; and its place is another's, who has filled it. */
+static void its_place_is_taken(void)
+{
+	uint64_t token = dead_by_mistake->token;
+
+	house_store_life(life_low(token), life_sequence(token), PORTAL_LIFE_DEAD);
+	dead_by_mistake->priv = NULL;
+	another = house_open();
+	in_its_place = open_named(another, "another", VMP_CREATE, 3U << 20);
+	memset(vmp_named_data(in_its_place, NULL), 0x55, 3U << 20);
+}
+
+static bool is_filled(const char *data, uint64_t bytes)
+{
+	uint64_t i;
+
+	for (i = 0; i < bytes && data[i] == 0x55; i++)
+		;
+	return i == bytes;
+}
+
+/* While an object is made, or before: what it would zero next is not its own any more. */
+static void made_by_mistake(void **state)
+{
+	static const int steps[] = { STEP_OBJECT_PLACED, STEP_OBJECT_PIECE };
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		dead_by_mistake = house_open();
+		house_act = its_place_is_taken;
+		house_act_at = steps[i];
+		refuse(dead_by_mistake, "new", VMP_CREATE, 3U << 20, -ESTALE, "session is over");
+		assert_true(is_filled(vmp_named_data(in_its_place, NULL), 3U << 20));
+		vmp_close(dead_by_mistake);
+		assert_int_equal(vmp_named_unlink(another, "another"), 0);
+		assert_int_equal(vmp_named_close(in_its_place), 0);
+		house_check(another);
+		vmp_close(another);
+	}
+}
+
+/* Who has an object open still asks tables that there are not any more. */
+static void taken_for_raw(void **state)
+{
+	struct vmp *p = house_open();
+	struct vmp_named *n = open_named(p, "object", VMP_CREATE, 1);
+
+	assert_int_equal(vmp_session_check(p), 0);
+	assert_int_equal(vmp_named_users(n, NULL, 0), 1);
+	assert_int_equal(vmp_set_mode(p, VMP_MODE_RAW), 0);
+	ends_with(vmp_session_check(p), -ESTALE, "open it anew");
+	assert_int_equal(vmp_named_users(n, NULL, 0), 0);
+	ends_with(vmp_named_close(n), -ENODATA, NULL);
+	vmp_close(p);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +312,8 @@ int main(int argc, char **argv)
 		in_real(a_maker_dies),
 		in_house(many_live_and_die),
 		in_real(many_live_and_die),
+		in_house(made_by_mistake),
+		in_house(taken_for_raw),
 	};
 
 	find_portald(argv[0]);

@@ -527,7 +527,6 @@ static void other_tables(void **state)
 	};
 	struct vmp *p = house_open();
 	uint64_t token, again;
-	struct vmp_named *n;
 
 	assert_int_equal(vmp_join(p, &token), 0);
 	assert_true(vmp_watch_fd(p) >= 0);
@@ -540,13 +539,7 @@ static void other_tables(void **state)
 	assert_true(again != token);
 	assert_int_equal(vmp_watch_clear(p), 0);
 	assert_true(p->watch_place >= 0);
-	assert_int_equal(vmp_named_open(&n, p, "object", VMP_CREATE, 1, 0), 0);
-	assert_int_equal(vmp_named_users(n, NULL, 0), 1);
 	assert_int_equal(vmp_set_mode(p, VMP_MODE_RAW), 0);
-	/* Who has something open still asks. */
-	ends_with(vmp_session_check(p), -ESTALE, "open it anew");
-	assert_int_equal(vmp_named_users(n, NULL, 0), 0);
-	ends_with(vmp_named_close(n), -ENODATA, NULL);
 	ends_with(vmp_lock(p, p->base, 0), -ENODATA, "not a managed portal");
 	ends_with(vmp_watch_clear(p), -ENODATA, NULL);
 	vmp_close(p);
