@@ -401,6 +401,8 @@ struct portal_use {
  *
  * Each "->" is a compare-and-swap, from what was seen there before: a machine that was
  * declared dead by mistake may go on for a while, and must not take what is another's now.
+ * (How the words of a side are stored, so that it does not change its successor's:
+ * portal-layout(5).)
  *
  * So a lane has one producer session and one consumer session at a time, and goes to
  * another only when both have let go of it, or are dead. Suspicion changes nothing.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The life of a hub's lanes, as the consumer leads it; the protocol and why it is right:
- * linux/portal_layout.h ("Channels by name"), tests/model/lane.pml and hub.pml.
+ * linux/portal_layout.h ("Channels by name"), tests/model/lane.pml, hub.pml and zombie.pml.
  *
  * Here alone a lane is taken from anybody: from who has left it, or is proven dead, and
  * after a look at the lane that came later than that knowledge and found nothing.
