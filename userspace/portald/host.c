@@ -184,16 +184,7 @@ static void request(struct client *c, const struct pd_msg *m)
 /* An earlier portald was killed when it had answered this, and not yet taken it. */
 static bool answered(const struct client *c, const struct pd_msg *m)
 {
-	switch (le32toh(m->type)) {
-	case PD_HELLO:
-		return c->member;
-	case PD_SESSION:
-		return c->had_session || sendq_has(&c->q, ITEM_REFUSAL);
-	case PD_FENCE:
-		return sendq_has(&c->q, ITEM_FENCE);
-	default:
-		return false;
-	}
+	return c->asked && (le32toh(m->type) == PD_HELLO ? c->member : kept_is_answered(c));
 }
 
 static void handle(struct client *c, struct pd_msg *m, size_t n)
@@ -201,12 +192,22 @@ static void handle(struct client *c, struct pd_msg *m, size_t n)
 	if (n != sizeof(*m))
 		client_doom(c, "its %s has %zu bytes instead of %zu", c->member ? "request" : "hello", n,
 			    sizeof(*m));
-	else if (c->deaf || (c->asked && answered(c, m)))
+	else if (c->deaf || answered(c, m))
 		return;
 	else if (c->member)
 		request(c, m);
 	else
 		first_packet(c, m);
+}
+
+/* The packet that was looked at; before its hello a client has no record. */
+static int take(struct client *c)
+{
+	char byte;
+
+	if (c->k)
+		return kept_take(c);
+	return recv(c->fd, &byte, 1, MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 static void host_input(struct client *c)
@@ -226,10 +227,13 @@ static void host_input(struct client *c)
 		return;
 	}
 	c->busy = true;
+	if (c->k && !c->asked)
+		kept_request(c);
 	handle(c, &m, (size_t)n);
-	if (recv(c->fd, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC) < 0)
+	if (take(c) < 0)
 		client_doom(c, "%s", "");
-	kept_step();
+	if (c->k)
+		kept_request_done(c);
 	c->busy = c->asked = false;
 	client_flush(c);
 }

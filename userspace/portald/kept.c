@@ -14,11 +14,11 @@
 #include "managed.h"
 
 /*
- * "PVMKEPT3". Another version's memory has another number: whoever changes anything that
+ * "PVMKEPT4". Another version's memory has another number: whoever changes anything that
  * lies there, or what it means, changes this.
  */
-#define MAGIC 0x335450454b4d5650ULL
-_Static_assert(sizeof(struct kept) == 120 && sizeof(struct kept_client) == 96 &&
+#define MAGIC 0x345450454b4d5650ULL
+_Static_assert(sizeof(struct kept) == 120 && sizeof(struct kept_client) == 104 &&
 	       sizeof(struct kept_item) == 16 && sizeof(struct truth) == 4096 + 512 &&
 	       sizeof(struct portal_session) == 128, "the kept memory is another: so is MAGIC");
 
@@ -239,6 +239,43 @@ void kept_sent(struct client *c)
 bool kept_was_sent(const struct client *c)
 {
 	return c->k->sending && c->k->sending == sendq_place(&c->q) && c->out->msg_len;
+}
+
+/* ---- Requests ---------------------------------------------------------------- */
+
+void kept_request(struct client *c)
+{
+	c->out->msg_len = 0;
+	kept_store(&c->k->request, 1 + sendq_answers(&c->q));
+}
+
+int kept_take(struct client *c)
+{
+	char buf[1];
+	struct iovec iov = { buf, sizeof(buf) };
+	int ret;
+
+	c->out->msg_hdr = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1 };
+	do
+		ret = recvmmsg(c->fd, c->out, 1, MSG_DONTWAIT | MSG_TRUNC, NULL);
+	while (ret < 0 && errno == EINTR);
+	kept_step();
+	return ret < 0 ? -errno : 0;
+}
+
+void kept_request_done(struct client *c)
+{
+	kept_store(&c->k->request, 0);
+}
+
+bool kept_is_begun(const struct client *c)
+{
+	return c->k->request && !c->out->msg_len;
+}
+
+bool kept_is_answered(const struct client *c)
+{
+	return sendq_answers(&c->q) >= c->k->request;
 }
 
 #ifdef PORTALD_STEPS

@@ -15,9 +15,11 @@
  * - Whoever comes, or leaves, is in a state that says so (KEPT_JOINING, KEPT_LEAVING) until
  *   all others' queues have what they are to be told of it; nothing is sent meanwhile. Who
  *   is found in that state is told of anew: each queue says whether it has it already.
- * - A request is looked at (MSG_PEEK), answered into the queue, and then taken out of the
- *   socket; the answer is sent after that. So one found again has been answered if the queue
- *   or the record says so.
+ * - A request is looked at (MSG_PEEK), the record says that it is begun, it is answered into
+ *   the queue, taken out of the socket, and the answer is sent after that: nothing is sent
+ *   meanwhile, by the next portald neither. So one that was begun is in the socket still,
+ *   unless recvmmsg() has said in kept memory that it is taken (as sendmmsg() does, below); and
+ *   it has been answered if the queue has one answer more than when it was begun.
  * - A message that is sent must be recorded as sent, and nothing can come between: it goes by
  *   sendmmsg(), whose msg_len the kernel writes before it returns; and that word is kept
  *   memory. A signal, SIGKILL too, is taken when the system call returns. The word was set to
@@ -74,6 +76,8 @@ enum kept_state {
  * @gen: a number that no other ever had: its descriptors' name in the store
  * @queue: of sendq.h
  * @sending: sendq_place() of the message that kept_out's msg_len is about; 0: none
+ * @request: the first in the socket was begun, kept_out's msg_len is about that: 1 + answers in
+ *	the queue before; 0: none
  */
 struct kept_client {
 	uint64_t gen;
@@ -87,6 +91,7 @@ struct kept_client {
 	uint32_t id;
 	int32_t pid, uid;
 	char comm[24];
+	uint64_t request;
 };
 
 /**
@@ -152,6 +157,17 @@ int kept_send(struct client *c, const void *buf, size_t len, const int *fds, uns
 void kept_sent(struct client *c);
 /* Was the message that was being sent when portald was killed? */
 bool kept_was_sent(const struct client *c);
+
+/*
+ * The request at the head of @c's socket is begun, and taken: 0 or -errno. Afterwards, or if it
+ * was taken already when portald was killed, kept_request_done().
+ */
+void kept_request(struct client *c);
+int kept_take(struct client *c);
+void kept_request_done(struct client *c);
+/* Is the first in the socket one that was begun? And answered already? */
+bool kept_is_begun(const struct client *c);
+bool kept_is_answered(const struct client *c);
 
 /*
  * Tests build portald so that it kills itself at any of these, by number: after each store

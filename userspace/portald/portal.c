@@ -76,6 +76,8 @@ int portal_lease(struct portal *p, struct client *c)
 	c->k->tenure = c->tenure;
 	c->k->id = c->id;
 	c->k->flags |= c->rdonly ? KEPT_RDONLY : 0;
+	/* Its hello is in the socket still. */
+	kept_request(c);
 	return 0;
 }
 

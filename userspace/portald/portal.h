@@ -53,7 +53,7 @@ struct client {
 	uint32_t id;			/* NOBODY until it has one */
 	bool member;			/* is there: it was announced to others */
 	bool restored;
-	bool asked;			/* restored, and its request in the socket may be answered already */
+	bool asked;			/* restored, and its request in the socket was begun */
 	bool busy;			/* is not sent to, for its request is still in the socket */
 	bool deaf;			/* did not read, so it is told nothing more */
 	bool doomed;

@@ -39,7 +39,6 @@ static struct client *restore(struct portal *p, uint32_t i)
 {
 	struct kept_client *k = &p->kept.client[i];
 	struct client *c = client_alloc(p, k->flags & KEPT_GUEST ? &guest_ops : &host_ops, -1);
-	char byte;
 
 	if (!c)
 		return NULL;
@@ -57,10 +56,20 @@ static struct client *restore(struct portal *p, uint32_t i)
 	c->outlived = k->flags & KEPT_OUTLIVED;
 	c->restored = true;
 	take_fds(c);
-	c->asked = c->ops == &host_ops && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
 	if (c->ops == &host_ops && c->id < p->conf.host_peers)
 		c->efds = efds_get(p->slots[c->id].efds);
 	return c;
+}
+
+/* The request that was being answered: is it still in the socket? Then nothing is sent before. */
+static void settle_request(struct client *c)
+{
+	char byte;
+
+	if (kept_is_begun(c) && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
+		c->asked = c->busy = true;
+	else
+		kept_request_done(c);
 }
 
 /* The message that was being sent: is it still to be sent? */
@@ -71,6 +80,7 @@ static void settle_message(struct client *c)
 	if (sendq_head(&c->q, &it) && kept_was_sent(c))
 		sendq_sent(&c->q, it.next + 1 >= c->ops->messages(c, &it));
 	kept_sent(c);
+	settle_request(c);
 	/* A QEMU is told of each end by itself. */
 	if (c->ops == &host_ops)
 		sendq_repair(&c->q);

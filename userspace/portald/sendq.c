@@ -177,6 +177,19 @@ bool sendq_has(const struct sendq *q, enum item_kind kind)
 	return false;
 }
 
+unsigned int sendq_answers(const struct sendq *q)
+{
+	unsigned int n = 0;
+	enum item_kind kind;
+	uint32_t i;
+
+	for (i = head(q); i < tail(q); i++) {
+		kind = unpack(at(q, i)).kind;
+		n += kind == ITEM_SESSION || kind == ITEM_REFUSAL || kind == ITEM_FENCE;
+	}
+	return n;
+}
+
 /* ---- Ends -------------------------------------------------------------------- */
 
 /*

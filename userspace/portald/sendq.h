@@ -78,6 +78,8 @@ uint64_t sendq_place(const struct sendq *q);
 
 /* Is there one of this kind? */
 bool sendq_has(const struct sendq *q, enum item_kind kind);
+/* How many answers to requests are there? */
+unsigned int sendq_answers(const struct sendq *q);
 /* Is there an announcement of this peer? */
 bool sendq_has_peer(const struct sendq *q, uint32_t id, uint64_t tenure);
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """portald killed at every step, and at random moments, under load: its clients notice
 nothing. portald --keep has its descriptors; tests/vm/portald_units.py has systemd."""
+import errno
 import fcntl
 import signal
 
@@ -233,6 +234,47 @@ def _(stack):
         if not died:
             break
     check(n > 5, f'{n} steps')
+
+
+@point('killed at every step of requests, one behind the other: each is answered once, in order')
+def _(stack):
+    n, d = 0, Kept(stack, steps=True)
+    p = Member(d, join=False)
+    Machine(Tables(stack, p), d.guest(), 3)
+    asked = [(FENCE, 7), (SESSION, 99), (FENCE, 7), (SESSION, 99), (SESSION, 99), (FENCE, 8)]
+
+    def ask(kind, number):
+        if kind == FENCE:
+            p.send(FENCE, id=3, arg=0, value=number)
+        else:
+            p.send(SESSION, id=0, arg=number)
+
+    def answers(n):
+        """So many; a claim that is not there, and no such vector, are refused."""
+        got = []
+        p.s.settimeout(10)
+        while len(got) < n:
+            m = p.next()
+            if m.type not in (FENCE, SESSION):
+                p.take(m)
+                continue
+            equal((m.arg, m.fds), (errno.ESTALE if m.type == FENCE else errno.EINVAL, []), str(m))
+            got.append((m.type, m.value if m.type == FENCE else 99))
+        return got
+    while True:
+        n += 1
+        d.arm(n)
+        for one in asked:
+            ask(*one)
+        got = answers(len(asked))
+        d.disarm()
+        died = d.died()
+        ask(FENCE, 1000 + n)        # and nothing comes before its answer
+        equal(got + answers(1), asked + [(FENCE, 1000 + n)], f'killed at step {n}')
+        if not died:
+            break
+    check(n > 5 * len(asked), f'{n} steps')
+    print(f'# {n} steps')
 
 
 @point('killed at every step as one joins that only reads: its region is read-only')
