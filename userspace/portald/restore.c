@@ -44,7 +44,7 @@ static struct client *restore(struct portal *p, uint32_t i)
 		return NULL;
 	kept_bind(&p->kept, c, i);
 	c->gen = k->gen;
-	c->id = k->id;
+	c->id = k->state == KEPT_NEW ? NOBODY : k->id;
 	c->tenure = k->tenure;
 	c->since = k->since;
 	c->pid = k->pid;
@@ -86,11 +86,12 @@ static void settle_message(struct client *c)
 		sendq_repair(&c->q);
 }
 
-/* One of which something is missing is as good as gone. */
+/* One of which something is missing is as good as gone. A guest that is new has no id yet. */
 static bool whole(const struct client *c)
 {
-	return c->fd >= 0 && c->efds && c->id < ID_END &&
-	       (c->ops == &guest_ops || c->id < c->portal->conf.host_peers);
+	uint32_t end = c->ops == &guest_ops ? ID_END : c->portal->conf.host_peers;
+
+	return c->fd >= 0 && c->efds && (c->id < end || c->k->state == KEPT_NEW);
 }
 
 static int go_on(struct client *c)
@@ -110,7 +111,7 @@ static int go_on(struct client *c)
 		p->slots[c->id].holder = c;
 	if (c->ops == &host_ops)
 		session_restore(c);
-	if (!whole(c) && c->k->state != KEPT_NEW)
+	if (!whole(c))
 		client_doom(c, "its connection was not kept");
 	else if (c->k->flags & KEPT_DOOMED || c->k->state == KEPT_LEAVING)
 		client_doom(c, "%s", "");
