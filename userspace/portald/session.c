@@ -187,7 +187,14 @@ static void finish(struct managed *m, struct client *c)
 	managed_changed(m);
 }
 
-/* Has it ended? Then the connection ends, too. */
+/* Its session is over: so is its connection. One that lingers is doomed already. */
+static void cut(struct client *c, const char *why)
+{
+	client_doom(c, "%s", why);
+	sd_event_source_set_enabled(c->portal->reaper, SD_EVENT_ONESHOT);
+}
+
+/* Has it ended? */
 static void look(struct managed *m, struct client *c)
 {
 	if (c->looks)
@@ -195,10 +202,7 @@ static void look(struct managed *m, struct client *c)
 	if (!ended(c))
 		return;
 	finish(m, c);
-	if (c->lingers)		/* doomed, and waited for by the reaper */
-		sd_event_source_set_enabled(c->portal->reaper, SD_EVENT_ONESHOT);
-	else
-		client_doom(c, "%s", "");
+	cut(c, "");
 }
 
 /* Takes what inotify has to say: whom to look at. */
@@ -289,12 +293,16 @@ void sessions_disown(struct managed *m)
 	struct client *c;
 
 	TAILQ_FOREACH(c, &m->portal->clients, link) {
-		if (c->lifeline < 0)
+		if (c->lifeline < 0 && !c->unwatched)
 			continue;
-		end(m, c->session);
+		if (alive(&m->truth->session[c->session]))
+			end(m, c->session);
 		note(c, KEPT_SESSION_OVER);
-		drop_lifeline(m, c);
-		client_doom(c, "this host was declared dead");
+		if (c->lifeline >= 0)
+			drop_lifeline(m, c);
+		/* Nothing is waited for any more: it is over, whoever may store still. */
+		c->unwatched = false;
+		cut(c, "this host was declared dead");
 	}
 }
 
@@ -365,7 +373,7 @@ void session_restore(struct client *c)
 			close(fd);
 			store_drop(c->portal->conf.name, client_name(c, 'l'));
 		}
-		c->unwatched = state == KEPT_SESSION_BEGUN || state == KEPT_SESSION_GIVEN;
+		c->unwatched = m && (state == KEPT_SESSION_BEGUN || state == KEPT_SESSION_GIVEN);
 		if (c->unwatched)
 			client_log(c, LOG_ERR, "session", "has a session that cannot be watched any more (row %u)",
 				   c->session);

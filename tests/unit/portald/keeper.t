@@ -148,6 +148,13 @@ def _(stack):
         ids.add(p.id)
     check(last.id not in ids, 'its id is leased again')
     check(more.id in ids, 'an id that is free')
+    # The host is declared dead: so is that session, and nobody waits for it any more.
+    t.put(t.peer_at(0) + 24, '<I', FENCED)
+    t.put(t.peer_at(0) + 8, '<Q', t.peer().claim)
+    wait_for(lambda: t.of_token(last.token).state == DEAD, 'its end')
+    d.p.terminate()
+    equal(d.exit_code(), 0, 'exit code')
+    equal((t.peer().claim, t.peer().state), (0, DEAD), 'row')
 
 
 @point('killed at every step as one joins that cannot be kept: the others are not left with it')

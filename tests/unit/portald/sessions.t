@@ -347,6 +347,19 @@ def _(stack):
     check(t.alive(Member(d).token), 'a new session')
 
 
+@point('declared dead: whoever has a session, but no connection, is not waited for')
+def _(stack):
+    d = managed(stack, '--heartbeat', '100', '--host-peers', '2')
+    a, b = Member(d), Member(d, join=False)
+    t = Tables(stack, b)
+    a.s.close()
+    d.wait_log('process 0 has no connection any more')
+    t.put(t.peer_at(0) + 24, '<I', FENCED)
+    t.put(t.peer_at(0) + 8, '<Q', t.peer().claim)
+    b.pump(lambda: a.id not in b.peers)
+    equal(d.process().id, a.id, 'the id')
+
+
 @point('one that asks without end, or lets its lifeline be opened and closed, stalls nobody')
 def _(stack):
     d = managed(stack)
