@@ -341,12 +341,23 @@ int client_keep(struct client *c)
 	return ret;
 }
 
-void client_disconnect(struct client *c)
+static void let_go(struct client *c)
 {
 	c->io = sd_event_source_disable_unref(c->io);
 	c->timer = sd_event_source_disable_unref(c->timer);
 	efds_put(c->efds);
 	c->efds = NULL;
+}
+
+void client_cut(struct client *c)
+{
+	let_go(c);
+	shutdown(c->fd, SHUT_WR);
+}
+
+void client_disconnect(struct client *c)
+{
+	let_go(c);
 	if (c->fd >= 0) {
 		/* The store has it, too, for a moment. */
 		if (c->gen && store_on())

@@ -74,7 +74,7 @@ struct client {
 	int pidfd;			/* of its process, or -1 */
 	sd_event_source *process;
 	bool outlived;			/* its connection has outlived its process */
-	bool ghost;			/* it has no connection any more */
+	bool ghost;			/* it has no connection any more, or one that we cut */
 	uint64_t suspect_told;		/* when the log last said that it is suspect */
 	int pid, uid;
 	char comm[24];
@@ -187,6 +187,8 @@ const char *client_name(const struct client *c, char kind);
 void client_leave(struct client *c);
 /* Closes its connection, and all that belongs to that. */
 void client_disconnect(struct client *c);
+/* The same as it is seen from the other side; our end is kept, to see when that has closed its. */
+void client_cut(struct client *c);
 void client_flush(struct client *c);
 void client_deadline(struct client *c, uint64_t usec);	/* absolute, 0: none */
 /*

@@ -314,12 +314,13 @@ unsigned int conf_host_ids(const struct portal_conf *p)
 unsigned int conf_fds(const struct portal_conf *p)
 {
 	/*
-	 * region, kept memory, lock, two listeners, inotify; a socket, a pidfd and the eventfds of each
-	 * guest, pidfds of some whose connection is lost; a socket, the eventfds, a lifeline and perhaps a read-only region of each
-	 * process, some who have not said hello or ask for status; and a gone guest's
-	 * eventfds may stay in one half-sent announcement per client.
+	 * region, kept memory, lock, two listeners, inotify; a socket, a pidfd and the eventfds of
+	 * each guest, sockets and pidfds of some whose connection is lost; a socket, the eventfds,
+	 * a lifeline and perhaps a read-only region of each process, some who have not said hello
+	 * or ask for status; and a gone guest's eventfds may stay in one half-sent announcement
+	 * per client.
 	 */
-	return 6 + p->max_guests * (2 + 2 * p->vectors) + (p->managed ? conf_peers(p) : 0) +
+	return 6 + p->max_guests * (2 + 2 * p->vectors) + (p->managed ? 2 * conf_peers(p) : 0) +
 	       conf_host_ids(p) * (3 + 2 * p->vectors) + 32;
 }
 

@@ -9,6 +9,12 @@
  * gives up meanwhile. There are max_guests of them at most; those without a claim make room.
  * When the process that connected has ended and the connection lives, somebody else has it,
  * who may have the memory, too: nothing is proven by its end any more.
+ *
+ * That a connection has ended is seen at our end of it, POLLHUP: all on the other side have
+ * closed theirs (a process's are closed before its pidfd tells its end), or one of them has shut
+ * it down, which is for all. When it is we who cut it, it has not ended in this sense: the other
+ * side is told the end (SHUT_WR), and our end is kept as long as the process is watched, so that
+ * it tells when the last of them has closed it, or, with the process's end, that somebody has not.
  */
 #include <errno.h>
 #include <poll.h>
@@ -31,11 +37,17 @@
 
 /* ---- The process ------------------------------------------------------------- */
 
+static short events(const struct client *c)
+{
+	struct pollfd f = { c->fd, POLLRDHUP, 0 };
+
+	return poll(&f, 1, 0) == 1 ? f.revents : 0;
+}
+
+/* The other side has ended the connection. We close a ghost's when it has. */
 static bool hung_up(const struct client *c)
 {
-	struct pollfd f = { c->fd, 0, 0 };
-
-	return poll(&f, 1, 0) == 1 && f.revents & (POLLHUP | POLLERR);
+	return (c->ghost && c->fd < 0) || events(c) & (POLLHUP | POLLERR);
 }
 
 /* The process that connected; -1: not to be had. */
@@ -152,9 +164,10 @@ static void say(struct client *c, bool dead, uint32_t slot, uint64_t seen)
 		return;
 	c->suspect_told = now;
 	client_log(c, dead ? LOG_NOTICE : LOG_WARNING, dead ? "dead" : "suspect",
-		   dead ? "is dead, slot %u: its process has ended; told %u us after it was seen" :
-		   "is suspect, slot %u: its connection is lost, its process lives; told %u us after it was seen",
-		   slot, (unsigned int)(now - seen));
+		   "is %s, slot %u: %s; told %u us after it was seen", dead ? "dead" : "suspect", slot,
+		   dead ? "its process has ended" :
+		   c->outlived ? "its connection is lost" : "its connection is lost, its process lives",
+		   (unsigned int)(now - seen));
 }
 
 static void judge(struct managed *m, struct client *c, bool dead)
@@ -190,26 +203,32 @@ static void drop_ghost(struct managed *m, struct client *c, bool dead)
 		free_unproven(c);
 }
 
-static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
+/* Its process has ended, the connection has not. */
+static void outlive(struct client *c)
 {
-	struct client *c = arg;
-	struct managed *m = c->portal->managed;
-
-	if (c->ghost) {
-		judge(m, c, true);
-		drop_ghost(m, c, true);
-		portal_restart_ids(m->portal);
-		return 0;
-	}
-	sd_event_source_set_enabled(s, SD_EVENT_OFF);
-	if (hung_up(c)) {
-		client_doom(c, "%s", "");
-		return 0;
-	}
 	c->outlived = true;
 	kept_store32(&c->k->flags, c->k->flags | KEPT_OUTLIVED);
 	client_log(c, LOG_WARNING, "outlived",
 		   "has lost the process that connected, and not the connection: somebody else has it; its death cannot be proven");
+}
+
+static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+	struct client *c = arg;
+	struct managed *m = c->portal->managed;
+	bool over = hung_up(c);
+
+	sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	if (!over)
+		outlive(c);
+	else if (c->ghost)
+		judge(m, c, true);
+	else
+		client_doom(c, "%s", "");
+	if (!c->ghost)
+		return 0;
+	drop_ghost(m, c, over);
+	portal_restart_ids(m->portal);
 	return 0;
 }
 
@@ -262,25 +281,46 @@ static void make_room(struct managed *m)
 		drop_least(m);
 }
 
+/*
+ * Will it be known when it is dead? Not of one that has shut down its half of the connection:
+ * with ours that would be the end of it, whoever has it still.
+ */
+static bool provable(const struct client *c)
+{
+	short seen = events(c);
+	bool half = seen & POLLRDHUP && !(seen & (POLLHUP | POLLERR));
+
+	return !c->outlived && c->process && c->fd >= 0 && !half;
+}
+
+static void add_ghost(struct managed *m, struct client *c)
+{
+	if (hung_up(c))
+		client_disconnect(c);
+	else
+		client_cut(c);
+	c->ghost = true;
+	sd_event_source_set_enabled(c->process, SD_EVENT_ON);
+	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
+}
+
 void warden_part(struct client *c)
 {
 	struct managed *m = c->portal->managed;
-	bool ended = process_ended(c) && !c->outlived;
+	/* In this order: what it has closed is closed when it has ended. */
+	bool ended = !c->outlived && process_ended(c), over = hung_up(c);
 
-	judge(m, c, ended);
-	if (ended) {
+	if (ended && !over)
+		outlive(c);
+	judge(m, c, ended && over);
+	if (ended && over) {
 		client_free(c);
-		return;
-	}
-	if (c->outlived || !c->process) {
+	} else if (provable(c)) {
+		make_room(m);
+		add_ghost(m, c);
+	} else {
 		free_unproven(c);
-		return;
 	}
-	make_room(m);
-	c->ghost = true;
-	client_disconnect(c);
-	sd_event_source_set_enabled(c->process, SD_EVENT_ON);
-	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
 }
 
 void warden_restore(struct client *c)
@@ -290,13 +330,12 @@ void warden_restore(struct client *c)
 	/* Some cannot be watched: they are here if we were killed as they left. */
 	if (!c->outlived && c->pidfd >= 0)
 		warden_watch(c);
-	c->ghost = true;
-	client_disconnect(c);
-	TAILQ_INSERT_TAIL(&m->ghosts, c, link);
 	/* If that was not told yet. When its process has ended meanwhile, the loop sees it. */
 	judge(m, c, false);
-	if (!c->process)
-		drop_ghost(m, c, false);
+	if (provable(c))
+		add_ghost(m, c);
+	else
+		free_unproven(c);
 }
 
 void wardens_look(struct managed *m)

@@ -14,6 +14,13 @@ from tables import *
 point = Tap()
 
 
+def end(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 class Vm:
     """A process that has a guest's connection, as QEMU has, and does as it is told."""
 
@@ -28,6 +35,7 @@ class Vm:
         theirs.close()
         stack.callback(self.cmd.close)
         stack.callback(self.kill)
+        self.stack = stack
         self.id, self.vectors = int(self.cmd.recv(32)), 4
 
     def _child(self, cmd, path):
@@ -37,6 +45,11 @@ class Vm:
             what = cmd.recv(16)
             if what == b'cut':
                 g.s.close()
+            elif what == b'data':
+                g.s.send(b'x')
+                cmd.send(b'sent')
+            elif what == b'half':
+                g.s.shutdown(socket.SHUT_WR)
             elif what == b'fork':
                 pid = os.fork()
                 if not pid:
@@ -49,9 +62,16 @@ class Vm:
     def cut(self):
         self.cmd.send(b'cut')
 
+    def data(self):
+        """Which portald cuts it for."""
+        self.cmd.send(b'data')
+        self.cmd.recv(32)
+
     def fork(self):
         self.cmd.send(b'fork')
-        return int(self.cmd.recv(32))
+        child = int(self.cmd.recv(32))
+        self.stack.callback(end, child)
+        return child
 
     def kill(self):
         if self.pid:
@@ -165,6 +185,87 @@ def _(stack):
     equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
     time.sleep(0.3)
     check(not m.dead(), 'not proven')
+
+
+@both('one that portald itself cuts is dead when its process ends, and all have closed the connection')
+def _(stack):
+    d = managed(stack)
+    a = Member(d)
+    t = Tables(stack, a)
+    for shared in (False, True):
+        vm = Vm(stack, d)
+        m = Machine(t, vm, 1)
+        child = vm.fork() if shared else None
+        vm.data()
+        equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+        if shared:
+            os.kill(child, signal.SIGKILL)
+            wait_for(lambda: not os.path.exists(f'/proc/{child}') or
+                     open(f'/proc/{child}/stat').read().rsplit(')', 1)[1].split()[0] == 'Z', 'its end')
+        time.sleep(0.2)
+        check(not m.dead(), 'it lives')
+        vm.kill()
+        equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
+
+
+def stall(d, vm):
+    """It reads nothing, and is cut at last."""
+    while not any(f'guest {vm.id} cut: it has not read' in s for s in d.lines):
+        for g in [Guest(d.sock('ivshmem')) for _ in range(4)]:
+            g.close()
+
+
+@both('one that portald itself cuts, and somebody else has the connection, too: never dead')
+def _(stack):
+    for how in (Vm.data, lambda vm: stall(d, vm)):
+        d = managed(stack, '--stall-timeout', '1', heartbeat='100')
+        vm = Vm(stack, d)
+        # one who reads nothing is not in the way of those who look
+        t = Tables(stack, d.process())
+        m = Machine(t, vm, 1)
+        child = vm.fork()
+        how(vm)
+        equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+        check(not any('somebody else' in s for s in d.lines), 'its process lives')
+        vm.kill()
+        d.wait_log('somebody else has it')
+        check(not m.dead(), 'it is dead, and somebody has its memory')
+        os.kill(child, signal.SIGKILL)
+        time.sleep(0.3)
+        check(not m.dead(), 'not proven')
+        d.end()
+
+
+@both('cut for what was sent before its process ended, and somebody else has the connection: never dead')
+def _(stack):
+    d = managed(stack)
+    a, vm = Member(d), Vm(stack, d)
+    m = Machine(Tables(stack, a), vm, 1)
+    child = vm.fork()
+    os.kill(d.pid, signal.SIGSTOP)
+    vm.data()
+    vm.kill()
+    os.kill(d.pid, signal.SIGCONT)
+    equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+    d.wait_log('cut: it sent data')
+    time.sleep(0.3)
+    os.kill(child, signal.SIGKILL)
+    time.sleep(0.3)
+    check(not m.dead(), 'not proven')
+
+
+@both('one that has shut down its half of a connection that others have, too: never dead')
+def _(stack):
+    d = managed(stack)
+    a, vm = Member(d), Vm(stack, d)
+    m = Machine(Tables(stack, a), vm, 1)
+    child = vm.fork()
+    vm.cmd.send(b'half')
+    equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
+    vm.kill()
+    time.sleep(0.3)
+    check(not m.dead(), 'it is dead, and somebody has its memory')
+    os.kill(child, signal.SIGKILL)
 
 
 @point('before Linux 6.5 one whose process has ended before it was asked for is not watched')
