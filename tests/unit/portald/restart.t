@@ -236,6 +236,33 @@ def _(stack):
     check(n > 5, f'{n} steps')
 
 
+@point('killed at every step as one is cut that somebody else has, too: suspect, never dead')
+def _(stack):
+    n = 0
+    while True:
+        n += 1
+        d = Kept(stack, steps=True)
+        w = Member(d, join=False)
+        gid, cmd, end, end_child = shared_vm(stack, d)
+        m = Machine(Tables(stack, w), type('', (), dict(id=gid, vectors=4)), 1)
+        d.arm(n)
+        cmd.send(b'x')
+        equal(wait_for(m.suspect, f'suspicion, killed at step {n}'), CUT, 'reason')
+        d.disarm()
+        if not d.died():
+            break
+        if n % 2:
+            d.kill_child()          # and when all of that is done
+            d.wait_log('goes on', n=2)
+        end()
+        d.wait_log('somebody else has it')
+        end_child()
+        d.status()
+        check(not m.dead(), f'killed at step {n}: dead, and it lives')
+        d.end()
+    check(n > 5, f'{n} steps')
+
+
 @point('killed at every step of requests, one behind the other: each is answered once, in order')
 def _(stack):
     n, d = 0, Kept(stack, steps=True)

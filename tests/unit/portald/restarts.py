@@ -225,6 +225,41 @@ def fork_vm(stack, d, cmd=None):
     return end, wait_for(lambda: [g['id'] for g in d.status()['peers'] if g['pid'] == pid], 'a VM')[0]
 
 
+def shared_vm(stack, d):
+    """A process that has a guest's connection, and a child of it that has it, too. A byte to
+    @cmd: it sends what it should not, and is cut. id, cmd, an end for each of the two."""
+    cmd, theirs = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        try:
+            cmd.close()
+            vm = Vm(d)
+            child = os.fork()
+            if child:
+                theirs.send(b'%d %d' % (vm.id, child))
+                theirs.recv(1)
+                vm.s.send(b'x')
+            else:
+                theirs.close()
+            time.sleep(300)
+        finally:
+            os._exit(0)
+    theirs.close()
+    stack.callback(cmd.close)
+    gid, child = (int(n) for n in cmd.recv(32).split())
+
+    def end(pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except OSError:
+            pass
+    ends = [lambda: end(pid), lambda: end(child)]
+    for e in ends:
+        stack.callback(e)
+    return gid, cmd, *ends
+
+
 def seeded():
     seed = int(os.environ.get('RESTART_SEED', random.randrange(1 << 32)))
     print(f'# RESTART_SEED={seed}')
