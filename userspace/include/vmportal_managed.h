@@ -228,6 +228,8 @@ int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg);
  *	-ESTALE	     this process's session is over: its machine was declared dead, or was
  *		     suspended and came back as another; or the portal was formatted. Close it,
  *		     open it anew
+ *	-EUCLEAN     the portal was formatted with other numbers than those of its portald, which
+ *		     keeps away from it: format it with those, or stop portald and start it
  *	-EACCES	     opened VMP_RDONLY
  *	-EBUSY	     this is a child of the process that opened the portal; or another process
  *		     has a session through the same open file of a device (fd:); or portald has

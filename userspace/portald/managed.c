@@ -99,7 +99,7 @@ static void take_over(struct managed *m)
 
 	for (i = 0; i < m->super.sessions; i++) {
 		t = &m->truth->session[i];
-		layout_read(t, layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i), sizeof(*t), 0);
+		layout_read(t, session_row(m, i), sizeof(*t), 0);
 		if (life_sequence(t->life))
 			t->life = life(life_sequence(t->life), PORTAL_LIFE_DEAD);
 	}
@@ -113,7 +113,7 @@ static void bury_sessions(struct managed *m)
 	uint32_t i;
 
 	for (i = 0; i < m->super.sessions; i++) {
-		row = layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i);
+		row = session_row(m, i);
 		store_word(&row->life, m->truth->session[i].life);
 	}
 }
@@ -189,8 +189,8 @@ static void repair_all(struct managed *m, bool say)
 	wrong += repair(peer_row(m, 0), &m->truth->row, 0, 8);
 	wrong += repair(peer_row(m, 0), &m->truth->row, OURS, sizeof(struct portal_peer));
 	for (i = 0; i < m->super.sessions; i++)
-		wrong += repair(layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i),
-				&m->truth->session[i], 0, sizeof(struct portal_session));
+		wrong += repair(session_row(m, i), &m->truth->session[i], 0,
+				sizeof(struct portal_session));
 	if (!wrong)
 		return;
 	if (say && (!m->repaired || now - m->repaired > REPAIRED_USEC)) {
@@ -202,8 +202,70 @@ static void repair_all(struct managed *m, bool say)
 	managed_changed(m);
 }
 
+/* ---- Formatted anew ---------------------------------------------------------- */
+
+/* Are the tables whole, and our rows at the places of before? */
+static bool same_places(const struct managed *m, struct portal_super *s)
+{
+	static const unsigned int areas[] = { PORTAL_AREA_PEERS, PORTAL_AREA_SESSIONS };
+	unsigned int i;
+
+	if (layout_parse(m->region, m->portal->conf.size, s, NULL, NULL) ||
+	    s->peers != m->super.peers || s->sessions != m->super.sessions)
+		return false;
+	for (i = 0; i < 2; i++)
+		if (s->area[areas[i]].offset != m->super.area[areas[i]].offset ||
+		    s->area[areas[i]].stride != m->super.area[areas[i]].stride)
+			return false;
+	return true;
+}
+
+static void say_formatted(struct managed *m)
+{
+	uint64_t now = now_usec(m->portal);
+
+	if (m->told_formatted && now - m->told_formatted < REPAIRED_USEC)
+		return;
+	m->told_formatted = now;
+	if (!m->away)
+		log_line(LOG_ERR, m->portal->conf.name,
+			 "somebody has formatted the portal anew: its processes' sessions are over, and this host joins the new tables");
+	else
+		log_line(LOG_ERR, m->portal->conf.name,
+			 "somebody has formatted the portal anew, and not with %u peers and %u sessions, or not to the end: its processes' sessions are over, and portald stores nothing there and gives no more of them, until it is formatted with these numbers, or portald is stopped and started, which makes a new region",
+			 m->super.peers, m->super.sessions);
+}
+
+/*
+ * Nothing of ours is in the new tables. In those that have our places this host joins as
+ * another, as after a verdict on it; of others it keeps away. All sessions end before the
+ * new incarnation is known, so that a restart on the way ends the rest.
+ */
+void managed_look(struct managed *m)
+{
+	struct portal_super s;
+	bool ours;
+	int ret;
+
+	if (!m->away && !managed_formatted(m))
+		return;
+	ours = same_places(m, &s);
+	if (m->away && !ours)
+		return;
+	sessions_disown(m, "the portal was formatted anew");
+	m->away = !ours;
+	if (ours)
+		kept_store(&m->truth->super.incarnation, s.incarnation);
+	say_formatted(m);
+	ret = join(m);
+	if (ret < 0)
+		log_line(LOG_ERR, m->portal->conf.name, "cannot join anew: %s", strerror(-ret));
+	repair_all(m, false);
+}
+
 void managed_resume(struct managed *m)
 {
+	managed_look(m);
 	/* Without complaint: what was not written yet when we were killed. */
 	repair_all(m, false);
 	sessions_look(m);
@@ -223,7 +285,7 @@ static void fenced(struct managed *m)
 	log_line(LOG_ERR, m->portal->conf.name,
 		 "this host was declared dead (reason %u): its processes' sessions are over, and it joins anew",
 		 reason);
-	sessions_disown(m);
+	sessions_disown(m, "this host was declared dead");
 	ret = join(m);
 	if (ret < 0)
 		log_line(LOG_ERR, m->portal->conf.name, "cannot join anew: %s", strerror(-ret));
@@ -243,6 +305,7 @@ static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
 	struct managed *m = arg;
 	uint64_t next = usec + m->portal->conf.heartbeat * 1000ULL, now = now_usec(m->portal);
 
+	managed_look(m);
 	m->truth->row.heartbeat++;
 	store_word(&peer_row(m, 0)->heartbeat, m->truth->row.heartbeat);
 	if (load_word(&peer_row(m, 0)->dead) == m->truth->row.claim)
@@ -328,11 +391,25 @@ static void managed_free(struct managed *m, bool keep)
 	sd_event_source_disable_unref(m->pause);
 	sessions_close(m, keep);
 	wardens_close(m, keep);
-	if (m->base != MAP_FAILED)
-		munmap(m->base, m->portal->conf.size);
+	if (m->region != MAP_FAILED)
+		munmap(m->region, m->portal->conf.size);
+	if (m->aside != MAP_FAILED)
+		munmap(m->aside, m->aside_len);
 	free(m->sight);
 	m->portal->managed = NULL;
 	free(m);
+}
+
+/* Memory for our rows that nobody else sees, at their places: it costs nothing until it is used. */
+static int map_aside(struct managed *m)
+{
+	const struct portal_area *a = m->super.area;
+	uint64_t peers = a[PORTAL_AREA_PEERS].offset + a[PORTAL_AREA_PEERS].length;
+	uint64_t sessions = a[PORTAL_AREA_SESSIONS].offset + a[PORTAL_AREA_SESSIONS].length;
+
+	m->aside_len = peers > sessions ? peers : sessions;
+	m->aside = mmap(NULL, m->aside_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return m->aside == MAP_FAILED ? -errno : 0;
 }
 
 int managed_open(struct portal *p, struct err *e)
@@ -347,15 +424,16 @@ int managed_open(struct portal *p, struct err *e)
 	m->lifelines = -1;
 	TAILQ_INIT(&m->ghosts);
 	m->own = p->slots[p->conf.host_peers].efds;
-	m->base = mmap(NULL, p->conf.size, PROT_READ | PROT_WRITE, MAP_SHARED, p->region, 0);
-	if (m->base == MAP_FAILED) {
+	m->aside = MAP_FAILED;
+	m->region = mmap(NULL, p->conf.size, PROT_READ | PROT_WRITE, MAP_SHARED, p->region, 0);
+	if (m->region == MAP_FAILED) {
 		err_set(e, "managed: cannot map the region: %s", strerror(errno));
 		goto fail;
 	}
 	m->truth = p->kept.truth;
 	/* What anybody has made of it since is no reason not to go on. */
 	if (!m->truth->super.magic &&
-	    layout_parse(m->base, p->conf.size, &m->truth->super, NULL, NULL) < 0) {
+	    layout_parse(m->region, p->conf.size, &m->truth->super, NULL, NULL) < 0) {
 		err_set(e, "managed: the superblock is damaged");
 		goto fail;
 	}
@@ -363,7 +441,9 @@ int managed_open(struct portal *p, struct err *e)
 	/* Of an earlier portald's row this alone may be another now. */
 	m->truth->row.heartbeat_ms = p->conf.heartbeat;
 	m->sight = calloc(m->super.peers, sizeof(m->sight[0]));
-	ret = m->sight ? sessions_open(m) : -ENOMEM;
+	ret = m->sight ? map_aside(m) : -ENOMEM;
+	if (ret >= 0)
+		ret = sessions_open(m);
 	if (ret >= 0)
 		ret = watch(m);
 	/* An earlier portald's row goes on; what it was about to write is put right soon. */
@@ -379,7 +459,9 @@ fail:
 
 void managed_close(struct managed *m, bool keep)
 {
-	if (!keep)
+	if (!keep) {
+		managed_look(m);
 		leave(m);
+	}
 	managed_free(m, keep);
 }

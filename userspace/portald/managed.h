@@ -45,8 +45,10 @@ struct sight {
 
 /**
  * struct managed - the tables of a managed portal
- * @super: its superblock, believed
- * @base: the region, mapped
+ * @super: its superblock, believed; only the places of it, when others have formatted it anew
+ * @region: mapped
+ * @aside, @aside_len: what stands for it then (managed_rows())
+ * @away: it was formatted anew, and what are our rows' places is others' by now
  * @own: the eventfds of our own id: who changes a row rings the first of them
  * @sight: of each slot
  * @looked: when that was
@@ -55,11 +57,14 @@ struct sight {
  * @beat, @rung, @pause: the heart; somebody rang; and shall not at once again
  * @ended, @looking: a lifeline has perhaps ended; we look
  * @repaired: when the log last said that our rows had been overwritten
+ * @told_formatted: and that the portal was formatted anew
  */
 struct managed {
 	struct portal *portal;
 	struct portal_super super;
-	void *base;
+	void *region, *aside;
+	size_t aside_len;
+	bool away;
 	struct truth *truth;
 	struct efds *own;
 	struct sight *sight;
@@ -67,7 +72,7 @@ struct managed {
 	struct client_list ghosts;
 	int lifelines;
 	sd_event_source *beat, *rung, *pause, *ended, *looking;
-	uint64_t repaired;
+	uint64_t repaired, told_formatted;
 };
 
 /* A word of a row, whatever its type. */
@@ -121,11 +126,42 @@ void managed_close(struct managed *m, bool keep);
 /* A row of ours, or a verdict, was stored: counts it, tells machines and processes. */
 void managed_changed(struct managed *m);
 
+/*
+ * Is the portal being formatted, or was it, since we last knew? Only a superblock that is one
+ * says so: whatever else somebody scribbles there changes nothing.
+ */
+static inline bool managed_formatted(const struct managed *m)
+{
+	const struct portal_super *now = m->region;
+	uint64_t magic = __atomic_load_n((const row_word *)&now->magic, __ATOMIC_ACQUIRE);
+
+	return magic == PORTAL_MAGIC_FORMATTING ||
+	       (magic == PORTAL_MAGIC && load_word(&now->incarnation) != m->truth->super.incarnation);
+}
+
+/*
+ * Where our rows' places are ours. Else all that is stored there goes to memory that nobody
+ * sees, from the first store on: when each of them finds out does not matter.
+ */
+static inline void *managed_rows(const struct managed *m)
+{
+	return m->away || managed_formatted(m) ? m->aside : m->region;
+}
+
 /* The row of machine @slot. */
 static inline struct portal_peer *peer_row(const struct managed *m, uint32_t slot)
 {
-	return layout_row(m->base, &m->super, PORTAL_AREA_PEERS, slot);
+	return layout_row(managed_rows(m), &m->super, PORTAL_AREA_PEERS, slot);
 }
+
+/* Of our sessions. */
+static inline struct portal_session *session_row(const struct managed *m, uint32_t i)
+{
+	return layout_row(managed_rows(m), &m->super, PORTAL_AREA_SESSIONS, i);
+}
+
+/* Before anything that is to last: was it formatted? Then what that means is done. */
+void managed_look(struct managed *m);
 
 /* session.c */
 int sessions_open(struct managed *m);
@@ -133,8 +169,8 @@ int sessions_open(struct managed *m);
 void sessions_close(struct managed *m, bool keep);
 /* How many of our processes' sessions are not over. */
 unsigned int sessions_alive(const struct managed *m);
-/* All are dead: the claim that they stood for is. Their clients are cut. */
-void sessions_disown(struct managed *m);
+/* All are dead: the claim that they stood for is, or the tables are gone. Their clients are cut. */
+void sessions_disown(struct managed *m, const char *why);
 /* At each heartbeat: at all of them, whatever was heard. */
 void sessions_look(struct managed *m);
 /* @c asks for one: it gets an answer. */

@@ -451,7 +451,10 @@ struct portal *portal_open(const struct portal_conf *conf, const char *dir,
 	p->l.guest.fd = p->l.host.fd = p->l.lock = -1;
 	TAILQ_INIT(&p->clients);
 	if (open_all(p, conf, dir, &restored, e) < 0) {
-		/* Another try may have more luck. */
+		/*
+		 * Another try may have more luck. However many it takes: those that were on it have
+		 * it still, and a new beginning would lack the same thing.
+		 */
 		portal_close(p, restored);
 		return NULL;
 	}
@@ -483,7 +486,7 @@ void portal_close(struct portal *p, bool keep)
 	if (!keep)
 		give_up(p);
 	else if (p->kept.head)
-		p->kept.head->tries = 0;	/* this was an orderly end */
+		p->kept.head->tries = 0;	/* nothing that was taken over has killed this one */
 	if (p->managed)
 		managed_close(p->managed, keep);
 	acceptor_close(&p->accept_guest);

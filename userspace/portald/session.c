@@ -35,11 +35,6 @@
 
 /* ---- Rows -------------------------------------------------------------------- */
 
-static struct portal_session *session_row(const struct managed *m, uint32_t i)
-{
-	return layout_row(m->base, &m->super, PORTAL_AREA_SESSIONS, i);
-}
-
 static bool alive(const struct portal_session *t)
 {
 	return life_low(t->life) == PORTAL_LIFE_ALIVE;
@@ -288,7 +283,7 @@ void sessions_look(struct managed *m)
 			look(m, c);
 }
 
-void sessions_disown(struct managed *m)
+void sessions_disown(struct managed *m, const char *why)
 {
 	struct client *c;
 
@@ -302,7 +297,7 @@ void sessions_disown(struct managed *m)
 			drop_lifeline(m, c);
 		/* Nothing is waited for any more: it is over, whoever may store still. */
 		c->unwatched = false;
-		cut(c, "this host was declared dead");
+		cut(c, why);
 	}
 }
 
@@ -314,6 +309,8 @@ static int may_have(const struct client *c, uint32_t vector)
 		return ENODATA;
 	if (c->had_session)
 		return EBUSY;
+	if (c->portal->managed->away)
+		return EUCLEAN;
 	if (c->rdonly)
 		return EACCES;
 	return vector == PORTAL_VECTOR_NONE || vector < c->portal->conf.vectors ? 0 : EINVAL;
@@ -339,8 +336,11 @@ static void give(struct managed *m, struct client *c, uint32_t vector)
 void session_ask(struct client *c, uint32_t vector)
 {
 	struct managed *m = c->portal->managed;
-	int err = may_have(c, vector), i = 0, ret = 0;
+	int err, i = 0, ret = 0;
 
+	if (m)
+		managed_look(m);
+	err = may_have(c, vector);
 	if (!err) {
 		i = find_row(m);
 		ret = i < 0 ? i : make_lifeline(m, c);
@@ -409,6 +409,8 @@ const char *session_refusal(int err)
 		return "not a managed portal: managed = yes in portald.conf";
 	case EBUSY:
 		return "one session for each connection";
+	case EUCLEAN:
+		return "formatted with other numbers of peers or sessions than portald's: stop portald and start it";
 	case EACCES:
 		return "opened read-only; a session can store";
 	case EINVAL:

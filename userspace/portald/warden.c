@@ -378,6 +378,9 @@ static int fence(struct client *c, uint32_t slot, uint64_t claim)
 		return ENODATA;
 	if (c->uid != 0 && (uid_t)c->uid != geteuid())
 		return EPERM;
+	managed_look(m);
+	if (m->away)
+		return EUCLEAN;
 	if (slot == PORTAL_PEER_SLOT_HOST || slot >= m->super.peers || !claim)
 		return EINVAL;
 	if (!pronounce(m, slot, claim, true, PORTAL_REASON_FENCED))
@@ -408,6 +411,8 @@ const char *warden_refusal(int err)
 		return "not a managed portal: managed = yes in portald.conf";
 	case EPERM:
 		return "only root, or portald's own user, may declare a machine dead";
+	case EUCLEAN:
+		return "formatted with other numbers of peers or sessions than portald's: stop portald and start it";
 	case EINVAL:
 		return "no such machine; and a host is not declared dead by its own portald";
 	default:

@@ -136,7 +136,7 @@ static void formatted_anew(void **state)
 	opened_anew();
 }
 
-/* With tables that are elsewhere: portald goes by those that it has made. */
+/* With tables that are elsewhere: portald goes by those that it has made, and keeps away. */
 static void formatted_otherwise(void **state)
 {
 	struct vmp_format_opts f = {
@@ -148,7 +148,7 @@ static void formatted_otherwise(void **state)
 	assert_int_equal(vmp_format(p, &f), 0);
 	vmp_close(p);
 	p = house_open();
-	ends_with(vmp_join(p, NULL), -EPROTO, "stop its server and start it");
+	ends_with(vmp_join(p, NULL), -EUCLEAN, "stop portald and start it");
 	vmp_close(p);
 }
 

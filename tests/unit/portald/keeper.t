@@ -208,6 +208,25 @@ def _(stack):
     Member(d)
 
 
+@point('a start that fails for something else is tried as often as it takes, and loses nothing')
+def _(stack):
+    d = Kept(stack)
+    a = Member(d)
+    t = Tables(stack, a)
+    lock = os.path.join(d.dir, 'demo.lock')
+    os.kill(d.child, signal.SIGSTOP)
+    scribble(d, 56, '<Q', 9)
+    os.unlink(lock)
+    os.mkdir(lock)
+    os.kill(d.child, signal.SIGKILL)
+    d.wait_log('demo.lock', n=2, seconds=20)
+    os.rmdir(lock)
+    d.wait_log('goes on where the portald before left it', seconds=20)
+    d.daemon()
+    check(t.alive(a.token), 'its session')
+    d.status()
+
+
 @point('the keeper killed: its daemon serves on, and says that nothing is kept any more')
 def _(stack):
     d = Kept(stack)

@@ -1,10 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """managed = yes: the region that portald makes is laid out before anybody sees it."""
+import errno
 import json
+import signal
 import struct
 
 from portaldtest import *
+from restarts import *
+from tables import *
 
 point = Tap()
 
@@ -83,6 +87,96 @@ def _(stack):
     m.close()
     equal(ctl('format', uri)[0], 0, 'format')
     equal(ctl('check', uri)[0], 0, 'check')
+
+
+def formatted(uri, *args):
+    code, out, err = ctl('format', '--force', '--force', *args, uri)
+    equal(code, 0, err)
+
+
+def refused(p, kind, **kw):
+    p.send(kind, **kw)
+    m = p.answer(kind)
+    check('stop portald and start it' in m.text, m.text)
+    return m.arg
+
+
+def await_beats(d, n):
+    """By what portald itself says: its row is in nobody's sight."""
+    beats = lambda: d.status()['machines'][0]['heartbeat']
+    last = beats() + n
+    wait_for(lambda: beats() >= last, 'its heart')
+
+
+@point('formatted with other numbers: portald stores nothing there any more, says it once, and comes back with its own')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '100')
+    a, b, g = Member(d), Member(d, join=False), d.guest()
+    uri, region = 'unix:' + d.sock('sock'), g.map(1 << 20)
+    stack.callback(region.close)
+    old = Tables(stack, a)
+    Machine(old, g, 1)
+    formatted(uri, '--peers', '3', '--sessions', '600')
+    # what was there is others' now, whatever they store
+    for at in (old.peer_at(3), old.peer_at(6)):
+        region[at:at + 512] = os.urandom(512)
+    before = region[:]
+    equal(refused(b, SESSION, id=0, arg=NONE), errno.EUCLEAN, 'a session')
+    equal(refused(b, FENCE, id=1, arg=0, value=1), errno.EUCLEAN, 'a verdict')
+    check(a.ended(), 'a connection with a session of before')
+    a.close()
+    await_beats(d, 5)
+    equal([i for i in range(1 << 20) if region[i] != before[i]][:8], [], 'bytes that it stored')
+    equal(sum('formatted the portal anew' in s for s in d.lines), 1, 'lines')
+    formatted(uri, '--peers', '7', '--sessions', '10')
+    c = Member(d)
+    t = Tables(stack, c)
+    check(t.alive(c.token) and c.token != a.token, 'a session')
+    equal(ctl('check', uri)[:2], (0, uri + ': clean\n'), 'check')
+
+
+@point('formatted with the same numbers: sessions are over, their processes cut; the host joins what is there')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '100')
+    a, b = Member(d), Member(d)
+    uri, t = 'unix:' + d.sock('sock'), Tables(stack, a)
+    claim = t.peer().claim
+    formatted(uri, '--peers', '7', '--sessions', '10')
+    c = Member(d)                   # at once, not at the next heartbeat
+    equal((t.peer().state, t.peer().claim != claim), (ALIVE, True), 'the host')
+    check(t.alive(c.token) and not t.alive(a.token) and not t.alive(b.token), 'sessions')
+    check(a.ended() and b.ended(), 'connections of before')
+    await_beats(d, 3)
+    check(t.alive(c.token), 'the new session')
+    check(not any('overwritten' in s for s in d.lines), 'what it was')
+    equal(ctl('check', uri)[:2], (0, uri + ': clean\n'), 'check')
+
+
+@point('formatted while portald was away, with either numbers')
+def _(stack):
+    for peers, sessions in ((13, 16), (3, 600)):
+        d = Kept(stack)
+        a, b = Member(d), Member(d, join=False)
+        t, old = Tables(stack, a), d.child
+        other = os.path.join(d.dir, 'other')
+        with open(other, 'wb') as f:
+            f.truncate(1 << 20)
+        formatted(f'file:{other}?size=1M', '--peers', str(peers), '--sessions', str(sessions))
+        os.kill(old, signal.SIGSTOP)
+        with open(other, 'rb') as f:
+            t.m[:] = f.read()
+        before = t.m[:]
+        os.kill(old, signal.SIGKILL)
+        d.daemon(other_than=old)
+        check(a.ended(), 'a connection with a session of before')
+        if peers == 3:
+            equal(refused(b, SESSION, id=0, arg=NONE), errno.EUCLEAN, 'a session')
+            await_beats(d, 3)
+            check(t.m[:] == before, 'it has stored something')
+        else:
+            b.join()
+            check(t.alive(b.token), 'a session')
+        d.end()
 
 
 build_ctl()
