@@ -49,10 +49,29 @@ unsigned long portal_beat_period(void)
 }
 
 /*
+ * Mappings of files that reach nothing any more are taken away, and whoever watches is woken.
+ * Lets go of the lock for a while; nothing of the old life may be left that a beat, which
+ * alone joins anew, could meet. The write lock waits for callbacks, none of which waits long:
+ * flushes have a lock of their own.
+ */
+void portal_take_away(struct portal *p)
+{
+	struct portal_self *self = &p->self;
+
+	/* Faults that did not see that are over when the write lock was had. Then zap. */
+	self->zapping++;
+	mutex_unlock(&self->lock);
+	down_write(&p->lock);
+	up_write(&p->lock);
+	portal_zap(p);
+	mutex_lock(&self->lock);
+	self->zapping--;
+	portal_changed(p, 1);
+}
+
+/*
  * The row is another's, or nobody's: sessions are over, unsaid, and the files that had
- * them reach nothing any more. Lets go of the lock for a while, when nothing of the old life
- * is left that a beat, which alone joins anew, could meet. The write lock waits for callbacks,
- * none of which waits long: flushes have a lock of their own.
+ * them reach nothing any more. Lets go of the lock for a while.
  */
 void portal_lost(struct portal *p, const char *why)
 {
@@ -66,16 +85,7 @@ void portal_lost(struct portal *p, const char *why)
 	portal_self_forget(p);
 	/* What was heard there was this machine's own heart. */
 	portal_watch_reset(p, self->slot);
-
-	/* Faults that did not see that are over when the write lock was had. Then zap. */
-	self->zapping = true;
-	mutex_unlock(&self->lock);
-	down_write(&p->lock);
-	up_write(&p->lock);
-	portal_zap(p);
-	mutex_lock(&self->lock);
-	self->zapping = false;
-	portal_changed(p, 1);
+	portal_take_away(p);
 }
 
 /* Each word that is not as it must be is stored again; a word to whoever administers. */
@@ -186,7 +196,8 @@ void portal_beat_work(struct work_struct *work)
 	struct portal *p = container_of(to_delayed_work(work), struct portal, self.beat);
 
 	mutex_lock(&p->self.lock);
-	if (p->self.reach && !p->self.error) {
+	p->self.nr_spoilt = 0;
+	if (p->self.reach && !p->self.error && !portal_self_formatted(p)) {
 		queue_delayed_work(portal_wq, &p->self.beat, portal_beat_period());
 		portal_beat(p);
 		/* portal_lost() let go of the lock. */
@@ -203,7 +214,7 @@ void portal_look_work(struct work_struct *work)
 	const char *why = NULL;
 
 	mutex_lock(&p->self.lock);
-	if (p->self.reach && !p->self.error && p->self.joined)
+	if (p->self.reach && !p->self.error && !portal_self_formatted(p) && p->self.joined)
 		why = portal_row_why(p, portal_row_look(p));
 	if (why)
 		portal_lost(p, why);

@@ -149,7 +149,9 @@ struct portal_layout {
  * @ring: something changed that other machines have not been rung for
  * @slot: which row
  * @strange: another machine's claim stood in its row at the last beat
- * @zapping: mappings of before are being taken away; it does not join until they are
+ * @zapping: so many take mappings of before away; it does not join until they have
+ * @spoilt: an incarnation that stood in the superblock, which was damaged (layout.c)
+ * @nr_spoilt: how often one was found since the last heartbeat
  * @last_slot: which it had last, whose sequences are known; 0: none
  * @address: this machine's peer id, as the claim has it
  * @claim: the word that makes the row its own
@@ -181,9 +183,11 @@ struct portal_self {
 	bool joined;
 	bool doubled;
 	bool strange;
-	bool zapping;
 	bool full;
 	bool ring;
+	unsigned int zapping;
+	u64 spoilt;
+	unsigned int nr_spoilt;
 	u32 slot;
 	u32 last_slot;
 	u32 address;
@@ -376,6 +380,7 @@ void portal_handle_attach(struct portal_handle *h, struct file *file);
 /* managed.c */
 int portal_mode_probe(struct portal *p);
 void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout);
+void portal_mode_gone(struct portal *p);
 int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 start, bool could,
 		    struct portal_writer **w);
 void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w);
@@ -390,6 +395,7 @@ int portal_mode_set(struct portal *p, u32 mode);
 /* layout.c */
 int portal_layout_read(struct portal *p, struct portal_layout *l);
 bool portal_layout_mapped(const struct portal *p, const struct portal_layout *l);
+bool portal_layout_gone(struct portal *p);
 struct portal_peer *portal_peer_at(const struct portal *p, u32 slot);
 struct portal_session *portal_session_at(const struct portal *p, u32 row);
 unsigned int portal_words_put(void *to, const void *from, size_t len);
@@ -414,6 +420,7 @@ void portal_join(struct portal *p);
 
 /* beat.c; under self.lock but for the work */
 unsigned long portal_beat_period(void);
+void portal_take_away(struct portal *p);
 void portal_lost(struct portal *p, const char *why);
 void portal_beat_work(struct work_struct *work);
 void portal_look_work(struct work_struct *work);
@@ -423,6 +430,7 @@ extern struct workqueue_struct *portal_wq;
 void portal_self_start(struct portal *p, const struct portal_layout *layout);
 void portal_self_forget(struct portal *p);
 void portal_self_leave(struct portal *p);
+bool portal_self_formatted(struct portal *p);
 
 int portal_self_lock(struct portal *p);
 void portal_self_unlock(struct portal *p);

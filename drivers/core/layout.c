@@ -7,6 +7,9 @@
  * moves a table, and every row lies within the protected part. A row never crosses a
  * page, thus never a piece of the region.
  *
+ * But where others have laid the region out anew, while this machine stood still, say, there
+ * are other tables now, or their data: portal_layout_gone(), which is asked before every store.
+ *
  * Stores go through the core's own mapping, 64 bits at a time.
  */
 #include <linux/dev_printk.h>
@@ -17,6 +20,9 @@
 #include <linux/string.h>
 
 #include "core.h"
+
+/* Damaged superblocks that are summed up between two heartbeats. */
+#define PORTAL_SPOILT_A_BEAT	16
 
 /*
  * CRC-32C, by halves of a byte: once in a portal's life. The kernel's own is a module
@@ -190,6 +196,36 @@ static void *portal_table_at(const struct portal *p, u64 offset)
 	const struct portal_piece *piece = portal_piece_at(p, offset);
 
 	return piece->kva + (offset - piece->offset);
+}
+
+/**
+ * portal_layout_gone() - was the region formatted anew?
+ * @p: the portal, with self.lock held; it takes part
+ *
+ * Whoever formats swaps the magic first, and stores it last, with a new incarnation. One that
+ * was merely overwritten does not fit the checksum, and changes nothing. The sum is made in
+ * place, for callers may not sleep; and of so many incarnations between two heartbeats, for
+ * others may write new ones all the time.
+ */
+bool portal_layout_gone(struct portal *p)
+{
+	const struct portal_super *s = portal_table_at(p, 0);
+	struct portal_self *self = &p->self;
+	/* Acquire: the incarnation is not older. */
+	u64 magic = le64_to_cpu(virt_load_acquire(&s->magic)), incarnation;
+
+	if (magic == PORTAL_MAGIC_FORMATTING)
+		return true;
+	incarnation = le64_to_cpu(READ_ONCE(s->incarnation));
+	if (magic != PORTAL_MAGIC || incarnation == self->layout.incarnation)
+		return false;
+	if (incarnation == self->spoilt || self->nr_spoilt >= PORTAL_SPOILT_A_BEAT)
+		return false;
+	if (le32_to_cpu(READ_ONCE(s->checksum)) == portal_super_checksum(s))
+		return true;
+	self->spoilt = incarnation;
+	self->nr_spoilt++;
+	return false;
 }
 
 /* Row @slot of the table of peers; below layout.peers. */

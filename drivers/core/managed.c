@@ -5,7 +5,8 @@
  * The superblock says so, once: when the portal is added, or when an administrator asks
  * (PORTAL_SET_MODE). Bytes that change later change nothing: the mode and the size of the
  * protected part are this kernel's from then on. (But a machine that wakes up from
- * hibernation may find another region, and judges anew: portal_layout_differs().)
+ * hibernation may find another region, and judges anew: portal_layout_differs(). And a region
+ * that was formatted anew is read-only from then on: portal_self_formatted().)
  *
  * Of a managed portal no mapping that is or could become writable reaches the
  * protected part. mode_lock makes that true across a change of the mode: mmap.c looks
@@ -79,15 +80,12 @@ int portal_mode_probe(struct portal *p)
 	return ret == -ENOMEM ? ret : 0;
 }
 
-/*
- * What a look at the superblock gave becomes the mode; @ret and @layout are
- * portal_layout_read()'s. Under self.lock. No mapping can write, or it is stale.
- */
-void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout)
+/* As below; who is there, if anybody, has left. */
+static void portal_mode_take(struct portal *p, int ret, u64 protected)
 {
 	spin_lock(&p->mode_lock);
 	p->mode = ret == -ENODATA ? PORTAL_MODE_RAW : PORTAL_MODE_MANAGED;
-	p->protected_size = layout->protected_size;
+	p->protected_size = protected;
 	if (ret)
 		p->protected_size = ret == -ENODATA ? 0 : p->size;
 	spin_unlock(&p->mode_lock);
@@ -95,12 +93,30 @@ void portal_mode_found(struct portal *p, int ret, const struct portal_layout *la
 	p->self.error = ret;
 	p->self.said = ret;
 	memset(&p->self.layout, 0, sizeof(p->self.layout));
+}
+
+/*
+ * What a look at the superblock gave becomes the mode; @ret and @layout are
+ * portal_layout_read()'s. Under self.lock. No mapping can write, or it is stale.
+ */
+void portal_mode_found(struct portal *p, int ret, const struct portal_layout *layout)
+{
+	portal_mode_take(p, ret, layout->protected_size);
 	if (!ret)
 		portal_self_start(p, layout);
 	else if (ret != -ENODATA)
 		dev_warn(portal_where(p),
 			 "managed, but its superblock is damaged, or newer (%d): all of it is read-only; 'portalctl check' says how\n",
 			 ret);
+}
+
+/*
+ * There is another superblock, which was not looked at: until an administrator has that done,
+ * all of the region is read-only, as if it were damaged. Under self.lock.
+ */
+void portal_mode_gone(struct portal *p)
+{
+	portal_mode_take(p, -EUCLEAN, 0);
 }
 
 static struct portal_mapper *portal_mapper_find(const struct portal *p, const struct mm_struct *mm)

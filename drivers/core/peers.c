@@ -115,15 +115,18 @@ void portal_text_put(char *to, const char *from, size_t room)
 /* ---- The row ---------------------------------------------------------------------- */
 
 /*
- * Whose claim stands in the row. Who took it did so because this one had been proven dead,
+ * Whose claim stands in the row; if it is a row still. Who took it did so because this one had been proven dead,
  * and began a life there with a higher sequence, and may be dead already. Or it was left, by
  * a copy. A word that cannot have come about like this is no machine's.
  */
 enum portal_row_state portal_row_claimed(struct portal *p)
 {
 	const struct portal_peer *at = portal_peer_at(p, p->self.slot);
-	u64 dead = le64_to_cpu(READ_ONCE(at->dead)), claim;
+	u64 dead, claim;
 
+	if (portal_layout_gone(p))
+		return PORTAL_ROW_LOST;
+	dead = le64_to_cpu(READ_ONCE(at->dead));
 	if (dead == p->self.claim)
 		return PORTAL_ROW_LOST;
 	/* Acquire: whoever took the row began a life after its claim, and is seen below. */
@@ -383,7 +386,7 @@ void portal_join(struct portal *p)
 	struct portal_self *self = &p->self;
 	int ret;
 
-	if (p->self.zapping || portal_gives_way())
+	if (p->self.zapping || portal_gives_way() || portal_layout_gone(p))
 		return;
 	self->address = portal_peer_id(p);
 	ret = portal_slot_claim(p, true) ?: portal_slot_claim(p, false);

@@ -12,6 +12,7 @@
 #include <linux/workqueue.h>
 
 #include "core.h"
+#include "trace.h"
 
 struct workqueue_struct *portal_wq;
 
@@ -22,6 +23,7 @@ void portal_self_start(struct portal *p, const struct portal_layout *layout)
 
 	self->layout = *layout;
 	self->last_slot = 0;
+	self->spoilt = 0;
 	self->full = false;
 	self->error = portal_compat_mm_ends() && IS_ENABLED(CONFIG_64BIT) &&
 		      portal_layout_mapped(p, layout) ? 0 : -EOPNOTSUPP;
@@ -158,6 +160,32 @@ static void portal_self_elsewhere(struct portal *p, int ret, const struct portal
 	portal_mode_found(p, ret, layout);
 	/* Only now: a file of this epoch is judged by this layout. */
 	WRITE_ONCE(p->epoch, p->epoch + 1);
+}
+
+/**
+ * portal_self_formatted() - if the region was formatted anew, let go of it
+ * @p: the portal, with self.lock held; it takes part
+ *
+ * Others did that, while this machine could not see it, or was not heard. Where its tables were
+ * there is something else now, and so where its processes' objects were: no file of before
+ * reaches anything any more. Lets go of the lock for a while then. The new tables are
+ * taken when an administrator says so, as at any change of the mode, or after hibernation.
+ */
+bool portal_self_formatted(struct portal *p)
+{
+	if (!portal_layout_gone(p))
+		return false;
+	dev_warn(portal_where(p),
+		 "the region was formatted anew: all sessions are over, and all of it is read-only; 'portalctl mode /dev/portal%d managed' takes the new tables\n",
+		 p->number);
+	trace_portal_lost(p->number, p->self.slot, p->self.claim);
+	portal_self_forget(p);
+	portal_self_leave(p);
+	portal_mode_gone(p);
+	/* Only now: a file of this epoch maps nothing writable. */
+	WRITE_ONCE(p->epoch, p->epoch + 1);
+	portal_take_away(p);
+	return true;
 }
 
 /* The region is the same. This machine's row may be another's all the same. */

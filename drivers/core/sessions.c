@@ -612,6 +612,11 @@ static int portal_session_ask(struct portal_handle *h, struct portal_session_beg
 		return -ESTALE;
 	if (p->self.error)
 		return p->self.error;
+	/* A token would be one of what is no more. */
+	if (portal_layout_gone(p)) {
+		portal_look_soon(p);
+		return -ESTALE;
+	}
 	if (a->flags & PORTAL_SESSION_END)
 		return portal_session_done(h);
 	if (h->process && h->process != s)

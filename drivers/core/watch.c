@@ -300,6 +300,8 @@ int portal_fence(struct portal *p, const struct portal_fence *f)
 	struct portal_peer *at;
 	int ret;
 
+	if (portal_layout_gone(p))
+		return -ESTALE;
 	if (f->slot >= p->self.layout.peers)
 		return -ENXIO;
 	at = portal_peer_at(p, array_index_nospec(f->slot, p->self.layout.peers));

@@ -321,6 +321,114 @@ static void test_fenced(void)
 	settle();
 }
 
+/* ---- Another layout -------------------------------------------------------------------------- */
+
+/* Every word of the tables; as rows these are of a strange claim, with lives to be put right. */
+static bool all_ones(void)
+{
+	const volatile uint64_t *word = tables;
+	unsigned int i;
+
+	for (i = PORTAL_SUPER_SIZE / 8; i < SUPER_PROTECTED / 8; i++) {
+		if (word[i] != 1)
+			return false;
+	}
+	return true;
+}
+
+static bool is_damaged(void)
+{
+	char text[64];
+
+	attribute("mode", text, sizeof(text));
+	return !strcmp(text, "damaged");
+}
+
+/* Somebody begins to format the region, or has done so. */
+static void format_anew(bool finished)
+{
+	struct portal_super s = super_good(info.region_size);
+	volatile uint64_t *word = tables;
+	unsigned int i;
+
+	word[0] = PORTAL_MAGIC_FORMATTING;
+	for (i = PORTAL_SUPER_SIZE / 8; i < SUPER_PROTECTED / 8; i++)
+		word[i] = 1;
+	if (!finished)
+		return;
+	s.incarnation++;
+	super_seal(&s);
+	memcpy((char *)tables + 8, (char *)&s + 8, sizeof(s) - 8);
+	__atomic_store_n(&word[0], PORTAL_MAGIC, __ATOMIC_RELEASE);
+}
+
+static void test_formatted(bool finished)
+{
+	const char *what = finished ? "formatted anew" : "being formatted";
+	int file = open_portal(device, O_RDWR), ro = open_portal(device, O_RDONLY);
+	char *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, DATA);
+	char *look = mmap(NULL, page, PROT_READ, MAP_SHARED, ro, DATA);
+	uint64_t token = token_of(file);
+
+	ok(token && !touch(m, 7, &got) && !touch(look, -1, &got), "%s: a session before", what);
+	settle();
+	format_anew(finished);
+	/* Or it has seen it by now. */
+	ok(fence(fd, 0, PLAYED, 1) == -1 && (errno == ESTALE || errno == EUCLEAN),
+	   "%s: no verdict where the tables were", what);
+	fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), ESTALE, "no token of what is no more");
+	ok(UNTIL(is_damaged(), 10 * beat_ms) && !own_slot(), "%s: it has no slot", what);
+	ok(touch(m, 8, &got) == SIGBUS && touch(look, -1, &got) == SIGBUS, "%s: what was mapped is taken away",
+	   what);
+	fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), ESTALE, "its file is of before");
+	munmap(m, page);
+	munmap(look, page);
+	close(ro);
+	close(file);
+	file = open_portal(device, O_RDWR);
+	fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), EUCLEAN, "and a new one");
+	m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, info.region_size - page);
+	ok(m == MAP_FAILED && errno == EACCES, "%s: nothing is written", what);
+	close(file);
+	usleep(5000 * beat_ms);
+	ok(all_ones(), "%s: not a word is stored where the tables were", what);
+	if (!finished) {
+		ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+		memset(tables, 0, SUPER_PROTECTED);
+	}
+	close(fd);
+	fd = open_portal(device, O_RDWR);
+	if (!finished) {
+		munmap(tables, SUPER_PROTECTED);
+		make_managed(fd);
+		tables = map_tables(other);
+	} else {
+		memset((char *)tables + PORTAL_SUPER_SIZE, 0, SUPER_PROTECTED - PORTAL_SUPER_SIZE);
+		ok(!set_mode(fd, PORTAL_MODE_MANAGED), "it takes the new tables when it is told so");
+	}
+	ok(own_slot() == 1 && token_of(fd), "and gives sessions");
+	settle();
+}
+
+/* It says another incarnation, but nobody formatted it. */
+static void test_overwritten(void)
+{
+	volatile struct portal_super *s = tables;
+	uint64_t token = token_of(fd), beats;
+	int i;
+
+	for (i = 1; i < 40; i++) {
+		s->incarnation += i;
+		beats = own()->heartbeat;
+		if (token_of(fd) != token)
+			break;
+	}
+	ok(i == 40 && UNTIL(own()->heartbeat > beats + 3, 10 * beat_ms) && !is_damaged() && alive(token),
+	   "a superblock that is overwritten: the session goes on");
+	s->incarnation = super_good(0).incarnation;
+	settle();
+}
+
 /* ---- Leaving ------------------------------------------------------------------------------------- */
 
 /* Of before a reset, if its heart stands still; else another machine's, which has our address. */
@@ -406,6 +514,9 @@ int main(int argc, char **argv)
 	test_fence_arguments();
 	test_fence_other();
 	test_fenced();
+	test_overwritten();
+	test_formatted(false);
+	test_formatted(true);
 	test_full();
 	return done();
 }

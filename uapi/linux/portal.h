@@ -58,8 +58,8 @@
  * ENODATA, EUCLEAN, EPROTONOSUPPORT  see PORTAL_SET_MODE
  * EUSERS, ESTALE, ENOENT  see PORTAL_SESSION, PORTAL_FENCE; ESTALE of mmap(),
  *             PORTAL_WINDOW and PORTAL_SESSION: this machine was fenced, turned out to
- *             be a copy, or woke up with another region, and the file is from before; open
- *             the portal again
+ *             be a copy, or found another region, or the region formatted anew, and the
+ *             file is from before; open the portal again
  * EBUSY       the state named at the ioctl forbids it now
  * ENOMEM      out of memory
  * EINTR       a signal came first (restarted where SA_RESTART says so)
@@ -348,8 +348,9 @@ struct portal_window {
  * Needs CAP_SYS_ADMIN (EPERM) and a file of open(O_RDWR) (EACCES). EBUSY: the region is
  * mapped somewhere so that it is writable, or could be made so by mprotect(2); what is
  * mapped read-only through a file opened for writing could. ENODATA: there is no
- * superblock; EUCLEAN: it is damaged, or not finished; EPROTONOSUPPORT: it is of
- * another version, or has features that this kernel does not know (dmesg has the number).
+ * superblock; EUCLEAN: it is damaged, or not finished (of other ioctls, too: others have
+ * formatted the region anew); EPROTONOSUPPORT: it is of another version, or has features
+ * that this kernel does not know (dmesg has the number).
  */
 struct portal_set_mode {
 	__u32 size;

@@ -251,7 +251,7 @@ static int explain_session(struct vmp *p, const char *what, int err)
 		why = "no free row in the tables: 'portalctl peers' shows who has them; format with more";
 		break;
 	case ESTALE:
-		why = "this machine was declared dead, or woke up as another; close the portal and open it anew";
+		why = "this machine was declared dead, or woke up as another, or the portal was formatted anew; close it and open it anew";
 		break;
 	case EPERM:
 		why = "that takes root (CAP_SYS_ADMIN)";

@@ -159,6 +159,10 @@ int vmp_managed(struct vmp *p)
 		return vmp_fail(-EPROTONOSUPPORT, "%s %s: its layout has features that this version does not know (bits 0x%" PRIx64 "); update libvmportal",
 				p->info.transport, p->info.identity,
 				(uint64_t)(p->super->incompat & ~PORTAL_INCOMPAT_KNOWN));
+	/* Of vmp_obey_mode(): who looks at the bytes sees nothing wrong. */
+	if (p->super_err == -EUCLEAN && !p->super->magic)
+		return vmp_fail(-EUCLEAN, "%s %s: its kernel knows other tables than there are now, or none; 'portalctl mode URI managed' has it look anew",
+				p->info.transport, p->info.identity);
 	if (p->super_err == -EUCLEAN)
 		return vmp_fail(-EUCLEAN, "%s %s: its superblock is damaged; 'portalctl check' says how, 'portalctl format --force' makes a new one",
 				p->info.transport, p->info.identity);
