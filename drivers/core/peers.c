@@ -263,9 +263,20 @@ void portal_row_begin(struct portal *p)
 }
 
 /*
- * After a pause, in a row whose claim stood throughout. The pause may have been a hibernation,
- * whose image is of before what was stored last: sequences go on from there. False: they
- * cannot, or a session says what this machine, asleep, did not: nothing is stored any more.
+ * Whether words of the row are ahead as a hibernation explains it: its image is of before what
+ * this machine stored last, which was that it sleeps. Any other pause explains nothing.
+ */
+static bool portal_row_of_image(const struct portal *p)
+{
+	u64 life = le64_to_cpu(READ_ONCE(portal_peer_at(p, p->self.slot)->life));
+
+	return portal_hibernates() && (life & 0xffff) == PORTAL_LIFE_ASLEEP;
+}
+
+/*
+ * After a pause, in a row whose claim stood throughout: sequences go on from what was stored
+ * last. False: they cannot, or this machine did not store it: a copy of it did, that woke up
+ * before. Nothing is stored any more then.
  */
 bool portal_row_catch_up(struct portal *p)
 {
@@ -274,6 +285,8 @@ bool portal_row_catch_up(struct portal *p)
 	u64 life = max(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(row->life));
 
 	if (life >> PORTAL_SLOT_BITS >= PORTAL_SEQUENCE_MAX)
+		return false;
+	if (!portal_row_of_image(p) && portal_row_look(p) != PORTAL_ROW_MINE)
 		return false;
 	if (portal_sessions_ahead(p, 0, p->self.layout.sessions)) {
 		p->self.doubled = true;

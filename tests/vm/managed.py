@@ -155,33 +155,39 @@ def suspended(t, tables, a, b, slots):
          tables.sequence(slots[0]) == sequence + 1, 'the same claim, another incarnation')
     t.ok(tables.token(token) == ALIVE and int(hand.must('session 1').split()[0]) == token,
          'the session goes on')
-
-    # As after hibernation, when what it knows is older than what it stored last.
-    sequence, beats = tables.sequence(slots[0]) + 5, tables.heartbeat(slots[0]) + 1000
-    job = fall_asleep(a)
-    tables.put(slots[0], 128, sequence << 16 | ASLEEP)
-    tables.put(slots[0], 256, beats)
-    a.qmp('system_wakeup')
-    t.ok(job.wait(60) == 0 and until(lambda: tables.state(slots[0]) == ALIVE, 10) is not None and
-         tables.claim(slots[0]) == claim and tables.sequence(slots[0]) == sequence + 1 and
-         tables.heartbeat(slots[0]) >= beats, 'its counters go on from the highest there were')
-    t.ok(until(lambda: tables.heartbeat(slots[0]) > beats + 2, 10) is not None and
-         int(hand.must('session 1').split()[0]) == token, 'and so do heart and session')
-    job = fall_asleep(a)
-    life = tables.sessions_at + (token & 0xffff) * 128
-    os.pwrite(tables.fd, struct.pack('<Q', (token >> 16) + 1 << 16 | ALIVE), life)
-    a.qmp('system_wakeup')
-    t.ok(job.wait(60) == 0 and until(lambda: tables.claim(slots[0]) != claim, 10) is not None,
-         'a session that is none of its own, but in its block: it joins anew')
-    t.equal(hand.say('session 1'), 'err ESTALE', 'and all sessions are over')
     hand.end()
-    t.ok(until(lambda: rejoined(a, tables, slots, claim), 10) is not None, 'it lives')
-    new = Hand(a, '/dev/portal0')
-    again = session(new)
-    t.ok(tables.token(again) == ALIVE and
-         (again & 0xffff != token & 0xffff or again >> 16 > (token >> 16) + 1),
-         'with a token that nobody gave (%#x after %#x)' % (again, token))
-    new.end()
+
+    # While it slept, a copy of it woke up in its place. Here that one's words are all there is.
+    def put(offset, more):
+        tables.put(slots[0], offset, tables.word(slots[0], offset) + more)
+
+    def begun(token):
+        at = tables.sessions_at + (token & 0xffff) * 128
+        os.pwrite(tables.fd, struct.pack('<Q', (token >> 16) + 1 << 16 | ALIVE), at)
+        return token + 0x10000
+    for what, copy in (
+            ('lives', lambda token: put(128, (1 << 16) + ALIVE - ASLEEP)),
+            ('sleeps again', lambda token: put(128, 1 << 16)),
+            ('has left', lambda token: put(128, DEAD - ASLEEP)),
+            ('has a heart', lambda token: put(256, 1)),
+            ('has begun a session', begun)):
+        hand = Hand(a, '/dev/portal0')
+        token, claim = session(hand), tables.claim(slots[0])
+        job = fall_asleep(a)
+        given = copy(token)
+        life = tables.word(slots[0], 128)
+        slot = slots[0]
+        a.qmp('system_wakeup')
+        t.ok(job.wait(60) == 0 and until(lambda: rejoined(a, tables, slots, claim), 10) is not None,
+             'a copy of it that %s: it joins anew' % what)
+        t.ok(hand.say('session 1') == 'err ESTALE' and
+             (slots[0] == slot or tables.word(slot, 128) == life), 'and all sessions are over')
+        hand.end()
+        new = Hand(a, '/dev/portal0')
+        again = session(new)
+        t.ok(tables.token(again) == ALIVE and again not in (token, given),
+             'with a token that nobody gave (%#x after %#x)' % (again, token))
+        new.end()
 
 
 def rejoined(g, tables, slots, claim):
