@@ -278,13 +278,12 @@ int portal_heart(struct portal *p, u32 slot, u64 claim)
 
 	if (s->claim != claim)
 		return -EAGAIN;
-	if (s->beats)
-		return 1;
 	if (ms < PORTAL_HEART_MIN_MS || ms > PORTAL_HEART_MAX_MS)
 		ms = MSEC_PER_SEC;
-	return s->looks >= PORTAL_SILENT_LOOKS &&
-	       ktime_get_ns() - s->since >= (u64)PORTAL_SILENT_BEATS * ms * NSEC_PER_MSEC ?
-	       0 : -EAGAIN;
+	if (s->looks >= PORTAL_SILENT_LOOKS &&
+	    ktime_get_ns() - s->since >= (u64)PORTAL_SILENT_BEATS * ms * NSEC_PER_MSEC)
+		return 0;
+	return s->beats ? 1 : -EAGAIN;
 }
 
 /**

@@ -436,6 +436,7 @@ static void test_own_address(void)
 {
 	volatile struct portal_peer *row = peer_row(tables, 6);
 	const uint64_t claim = (info.peer_id + 1ULL) << 32 | 1;
+	unsigned int i;
 	double from;
 
 	row->claim = claim;
@@ -461,6 +462,17 @@ static void test_own_address(void)
 	set_mode(fd, PORTAL_MODE_MANAGED);
 	ok(UNTIL((row->heartbeat++, own_slot()), 30 * beat_ms) && own_slot() != 6 && row->claim == claim,
 	   "a heart that beats is another machine's, and a free row is taken");
+	set_mode(fd, PORTAL_MODE_RAW);
+
+	for (i = 1; i < SUPER_PEERS; i++) {
+		peer_row(tables, i)->dead = 0;
+		peer_row(tables, i)->claim = i == 6 ? claim : 4711;
+	}
+	set_mode(fd, PORTAL_MODE_MANAGED);
+	UNTIL((row->heartbeat++, false), 10 * beat_ms);
+	ok(!own_slot() && row->claim == claim, "the same, and none is free: it waits");
+	ok(UNTIL(own_slot() == 6, 100 * beat_ms) && row->claim != claim,
+	   "then that heart stands still: the row is its own");
 	set_mode(fd, PORTAL_MODE_RAW);
 }
 
