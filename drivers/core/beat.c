@@ -88,16 +88,18 @@ void portal_lost(struct portal *p, const char *why)
 	portal_take_away(p);
 }
 
-/* Each word that is not as it must be is stored again; a word to whoever administers. */
-static void portal_put_right(struct portal *p, bool spoilt)
+/*
+ * Each word that is not as it must be is stored again; a word to whoever administers. @claim:
+ * what stood in the row when it was judged; not ours: that is overwritten, and nothing that
+ * came later.
+ */
+static void portal_put_right(struct portal *p, u64 claim)
 {
 	struct portal_self *self = &p->self;
 	struct portal_peer *at = portal_peer_at(p, self->slot);
 	unsigned int n = 0;
 
-	if (spoilt) {
-		u64 claim = le64_to_cpu(READ_ONCE(at->claim));
-
+	if (claim != self->claim) {
 		/* Whoever is faster is heard at the next beat. */
 		n += portal_compat_cas64(&at->claim, cpu_to_le64(claim),
 					 cpu_to_le64(self->claim));
@@ -151,10 +153,8 @@ static const char *portal_row_why(struct portal *p, enum portal_row_state state)
  * there, though nothing says why it may. So it is put right when there is one a beat later,
  * whichever.
  */
-static bool portal_row_strange(struct portal *p)
+static bool portal_row_strange(struct portal *p, u64 claim)
 {
-	u64 claim = le64_to_cpu(READ_ONCE(portal_peer_at(p, p->self.slot)->claim));
-
 	p->self.strange = !p->self.strange && portal_claim_valid(p, claim);
 	return p->self.strange;
 }
@@ -164,9 +164,10 @@ static void portal_beat(struct portal *p)
 	struct portal_self *self = &p->self;
 	enum portal_row_state state = PORTAL_ROW_LOST;
 	const char *why;
+	u64 claim = 0;
 
 	if (self->joined) {
-		state = portal_row_look(p);
+		state = portal_row_look(p, &claim);
 		/* Before anything is put right, whatever became of the claim. */
 		if (state != PORTAL_ROW_LOST && portal_row_doubled(p)) {
 			self->doubled = true;
@@ -182,9 +183,11 @@ static void portal_beat(struct portal *p)
 	if (state == PORTAL_ROW_LOST)
 		return;
 	portal_sessions_idle(p);
-	if (state == PORTAL_ROW_SPOILT && portal_row_strange(p))
+	if (state == PORTAL_ROW_MINE)
+		self->strange = false;
+	else if (portal_row_strange(p, claim))
 		return;
-	portal_put_right(p, state == PORTAL_ROW_SPOILT);
+	portal_put_right(p, claim);
 	if (!portal_heartbeat_ms || !portal_row_mine(p))
 		return;
 	le64_add_cpu(&self->row.heartbeat, 1);
@@ -212,10 +215,11 @@ void portal_look_work(struct work_struct *work)
 {
 	struct portal *p = container_of(to_delayed_work(work), struct portal, self.look);
 	const char *why = NULL;
+	u64 claim;
 
 	mutex_lock(&p->self.lock);
 	if (p->self.reach && !p->self.error && !portal_self_formatted(p) && p->self.joined)
-		why = portal_row_why(p, portal_row_look(p));
+		why = portal_row_why(p, portal_row_look(p, &claim));
 	if (why)
 		portal_lost(p, why);
 	if (p->self.reach && !p->self.error)

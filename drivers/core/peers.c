@@ -115,39 +115,42 @@ void portal_text_put(char *to, const char *from, size_t room)
 /* ---- The row ---------------------------------------------------------------------- */
 
 /*
- * Whose claim stands in the row; if it is a row still. Who took it did so because this one had been proven dead,
- * and began a life there with a higher sequence, and may be dead already. Or it was left, by
- * a copy. A word that cannot have come about like this is no machine's.
+ * Whose claim stands in the row, if that is a row still. Who took it did so because this one
+ * had been proven dead, and began a life there with a higher sequence, and may be dead already.
+ * Or it was left, by a copy. A word that cannot have come about like this is no machine's.
+ * *@claim: which was judged; who is to swap it swaps this one, for another may come at any
+ * moment.
  */
-enum portal_row_state portal_row_claimed(struct portal *p)
+enum portal_row_state portal_row_claimed(struct portal *p, u64 *claim)
 {
 	const struct portal_peer *at = portal_peer_at(p, p->self.slot);
-	u64 dead, claim;
+	u64 dead;
 
+	*claim = 0;
 	if (portal_layout_gone(p))
 		return PORTAL_ROW_LOST;
 	dead = le64_to_cpu(READ_ONCE(at->dead));
 	if (dead == p->self.claim)
 		return PORTAL_ROW_LOST;
 	/* Acquire: whoever took the row began a life after its claim, and is seen below. */
-	claim = le64_to_cpu(virt_load_acquire(&at->claim));
-	if (claim == p->self.claim)
+	*claim = le64_to_cpu(virt_load_acquire(&at->claim));
+	if (*claim == p->self.claim)
 		return PORTAL_ROW_MINE;
-	if (claim && !portal_claim_valid(p, claim))
+	if (*claim && !portal_claim_valid(p, *claim))
 		return PORTAL_ROW_SPOILT;
 	if (portal_life_ahead(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(p->self.row.life)))
 		return PORTAL_ROW_LOST;
-	return claim && claim == dead ? PORTAL_ROW_LOST : PORTAL_ROW_SPOILT;
+	return *claim && *claim == dead ? PORTAL_ROW_LOST : PORTAL_ROW_SPOILT;
 }
 
 /*
  * Whose the row is, for who is about to store there. If what counts on in it has been counted
  * on, somebody else lives, or lived, under this claim.
  */
-enum portal_row_state portal_row_look(struct portal *p)
+enum portal_row_state portal_row_look(struct portal *p, u64 *claim)
 {
 	const struct portal_peer *at = portal_peer_at(p, p->self.slot), *row = &p->self.row;
-	enum portal_row_state state = portal_row_claimed(p);
+	enum portal_row_state state = portal_row_claimed(p, claim);
 	u64 beats;
 
 	if (state == PORTAL_ROW_LOST || p->self.doubled)
@@ -164,7 +167,9 @@ enum portal_row_state portal_row_look(struct portal *p)
 /* Whether stores to this machine's rows are its own business now. */
 bool portal_row_mine(struct portal *p)
 {
-	return p->self.reach && p->self.joined && portal_row_look(p) == PORTAL_ROW_MINE;
+	u64 claim;
+
+	return p->self.reach && p->self.joined && portal_row_look(p, &claim) == PORTAL_ROW_MINE;
 }
 
 /* After every change that others are to see. They are told soon, all at once. */
@@ -282,11 +287,11 @@ bool portal_row_catch_up(struct portal *p)
 {
 	const struct portal_peer *at = portal_peer_at(p, p->self.slot);
 	struct portal_peer *row = &p->self.row;
-	u64 life = max(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(row->life));
+	u64 life = max(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(row->life)), claim;
 
 	if (life >> PORTAL_SLOT_BITS >= PORTAL_SEQUENCE_MAX)
 		return false;
-	if (!portal_row_of_image(p) && portal_row_look(p) != PORTAL_ROW_MINE)
+	if (!portal_row_of_image(p) && portal_row_look(p, &claim) != PORTAL_ROW_MINE)
 		return false;
 	if (portal_sessions_ahead(p, 0, p->self.layout.sessions)) {
 		p->self.doubled = true;

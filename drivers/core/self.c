@@ -192,9 +192,11 @@ bool portal_self_formatted(struct portal *p)
 static void portal_self_awake(struct portal *p)
 {
 	struct portal_self *self = &p->self;
-	bool mine = portal_row_claimed(p) == PORTAL_ROW_MINE && !self->doubled &&
-		    portal_row_catch_up(p);
+	bool mine;
+	u64 claim;
 
+	mine = portal_row_claimed(p, &claim) == PORTAL_ROW_MINE && !self->doubled &&
+	       portal_row_catch_up(p);
 	if (mine && portal_peer_id(p) == self->address) {
 		portal_row_begin(p);
 		return;
@@ -285,12 +287,17 @@ void portal_self_copied(struct portal *p)
 void portal_self_give_way(struct portal *p)
 {
 	struct portal_self *self = &p->self;
+	struct portal_layout layout;
+	u64 claim;
 
 	mutex_lock(&self->lock);
 	if (portal_row_mine(p)) {
+		layout = self->layout;
 		portal_lost(p, "is given up for that of the image");
-		/* Nothing has joined meanwhile, so slot and claim are what they were. */
-		if (self->reach && !self->error && portal_row_look(p) == PORTAL_ROW_MINE)
+		/* Nothing has joined meanwhile: slot and claim are of these tables, if any. */
+		if (self->reach && !self->error &&
+		    !memcmp(&layout, &self->layout, sizeof(layout)) &&
+		    portal_row_look(p, &claim) == PORTAL_ROW_MINE)
 			portal_row_end(p);
 	}
 	mutex_unlock(&self->lock);

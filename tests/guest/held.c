@@ -5,48 +5,16 @@
  * it there. The removal must wait for the fault, or find its entry: else a mapping of
  * what is no longer ours would stay. TAP; exit status 0 if all went well, 1 otherwise.
  */
-#include "guest.h"
+#include "hinder.h"
 
 #include <pthread.h>
 #include <sys/wait.h>
 
-#define HINDER		"/sys/module/hinder/parameters/"
 #define LARGE		(4UL << 20)
-#define PATIENCE	2000	/* of 10 ms */
-
-static int number(const char *path)
-{
-	char text[16] = "";
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
-		die(path);
-	close(fd);
-	return atoi(text);
-}
-
-static void arm(void)
-{
-	int fd = open(HINDER "armed", O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, "1", 1) != 1)
-		die(HINDER "armed");
-	close(fd);
-}
 
 static void *toucher(void *map)
 {
 	return (void *)(intptr_t)touch(map, -1, NULL);
-}
-
-/* One that came by before may not be counted. */
-static bool comes_to_wait(void)
-{
-	int n;
-
-	for (n = 0; n < PATIENCE && !number(HINDER "waiting"); n++)
-		usleep(10000);
-	return n < PATIENCE;
 }
 
 /*
@@ -102,10 +70,10 @@ static void held(const char *device, const char *go, const char *back, size_t le
 
 	if (map == MAP_FAILED)
 		die("mmap");
-	arm();
+	hinder_set(HINDER "armed", "1");
 	pthread_create(&thread, NULL, toucher, map);
 	ok(comes_to_wait(), "%s: a fault is in the middle", entry);
-	ok(helper_run(&h) && !number(HINDER "waiting"), "%s: %s: the fault was over by then",
+	ok(helper_run(&h) && !waits(), "%s: %s: the fault was over by then",
 	   entry, go);
 	pthread_join(thread, NULL);
 	helper_end(&h);

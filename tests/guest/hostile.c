@@ -76,6 +76,7 @@ static void test_repair(void)
 {
 	volatile struct portal_peer *row = own();
 	const uint64_t claim = row->claim, life = row->life, beats = row->heartbeat;
+	const uint64_t strange = (info.max_peers ? info.max_peers : 100ULL) << 32 | 5;
 	uint64_t token = token_of(fd);
 	volatile struct portal_session *s = session_row(tables, token & 0xffff);
 	const uint32_t pid = s->pid;
@@ -99,10 +100,23 @@ static void test_repair(void)
 	row->claim = 0xfffffff000000001;
 	ok(UNTIL(row->claim == claim, 10 * beat_ms), "the claim, of no address that there is: put right");
 	last = now();
-	row->claim = (info.max_peers ? info.max_peers : 100ULL) << 32 | 5;
+	row->claim = strange;
 	ok(UNTIL(row->claim == claim, 20 * beat_ms), "the claim, of another machine, for no reason: put right");
 	last = (now() - last) * 1000 / beat_ms;
 	ok(last > 0.95, "not before it stood there for a beat (%.2f)", last);
+	/* Once it was seen, and gone by itself; and once more. */
+	do {
+		row->claim = strange;
+		usleep(1300 * beat_ms);
+	} while (!__sync_bool_compare_and_swap(&row->claim, strange, claim));
+	last = row->heartbeat;
+	ok(UNTIL(row->heartbeat >= last + 2, 20 * beat_ms), "one that goes by itself: its heart beats on");
+	last = now();
+	row->claim = strange;
+	ok(UNTIL(row->claim == claim, 20 * beat_ms), "one more, later: put right");
+	last = (now() - last) * 1000 / beat_ms;
+	/* It was stored right behind a beat: the next one saw it, the one after that put it right. */
+	ok(last > 1.5, "not before this one stood there for a beat, either (%.2f)", last);
 	ok(token_state(tables, token) == PORTAL_LIFE_ALIVE && token_of(fd) == token,
 	   "the session is the same");
 	memset(tables, 0xff, SUPER_PROTECTED);

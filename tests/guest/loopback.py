@@ -102,6 +102,7 @@ def main(t):
         g.tap(t, "amid /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
         g.run('insmod /hinder.ko')
         g.tap(t, "held /dev/portal0 '%s' '%s'" % (UNLOAD, LOAD), timeout=120)
+        g.tap(t, 'between /dev/portal0 /dev/portal1', timeout=200)
         g.run('rmmod hinder')
         tracepoints(t, g)
         g.tap(t, "churn 10 '%s' '%s' /dev/portal0 /dev/portal1" % (

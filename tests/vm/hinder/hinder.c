@@ -12,6 +12,8 @@
  * waiting	how many are waiting now
  * claim	written "START LENGTH": reserves this memory, and gives it back; the
  *		write fails if it is somebody else's
+ * before	written the name of a function of the core's that has one argument, a pointer,
+ *		and returns nothing: its next call, whoever makes it, is to wait
  *
  * The kernel's function is entered through a kprobe that leads to a function of ours
  * with the same arguments, which sleeps and then calls it. Sleeping is allowed there:
@@ -100,6 +102,60 @@ static vm_fault_t slow_insert_pmd(struct vm_fault *vmf, unsigned long pfn, unsig
 }
 #endif
 
+/* One at a time, by whoever tests. */
+static atomic_t before_armed;
+static char before_name[64];
+static void (*before)(void *arg);
+
+static void slow_before(void *arg)
+{
+	hinder();
+	before(arg);
+}
+
+static int at_before(struct kprobe *p, struct pt_regs *regs)
+{
+	if (atomic_dec_if_positive(&before_armed) < 0)
+		return 0;
+	before = (void (*)(void *))p->addr;
+	instruction_pointer_set(regs, (unsigned long)slow_before);
+	return 1;
+}
+
+static struct kprobe probe_before;
+
+static void before_none(void)
+{
+	if (probe_before.pre_handler)
+		unregister_kprobe(&probe_before);
+	probe_before = (struct kprobe){ };
+}
+
+static int before_set(const char *text, const struct kernel_param *kp)
+{
+	int ret;
+
+	/* Again the same, and at once: that a kprobe is made takes its time. */
+	if (probe_before.pre_handler && sysfs_streq(text, before_name)) {
+		atomic_set(&before_armed, 1);
+		return 0;
+	}
+	before_none();
+	strscpy(before_name, text, sizeof(before_name));
+	probe_before.symbol_name = strim(before_name);
+	probe_before.pre_handler = at_before;
+	atomic_set(&before_armed, 1);
+	ret = register_kprobe(&probe_before);
+	if (ret)
+		probe_before.pre_handler = NULL;
+	return ret;
+}
+
+static const struct kernel_param_ops before_ops = {
+	.set = before_set,
+};
+module_param_cb(before, &before_ops, NULL, 0200);
+
 /* Not where a kprobe was optimised: but at a function's entry it is ftrace's, which are not. */
 static int lead_to(struct pt_regs *regs, void *instead)
 {
@@ -165,9 +221,10 @@ module_init(hinder_init);
 /* Nobody is in our functions: who was has exited, as the tests wait for it. */
 static void __exit hinder_exit(void)
 {
+	before_none();
 	unregister_kprobes(probes, ARRAY_SIZE(probes));
 }
 module_exit(hinder_exit);
 
-MODULE_DESCRIPTION("holds faults in the middle");
+MODULE_DESCRIPTION("holds faults, and the core, in the middle");
 MODULE_LICENSE("GPL");

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+/*
+ * between DEVICE OTHER: what others do between two steps of this machine in a managed portal,
+ * where the module hinder holds it.
+ *
+ * OTHER shows the same memory, and is raw: through it this program is another machine. It
+ * formats the region, and leaves DEVICE raw. heartbeat_ms (of portal.ko) is best 100. TAP;
+ * exit status 0 if all went well, 1 otherwise.
+ */
+#include "machine.h"
+#include "hinder.h"
+
+#include <sys/wait.h>
+
+/*
+ * A strange claim stands in its row for a beat, which is to go at the next. By then it is empty;
+ * it has judged that, and stops; another machine takes the row.
+ */
+static void test_newcomer(void)
+{
+	const uint64_t claim = (info.max_peers ? info.max_peers : 100ULL) << 32 | 5;
+	volatile struct portal_peer *row = own();
+	unsigned int slot = own_slot();
+	uint64_t beats;
+
+	hinder_set(HINDER "ms", "1");
+	hinder_set(HINDER "before", "portal_sessions_idle");
+	settle();
+	hinder_set(HINDER "ms", "2000");
+	beats = row->heartbeat;
+	UNTIL(row->heartbeat != beats, 10 * beat_ms);
+	row->claim = claim + 1;
+	usleep(1300 * beat_ms);
+	row->claim = 0;
+	hinder_set(HINDER "before", "portal_sessions_idle");
+	ok(comes_to_wait() && !row->claim, "a claim that is overwritten is about to be put right");
+	row->claim = claim;
+	row->heartbeat_ms = 0;
+	row->life += (1 << PORTAL_SLOT_BITS) + PORTAL_LIFE_JOINING - PORTAL_LIFE_ALIVE;
+	ok(waits(), "another machine takes the row before that");
+	ok(UNTIL(own_slot() && own_slot() != slot, 20000), "it has another row");
+	ok(row->claim == claim, "and the other machine keeps its claim (%#llx)",
+	   (unsigned long long)row->claim);
+	memset((void *)row, 0, sizeof(*row));
+	settle();
+}
+
+/* It gives way to the kernel of an image, and the tables become smaller under its hands. */
+static void test_smaller(void)
+{
+	struct portal_super s = super_good(info.region_size);
+	volatile struct portal_peer *row;
+	struct portal_peer before;
+	unsigned int i;
+	int status;
+	pid_t pid;
+
+	if (access("/dev/snapshot", W_OK)) {
+		skip("tables that become smaller", "this kernel has no /dev/snapshot");
+		return;
+	}
+	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	for (i = 1; i < SUPER_PEERS - 1; i++)
+		peer_row(tables, i)->claim = 4711;
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == SUPER_PEERS - 1, "in the last row");
+	row = own();
+	memcpy(&before, (void *)row, sizeof(before));
+	hinder_set(HINDER "before", "portal_zap");
+	pid = fork();
+	if (!pid)
+		_exit(open("/dev/snapshot", O_WRONLY) < 0);
+	ok(comes_to_wait(), "it gives way to the kernel of an image");
+	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw meanwhile");
+	s.peers = 2;
+	s.sessions = SUPER_SESSIONS;
+	super_area(&s, PORTAL_AREA_PEERS, 4096, 512, 2);
+	super_area(&s, PORTAL_AREA_SESSIONS, 8192, 128, 2 * SUPER_SESSIONS);
+	super_seal(&s);
+	memcpy(tables, &s, sizeof(s));
+	/* No row any more; bytes that say what it said. */
+	memcpy((void *)row, &before, sizeof(before));
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && waits(), "and managed, with fewer rows");
+	waitpid(pid, &status, 0);
+	ok(!status && !memcmp((void *)row, &before, sizeof(before)), "what lies behind them is as it was");
+	set_mode(fd, PORTAL_MODE_RAW);
+}
+
+int main(int argc, char **argv)
+{
+	page = sysconf(_SC_PAGESIZE);
+	device = argc > 1 ? argv[1] : "/dev/portal0";
+	start(200);
+	fd = open_portal(device, O_RDWR);
+	info = get_info(fd);
+	make_managed(fd);
+	if (!has_sessions(fd)) {
+		ok(!set_mode(fd, PORTAL_MODE_RAW) && !own_slot(), "raw");
+		return done();
+	}
+	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
+	tables = map_tables(other);
+	beat_ms = own()->heartbeat_ms;
+	test_newcomer();
+	test_smaller();
+	hinder_set(HINDER "ms", "3000");
+	set_mode(fd, PORTAL_MODE_RAW);
+	memset(tables, 0, SUPER_PROTECTED);
+	return done();
+}
