@@ -68,6 +68,7 @@ static const char *name_of(int err)
 		{ EOPNOTSUPP, "EOPNOTSUPP" }, { EFAULT, "EFAULT" }, { EBADF, "EBADF" },
 		{ ENOMEM, "ENOMEM" }, { E2BIG, "E2BIG" }, { EIO, "EIO" },
 		{ ENODATA, "ENODATA" }, { EUSERS, "EUSERS" }, { ESTALE, "ESTALE" },
+		{ EUCLEAN, "EUCLEAN" },
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)

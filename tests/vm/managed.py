@@ -253,6 +253,58 @@ def elsewhere(t, k, rd):
     region.close()
 
 
+def reformatted(t, k, rd):
+    """Formatted anew, with fewer rows, while one of its machines stands still."""
+    region = Region(SIZE)
+    ctl = os.path.join(userspace(), 'bin', 'portalctl')
+    subprocess.run([ctl, 'format', '-ff', '-p', '16', '-s', '512', 'file:' + region.path],
+                   check=True, stdout=subprocess.DEVNULL)
+    tables = Tables(region=region)
+    with suite.guest('f', k, rd, region.plain()) as a, suite.guest('g', k, rd, region.plain()) as b:
+        for g in (a, b):
+            g.run(LOAD)
+        slot = slot_of(b)
+        claim = tables.claim(slot)
+        hand = Hand(b, '/dev/portal0')
+        hand.must('session -1')
+        hand.must('map 65536 rw %d' % (SIZE - 65536))
+        hand.must('put 0 1')
+        b.qmp('stop')
+        a.run('portalctl fence /dev/portal0 %d' % slot)
+        a.run('portalctl mode /dev/portal0 raw')
+        a.run('portalctl format --force -p 4 -s 8 -o 16 /dev/portal0')
+        new = Tables(region=region)
+        t.ok(slot_of(a) == 1 and new.state(1) == ALIVE, 'formatted anew: who did it has joined')
+        # Where its rows of sessions were are data now. Words that could be put right.
+        data = struct.unpack('<Q', region.read(192 + 6 * 24, 8))[0]
+        its = tables.sessions_at + slot * tables.block * 128
+        t.ok(new.block < tables.block and its >= data, 'with data where its sessions were')
+        kept = struct.pack('<Q', 1) * ((SIZE - 65536 - data) // 8)
+        region.write(data, kept)
+        b.qmp('cont')
+        t.ok(until(lambda: b.run('cat /sys/class/portal/portal0/mode').strip() == 'damaged', 10)
+             is not None, 'formatted anew: the other one finds out')
+        t.equal((hand.say('put 0 2'), hand.say('session -1')), ('sigbus', 'err ESTALE'),
+                'formatted anew: what was mapped or open is of before')
+        hand.end()
+        time.sleep(5 * BEAT)
+        t.ok(region.read(data, len(kept)) == kept, 'formatted anew: not a byte of data is written')
+        t.equal((new.claim(slot), new.word(slot, 128)), (0, 0), 'nor the row of another')
+        status, text = b.call('portalctl ls /dev/portal0')
+        t.ok(status and 'portalctl mode' in text, 'whoever would use it is told how', text)
+        b.run('portalctl mode /dev/portal0 managed')
+        hand = Hand(b, '/dev/portal0')
+        token = int(hand.must('session -1').split()[0])
+        t.ok(slot_of(b) == slot and new.claim(slot) != claim and new.token(token) == ALIVE,
+             'formatted anew: told so, it joins, and gives sessions')
+        hand.end()
+        status, text = a.call('portalctl check /dev/portal0')
+        t.ok(status == 0, 'portalctl check: clean', text)
+        for g in (a, b):
+            g.finish(t)
+    region.close()
+
+
 def left(t, tables, a, b, slots):
     hand = Hand(a, '/dev/portal0')
     token = session(hand)
@@ -324,6 +376,7 @@ def main(t):
         a.finish(t)
         b.finish(t)
     elsewhere(t, k, rd)
+    reformatted(t, k, rd)
     t.ok(all(tables.state(s) == DEAD and not tables.claim(s) for s in slots), 'all have left')
     server.stop()
 
