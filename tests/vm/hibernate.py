@@ -129,21 +129,49 @@ def same(t, m, tables, how):
     return managed, raw
 
 
-def another(t, m, region, managed, raw):
+def another(t, m, tables, region, managed, raw):
     """Where the raw portal was there is a managed one."""
     m.hibernate('shutdown')
     format_('file:' + region.path)
     other = Tables(region=region)
+    # As if much had happened between the image and the last that was stored.
+    slot, = rows(tables)
+    sequence, beats = tables.sequence(slot) + 5, tables.heartbeat(slot) + 1000
+    tables.put(slot, 128, sequence << 16 | ASLEEP)
+    tables.put(slot, 256, beats)
     m.wake_up()
     managed, raw = m.again(managed, raw)
     t.equal(managed.say('get 0'), 'ok 4711', 'another region: the other portal is as it was')
+    t.ok(tables.sequence(slot) == sequence + 1 and
+         until(lambda: tables.heartbeat(slot) > beats + 2, 10) is not None,
+         'its counters go on from the highest there were')
     t.equal(attribute(m.guest, 'mode', 1), 'managed', 'another region: managed')
     t.equal((raw.say('put 0 1'), raw.say('session -1')), ('sigbus', 'err ESTALE'),
             'another region: who had the raw one mapped reaches no table')
     t.ok(until(lambda: rows(other), 10) is not None and len(rows(other)) == 1,
          'another region: joined, once')
-    for h in (managed, raw):
-        h.end()
+    raw.end()
+    return managed
+
+
+def copied(t, m, tables, managed):
+    """A copy of it woke up before it, and lives, or it is put back to before it did."""
+    slot, = rows(tables)
+    token, claim = session(managed), tables.claim(slot)
+    m.hibernate('shutdown')
+    tables.put(slot, 128, (tables.sequence(slot) + 1) << 16 | ALIVE)
+    m.wake_up()
+    managed, = m.again(managed)
+    t.equal((managed.say('get 0'), managed.say('session -1')), ('sigbus', 'err ESTALE'),
+            'a copy of it lives: no process of before reaches anything')
+    managed.end()
+    t.ok(until(lambda: joined(m, tables), 10) is not None and
+         tables.claim(joined(m, tables)) != claim, 'a copy of it lives: it joins anew')
+    new = Hand(m.guest, '/dev/portal0')
+    t.ok(session(new) not in (token, 0), 'a copy of it lives: other tokens')
+    if tables.claim(slot) == claim:
+        new.must('fence %d %d' % (slot, claim))
+    new.end()
 
 
 def joined(m, tables):
@@ -195,7 +223,7 @@ def plain(t, k, rd):
         if how != 'reboot':
             for h in hands:
                 h.end()
-    another(t, m, regions[1], *hands)
+    copied(t, m, tables, another(t, m, tables, regions[1], *hands))
     spoilt(t, m, tables)
     check_end(t, m, tables, '')
 
