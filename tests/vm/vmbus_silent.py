@@ -312,6 +312,32 @@ def check_others(s):
     h.end()
 
 
+def check_reload(s):
+    """Nor is it bound by our own driver that has forgotten its class, though marked for it."""
+    t, g = s.t, s.g
+    name = 'foreign, the driver is loaded anew meanwhile'
+    device = g.run('basename $(readlink -f /sys/class/portal/portal1/device)').strip()
+    bound = 'test -e %s/%s' % (lab.DRIVER, device)
+    h = hand.Hand(g, program='libhand')
+    h.say('open /dev/portal1')
+    g.vsp('mute')
+    h.ask('packets 0')
+    time.sleep(1)
+    h.job.kill()
+    h.job.wait(20)
+    g.run('rmmod portal_vmbus', 60)
+    s.load()
+    t.ok(g.call(bound)[0], name + ': does not get it')
+    g.vsp('speak')
+    # Of two devices.
+    lab.wait_run(g, 'test $(dmesg | grep -c "has answered after all") = 2')
+    g.run('dmesg -c >/dev/null')
+    t.ok(g.call(bound)[0], name + ': nor when the host has answered')
+    g.run('echo %s >%s/new_id' % (BALLOON, lab.DRIVER))
+    t.equal(g.call(bound)[0], 0, name + ': but when it is asked to')
+    s.bind()
+
+
 def main():
     with Tap() as t, lab.start_l1(names=['uio_hv_generic']) as l1, \
             lab.guest(l1, channels=2, more='-device hv-balloon,id=b') as g:
@@ -330,6 +356,7 @@ def main():
         check_bye_rescind(s)
         check_foreign(s)
         check_others(s)
+        check_reload(s)
         g.allow = 'unknown message type 0xd'
         g.finish(t)
         l1.finish(t)
