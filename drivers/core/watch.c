@@ -203,16 +203,25 @@ static bool portal_suspect(struct portal_peer *at, u64 claim)
 	return true;
 }
 
-/* One that was passed because of silence is taken back by who hears the heart. */
+/*
+ * One that was passed because of silence is taken back by who hears the heart. Another may give
+ * his reason at any moment, and then find that the suspicion stands, and needs no word of his:
+ * so either he finds that it does not, or his reason is seen here, and it is put back.
+ */
 static void portal_heard(struct portal_peer *at, u64 claim)
 {
 	__le32 silent = cpu_to_le32(PORTAL_REASON_SILENT), reason = READ_ONCE(at->reason);
 
-	if (reason == silent)
-		portal_compat_cas32(&at->reason, silent, 0);
-	else if (reason)
+	if (reason && reason != silent)
 		return;
-	portal_compat_cas64(&at->suspect, cpu_to_le64(claim), 0);
+	if (reason && !portal_compat_cas32(&at->reason, silent, 0))
+		return;
+	/* A full barrier, which pairs with the one in portal_fence(). */
+	if (!portal_compat_cas64(&at->suspect, cpu_to_le64(claim), 0))
+		return;
+	reason = READ_ONCE(at->reason);
+	if (reason && reason != silent)
+		portal_compat_cas64(&at->suspect, 0, cpu_to_le64(claim));
 }
 
 /*
@@ -308,6 +317,8 @@ int portal_fence(struct portal *p, const struct portal_fence *f)
 		return -ESTALE;
 	/* Before the verdict: who hears the heart takes back what is because of silence. */
 	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
+	/* Not smp_mb(): it may be another machine. Pairs with the swap in portal_heard(). */
+	virt_mb();
 	ret = portal_verdict(at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
 			     f->claim);
 	if (ret < 0)

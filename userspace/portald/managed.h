@@ -96,19 +96,28 @@ static inline bool swap_word(void *word, uint64_t was, uint64_t to)
 
 /*
  * The heart of the suspect with @claim was heard: takes the suspicion back, if it was for
- * silence, or is half stored. As any observer may.
+ * silence, or is half stored. As any observer may. A warden may give his reason at any moment,
+ * and find that the suspicion stands already (pronounce()): so either he finds that it does not,
+ * or his reason is seen here, and it is put back.
  */
 static inline bool heard(struct portal_peer *row, uint64_t claim)
 {
-	uint32_t *reason = (uint32_t *)&row->reason, silent = PORTAL_REASON_SILENT;
+	uint32_t *reason = (uint32_t *)&row->reason;
 	uint32_t was = __atomic_load_n(reason, __ATOMIC_RELAXED);
 
-	if (was == silent)
-		__atomic_compare_exchange_n(reason, &silent, PORTAL_REASON_NONE, false,
-					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-	else if (was)
+	if (was && was != PORTAL_REASON_SILENT)
 		return false;
-	return swap_word(&row->suspect, claim, 0);
+	if (was && !__atomic_compare_exchange_n(reason, &was, PORTAL_REASON_NONE, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		return false;
+	if (!swap_word(&row->suspect, claim, 0))
+		return false;
+	vmpr_full_fence();
+	was = __atomic_load_n(reason, __ATOMIC_RELAXED);
+	if (!was || was == PORTAL_REASON_SILENT)
+		return true;
+	swap_word(&row->suspect, 0, claim);
+	return false;
 }
 
 /* Joins as slot 0; 0, or -1 and @e. */

@@ -113,6 +113,8 @@ static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dea
 	struct portal_peer *row = peer_row(m, slot);
 	uint32_t was = __atomic_exchange_n((uint32_t *)&row->reason, reason, __ATOMIC_SEQ_CST);
 
+	/* Before we look whether it is a suspect already: see heard(). */
+	vmpr_full_fence();
 	if (verdict(row, dead ? &row->dead : &row->suspect, claim))
 		return true;
 	__atomic_compare_exchange_n((uint32_t *)&row->reason, &reason, was, false, __ATOMIC_SEQ_CST,
