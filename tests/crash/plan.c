@@ -61,8 +61,8 @@ static enum fate a_fate(struct rng *r)
 
 /* What a life seldom comes by: others must have died in the right moment. */
 static const int rare[] = {
-	STEP_LOCK_INHERITED, STEP_HUB_TAKEN, STEP_HUB_CLOSED, STEP_LANE_INHERITED, STEP_LANE_SHOWN, STEP_LANE_EMPTY,
-	STEP_LANE_RESET, STEP_LANE_CLEARED,
+	STEP_LOCK_INHERITED, STEP_LOCK_FLAGS, STEP_HUB_TAKEN, STEP_HUB_CLOSED, STEP_LANE_INHERITED,
+	STEP_LANE_SHOWN, STEP_LANE_EMPTY, STEP_LANE_RESET, STEP_LANE_CLEARED,
 };
 
 #define RARE	(sizeof(rare) / sizeof(rare[0]))
@@ -90,7 +90,7 @@ static int a_step(struct rng *r, enum role role)
 	case ROLE_SEND:
 		return STEP_LANE_TAKEN + (int)below(r, STEP_LANE_LEFT - STEP_LANE_TAKEN + 1);
 	case ROLE_LOCK:
-		return !below(r, 3) ? STEP_LOCK_INHERITED :
+		return !below(r, 3) ? below(r, 2) ? STEP_LOCK_FLAGS : STEP_LOCK_INHERITED :
 			STEP_LOCK_PLACED + (int)below(r, STEP_LOCK_FREED - STEP_LOCK_PLACED + 1);
 	case ROLE_OBJECT:
 		return below(r, 4) ? STEP_CHANGE_FILLED + (int)below(r, STEP_OBJECT_OPEN - STEP_CHANGE_FILLED + 1) :
