@@ -31,8 +31,10 @@ layout() { # NAME COMPILER...
 		echo "ok $n - layout, $name # SKIP $* cannot link (gcc-multilib?)"
 		return
 	fi
+	# A kernel may refuse 32-bit programs.
+	if "$dir/probe" 2> "$dir/log"; then run=; else run=qemu-i386; fi
 	"$@" -Wall -Wextra -Werror $inc -o "$dir/layout" "$here/layout.c" > "$dir/log" 2>&1 &&
-		"$dir/layout" > "$dir/got" &&
+		$run "$dir/layout" > "$dir/got" 2> "$dir/log" &&
 		sed 1d "$here/layout.expected" | diff -u - "$dir/got" > "$dir/log"
 	report $? "layout, $name"
 }
