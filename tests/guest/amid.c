@@ -274,6 +274,7 @@ static void gives_back_changes(const char *device, int fd, bool window, bool pol
 static void changes_given_back(const char *device)
 {
 	int fd = open_portal(device, O_RDWR);
+	void *super;
 
 	make_managed(fd);
 	if (has_sessions(fd)) {
@@ -282,6 +283,12 @@ static void changes_given_back(const char *device)
 		gives_back_changes(device, fd, true, false);
 	}
 	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	/* Memory of a device outlives its driver: what probes it next is to find none. */
+	super = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (super == MAP_FAILED)
+		die("mmap");
+	memset(super, 0, page);
+	munmap(super, page);
 	close(fd);
 }
 
