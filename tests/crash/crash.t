@@ -3,7 +3,7 @@
 """crash.t [KILLS [SECONDS]] - processes of a host killed and stopped, and judged: crash.h.
 
 First that the judge sees what is wrong when something is: workers that lose a message, send
-one twice, and so on. Then KILLS kills (2000; at most SECONDS, 200), while portald, under its
+one twice, and so on. Then KILLS kills (3000; at most SECONDS, 200), while portald, under its
 keeper, is killed every second or so. TAP on stdout; a failure says the seed, CRASH_SEED
 repeats its choices.
 """
@@ -20,7 +20,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OUT = os.environ.get('VMPORTAL_UNIT_OUT', os.path.join(TOP, 'build/user'))
-KILLS = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+KILLS = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
 SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 200
 SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
 

@@ -85,10 +85,11 @@ static int a_step(struct rng *r, enum role role)
 	switch (role) {
 	case ROLE_HUB:
 		/* Its own: hubs', and lanes' from the inherited on. */
-		return below(r, 4) ? STEP_LANE_INHERITED + (int)below(r, STEP_LANE_CLEARED - STEP_LANE_INHERITED + 1) :
+		return below(r, 4) ? STEP_LANE_INHERITED + (int)below(r, STEP_DISARMS - STEP_LANE_INHERITED + 1) :
 			STEP_HUB_TAKEN + (int)below(r, 2);
 	case ROLE_SEND:
-		return STEP_LANE_TAKEN + (int)below(r, STEP_LANE_LEFT - STEP_LANE_TAKEN + 1);
+		return !below(r, 4) ? STEP_ARMS + (int)below(r, 2) :
+			STEP_LANE_TAKEN + (int)below(r, STEP_LANE_LEFT - STEP_LANE_TAKEN + 1);
 	case ROLE_LOCK:
 		return !below(r, 3) ? below(r, 2) ? STEP_LOCK_FLAGS : STEP_LOCK_INHERITED :
 			STEP_LOCK_PLACED + (int)below(r, STEP_LOCK_FREED - STEP_LOCK_PLACED + 1);
