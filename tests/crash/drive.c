@@ -53,11 +53,21 @@ struct driver {
 
 /* ---- One worker -------------------------------------------------------------------- */
 
-/* The worker's part of the life that is planned; @window: its descriptor, or -1. */
+/*
+ * The worker's part of the life that is planned; @window: its descriptor, or -1.
+ *
+ * Until it has a group of its own, what is to end the driver reaches it as well: a
+ * terminal's Ctrl-C, or a signal to the job. It is the driver that ends it.
+ */
 static void become(struct driver *v, uint32_t slot, uint32_t life, int window)
 {
 	char text[6][24];
+	sigset_t drivers;
 
+	sigemptyset(&drivers);
+	sigaddset(&drivers, SIGTERM);
+	sigaddset(&drivers, SIGINT);
+	sigprocmask(SIG_BLOCK, &drivers, NULL);
 	snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)v->w->ledger->seed);
 	snprintf(text[1], sizeof(text[1]), "%u", life);
 	snprintf(text[2], sizeof(text[2]), "%u", slot);
