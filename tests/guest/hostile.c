@@ -428,26 +428,13 @@ static void test_scribble(void)
 
 int main(int argc, char **argv)
 {
-	page = sysconf(_SC_PAGESIZE);
-	device = argc > 1 ? argv[1] : "/dev/portal0";
-	start(400);
-	fd = open_portal(device, O_RDWR);
-	info = get_info(fd);
-	make_managed(fd);
-	if (!has_sessions(fd)) {
-		ok(!set_mode(fd, PORTAL_MODE_RAW) && !own_slot(), "raw");
+	if (!begin(argc, argv, 400))
 		return done();
-	}
-	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
-	tables = map_tables(other);
-	beat_ms = own()->heartbeat_ms;
 	test_declared_often();
 	test_repair();
 	test_copied();
 	test_copied_tokens();
 	test_no_delay();
 	test_scribble();
-	set_mode(fd, PORTAL_MODE_RAW);
-	memset(tables, 0, SUPER_PROTECTED);
 	return done();
 }

@@ -340,11 +340,14 @@ static void lives_on(bool longer)
  * Sessions are over at once, what was kept of them is freed later, by the MMU notifiers;
  * and the driver is unloaded in between.
  */
-static int leave(void)
+static int leave(const char *path)
 {
 	struct child c[SUPER_SESSIONS];
 	unsigned int i;
 
+	device = path;
+	start(400);
+	fd = open_portal(device, O_RDWR);
 	make_managed(fd);
 	if (!token_of(fd))
 		return errno != EOPNOTSUPP;
@@ -393,25 +396,13 @@ static void test_worn(void)
 
 int main(int argc, char **argv)
 {
-	bool leaving = argc == 3 && !strcmp(argv[1], "--leave");
-
-	page = sysconf(_SC_PAGESIZE);
-	device = leaving ? argv[2] : argc > 1 ? argv[1] : "/dev/portal0";
-	start(400);
-	fd = open_portal(device, O_RDWR);
-	if (leaving)
-		return leave();
-	make_managed(fd);
-	if (!has_sessions(fd)) {
-		ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	if (argc == 3 && !strcmp(argv[1], "--leave"))
+		return leave(argv[2]);
+	if (!begin(argc, argv, 400))
 		return done();
-	}
-	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
-	tables = map_tables(other);
 	test_costs();
 	test_many_windows();
 	test_many_mappers();
 	test_worn();
-	memset(tables, 0, SUPER_PROTECTED);
 	return done();
 }

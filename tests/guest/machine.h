@@ -49,7 +49,7 @@ static MAYBE void attribute(const char *name, char *text, size_t room)
 
 static MAYBE bool alive(uint64_t token)
 {
-	return token_state(tables, token) == PORTAL_LIFE_ALIVE;
+	return token && token_state(tables, token) == PORTAL_LIFE_ALIVE;
 }
 
 /* The slot, by what sysfs says; 0: none. */
@@ -122,6 +122,43 @@ static MAYBE void play(uint64_t claim, uint32_t notice, uint32_t heartbeat_ms)
 	row->heartbeat++;
 	__atomic_store_n(&row->life, (row->life >> 16 << 16) + (1 << 16) + PORTAL_LIFE_ALIVE,
 			 __ATOMIC_RELEASE);
+}
+
+static pid_t began;
+
+/* A device's memory outlives its driver: who probes it next is to find nothing. */
+static void wipe(void)
+{
+	if (getpid() != began)
+		return;
+	set_mode(fd, PORTAL_MODE_RAW);
+	memset(tables, 0, SUPER_PROTECTED);
+}
+
+/*
+ * DEVICE, formatted and managed until this program ends; OTHER, which shows the same memory
+ * and is raw, with the tables writable. False: this kernel has no sessions, and all that it
+ * can say is said.
+ */
+static MAYBE bool begin(int argc, char **argv, unsigned int limit_s)
+{
+	page = sysconf(_SC_PAGESIZE);
+	device = argc > 1 ? argv[1] : "/dev/portal0";
+	start(limit_s);
+	fd = open_portal(device, O_RDWR);
+	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
+	info = get_info(fd);
+	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), ENODATA, "a raw portal has no sessions");
+	make_managed(fd);
+	tables = map_tables(other);
+	began = getpid();
+	atexit(wipe);
+	if (!has_sessions(fd)) {
+		ok(!set_mode(fd, PORTAL_MODE_RAW) && !own_slot(), "raw");
+		return false;
+	}
+	beat_ms = own()->heartbeat_ms;
+	return true;
 }
 
 #endif /* VMPORTAL_TESTS_MACHINE_H */

@@ -501,23 +501,12 @@ static void test_full(void)
 	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
 	if (info.peer_id != PORTAL_PEER_NONE)
 		test_own_address();
-	memset(tables, 0, SUPER_PROTECTED);
 }
 
 int main(int argc, char **argv)
 {
-	page = sysconf(_SC_PAGESIZE);
-	device = argc > 1 ? argv[1] : "/dev/portal0";
-	start(400);
-	fd = open_portal(device, O_RDWR);
-	info = get_info(fd);
-	make_managed(fd);
-	if (!has_sessions(fd)) {
-		ok(!set_mode(fd, PORTAL_MODE_RAW) && !own_slot(), "raw");
+	if (!begin(argc, argv, 400))
 		return done();
-	}
-	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
-	tables = map_tables(other);
 	test_row();
 	test_heartbeat();
 	test_watch();

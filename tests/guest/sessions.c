@@ -7,7 +7,7 @@
  * peers.c.) TAP; exit status 0 if all went well, 1 otherwise.
  */
 #include "children.h"
-#include "super.h"
+#include "machine.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -16,13 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define DATA	(2 * PORTAL_UNIT)
-
-static const char *device;
 static char *self;
-static int fd;
-static long page;
-static void *tables;
 
 static void *map(int file, uint64_t offset, int prot)
 {
@@ -32,11 +26,6 @@ static void *map(int file, uint64_t offset, int prot)
 static bool dead_within(uint64_t token, int ms)
 {
 	return UNTIL(token_state(tables, token) == PORTAL_LIFE_DEAD, ms);
-}
-
-static bool alive(uint64_t token)
-{
-	return token && token_state(tables, token) == PORTAL_LIFE_ALIVE;
 }
 
 /* ---- Processes that do one thing --------------------------------------------------- */
@@ -74,12 +63,12 @@ static uint64_t fdinfo_token(int file)
 	unsigned long long token = 0;
 	char text[1000];
 	ssize_t n;
-	int info;
+	int about;
 
 	snprintf(text, sizeof(text), "/proc/self/fdinfo/%d", file);
-	info = open(text, O_RDONLY);
-	n = read(info, text, sizeof(text) - 1);
-	close(info);
+	about = open(text, O_RDONLY);
+	n = read(about, text, sizeof(text) - 1);
+	close(about);
 	text[n < 0 ? 0 : n] = 0;
 	if (strstr(text, "portal-session:"))
 		sscanf(strstr(text, "portal-session:"), "portal-session: %llu", &token);
@@ -662,23 +651,11 @@ static void test_mode(void)
 
 int main(int argc, char **argv)
 {
-	int other;
-
-	page = sysconf(_SC_PAGESIZE);
 	if (argc == 3 && !strcmp(argv[1], "--after-exec"))
 		return after_exec(atoi(argv[2]));
 	self = "/proc/self/exe";
-	device = argc > 1 ? argv[1] : "/dev/portal0";
-	start(300);
-	fd = open_portal(device, O_RDWR);
-	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), ENODATA, "a raw portal has no sessions");
-	make_managed(fd);
-	if (!has_sessions(fd)) {
-		ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
+	if (!begin(argc, argv, 300))
 		return done();
-	}
-	other = open_portal(argc > 2 ? argv[2] : "/dev/portal1", O_RDWR);
-	tables = map_tables(other);
 	test_arguments();
 	test_begin();
 	test_mapped_end();
@@ -697,6 +674,5 @@ int main(int argc, char **argv)
 	test_churn();
 	test_debugger();
 	test_mode();
-	memset(tables, 0, SUPER_PROTECTED);
 	return done();
 }
