@@ -108,6 +108,7 @@ struct heard {
  * @flags: of vmp_open()
  * @super: of a managed portal: its superblock as it was when the mode was fixed, believed
  *	if @super_err is 0 or -EREMCHG (damaged, but its places are good). NULL: raw
+ * @spoilt: an incarnation that stood in a superblock that is none (layout_formatted())
  * @protected_size: bytes that the kernel lets nobody map writable; 0 but for devices
  * @guarded: bytes that we have made read-only ourselves, where no kernel does
  * @info: what vmp_get_info() says; changes under @lock
@@ -138,6 +139,7 @@ struct vmp {
 	unsigned int flags;
 	struct portal_super *super;
 	int super_err;
+	uint64_t spoilt;
 	uint64_t protected_size;
 	uint64_t guarded;
 	struct vmp_info info;

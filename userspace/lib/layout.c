@@ -215,6 +215,37 @@ void layout_copy(void *to, const void *from, size_t n)
 	}
 }
 
+/*
+ * Whoever formats swaps the magic first, and stores it last. So if the magic is right after the
+ * incarnation was read, all is there that goes with that one, unless it goes again: it may be
+ * remembered that they do not fit.
+ */
+bool layout_formatted(const void *super, uint64_t known, uint64_t *spoilt, unsigned int *sums)
+{
+	const shared_word *magic = super;
+	const shared_word *at = magic + offsetof(struct portal_super, incarnation) / 8;
+	uint64_t was = __atomic_load_n(magic, __ATOMIC_ACQUIRE), incarnation;
+	struct portal_super s;
+
+	if (was == PORTAL_MAGIC_FORMATTING)
+		return true;
+	incarnation = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+	if (was != PORTAL_MAGIC || incarnation == known ||
+	    incarnation == __atomic_load_n(spoilt, __ATOMIC_RELAXED) || (sums && !*sums))
+		return false;
+	was = __atomic_load_n(magic, __ATOMIC_ACQUIRE);
+	if (was != PORTAL_MAGIC)
+		return was == PORTAL_MAGIC_FORMATTING;
+	layout_copy(&s, super, sizeof(s));
+	s.magic = was;
+	if (layout_super_checksum(&s) == s.checksum)
+		return true;
+	__atomic_store_n(spoilt, incarnation, __ATOMIC_RELAXED);
+	if (sums)
+		--*sums;
+	return false;
+}
+
 void layout_read(void *to, const void *from, size_t n, size_t life_at)
 {
 	const shared_word *life = (const shared_word *)(const void *)((const char *)from + life_at);

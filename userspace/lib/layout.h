@@ -230,6 +230,18 @@ typedef void (*layout_finding_fn)(void *arg, const struct layout_finding *f);
 int layout_parse(const void *super, uint64_t size, struct portal_super *s,
 		 layout_finding_fn fn, void *arg);
 
+/**
+ * layout_formatted() - is the region being formatted, or was it since a superblock was believed?
+ * @super: its 4096 bytes in the region
+ * @known: the incarnation that was believed
+ * @spoilt: where one is remembered that stood there in a superblock that is none; 0 at first
+ * @sums: how many more checksums may be made, for others may write new incarnations all the
+ *	time: with none left, none is believed. NULL: as many as it takes
+ *
+ * Only a superblock that is one says that it was; other words there change nothing.
+ */
+bool layout_formatted(const void *super, uint64_t known, uint64_t *spoilt, unsigned int *sums);
+
 /* Copies @n bytes (a multiple of 8) that others may change, each word once. */
 void layout_copy(void *to, const void *from, size_t n);
 

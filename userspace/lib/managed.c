@@ -98,6 +98,7 @@ static int set_mode(struct vmp *p, struct portal_super *s, int err)
 	p->heard = NULL;
 	p->super = s;
 	p->super_err = err;
+	__atomic_store_n(&p->spoilt, 0, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&p->lock);
 	p->info.mode = s ? VMP_MODE_MANAGED : VMP_MODE_RAW;
 	pthread_mutex_unlock(&p->lock);
@@ -169,24 +170,14 @@ int vmp_managed(struct vmp *p)
 	return 0;
 }
 
-/*
- * By the incarnation alone, in a superblock that is one; what somebody has scribbled over it
- * changes nothing. Formatting begins and ends with a store to the magic, and stores the
- * incarnation in between.
- */
+/* What somebody has merely scribbled over the superblock changes nothing. */
 int vmp_same_tables(struct vmp *p)
 {
-	const struct portal_super *now = p->base;
-	uint64_t magic;
-
-	if (!p->super)
+	/* With one that vmp_obey_mode() made up nobody knows. */
+	if (!p->super || !p->super->magic)
 		return vmp_fail(-ESTALE, "%s %s: is not taken for a managed portal any more; close it and open it anew",
 				p->info.transport, p->info.identity);
-	magic = __atomic_load_n((const uint64_t *)&now->magic, __ATOMIC_ACQUIRE);
-	if (magic != PORTAL_MAGIC && magic != PORTAL_MAGIC_FORMATTING)
-		return 0;
-	if (magic == PORTAL_MAGIC &&
-	    __atomic_load_n((const uint64_t *)&now->incarnation, __ATOMIC_RELAXED) == p->super->incarnation)
+	if (!layout_formatted(p->base, p->super->incarnation, &p->spoilt, NULL))
 		return 0;
 	return vmp_fail(-ESTALE, "%s %s: was formatted anew since it was opened; close it and open it anew",
 			p->info.transport, p->info.identity);

@@ -17,6 +17,7 @@
 #include "managed.h"
 
 #define REPAIRED_USEC	(60 * USEC_PER_SEC)	/* between two lines about it */
+#define SPOILT_A_BEAT	16	/* superblocks that are none: as many are looked at */
 #define RUNG_USEC	2000			/* who rings without end is heard so often */
 
 /* Our part of the row: from here to its end. */
@@ -205,7 +206,7 @@ static void repair_all(struct managed *m, bool say)
 /* ---- Formatted anew ---------------------------------------------------------- */
 
 /* Are the tables whole, and our rows at the places of before? */
-static bool same_places(const struct managed *m, struct portal_super *s)
+static bool same_places(struct managed *m, struct portal_super *s)
 {
 	static const unsigned int areas[] = { PORTAL_AREA_PEERS, PORTAL_AREA_SESSIONS };
 	unsigned int i;
@@ -305,6 +306,7 @@ static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
 	struct managed *m = arg;
 	uint64_t next = usec + m->portal->conf.heartbeat * 1000ULL, now = now_usec(m->portal);
 
+	m->sums = SPOILT_A_BEAT;
 	managed_look(m);
 	m->truth->row.heartbeat++;
 	store_word(&peer_row(m, 0)->heartbeat, m->truth->row.heartbeat);
@@ -421,6 +423,7 @@ int managed_open(struct portal *p, struct err *e)
 		return err_set(e, "out of memory");
 	m->portal = p;
 	p->managed = m;
+	m->sums = SPOILT_A_BEAT;
 	m->lifelines = -1;
 	TAILQ_INIT(&m->ghosts);
 	m->own = p->slots[p->conf.host_peers].efds;

@@ -48,7 +48,9 @@ struct sight {
  * @super: its superblock, believed; only the places of it, when others have formatted it anew
  * @region: mapped
  * @aside, @aside_len: what stands for it then (managed_rows())
- * @away: it was formatted anew, and what are our rows' places is others' by now
+ * @away: it was formatted anew, or is being, and what are our rows' places is others' by now
+ * @spoilt: an incarnation that stood in a superblock that is none, as if it had been
+ * @sums: how many more of those may be looked at before the next heartbeat
  * @own: the eventfds of our own id: who changes a row rings the first of them
  * @sight: of each slot
  * @looked: when that was
@@ -65,6 +67,8 @@ struct managed {
 	void *region, *aside;
 	size_t aside_len;
 	bool away;
+	uint64_t spoilt;
+	unsigned int sums;
 	struct truth *truth;
 	struct efds *own;
 	struct sight *sight;
@@ -135,36 +139,29 @@ void managed_close(struct managed *m, bool keep);
 /* A row of ours, or a verdict, was stored: counts it, tells machines and processes. */
 void managed_changed(struct managed *m);
 
-/*
- * Is the portal being formatted, or was it, since we last knew? Only a superblock that is one
- * says so: whatever else somebody scribbles there changes nothing.
- */
-static inline bool managed_formatted(const struct managed *m)
+/* Is the portal being formatted, or was it, since we last knew? */
+static inline bool managed_formatted(struct managed *m)
 {
-	const struct portal_super *now = m->region;
-	uint64_t magic = __atomic_load_n((const row_word *)&now->magic, __ATOMIC_ACQUIRE);
-
-	return magic == PORTAL_MAGIC_FORMATTING ||
-	       (magic == PORTAL_MAGIC && load_word(&now->incarnation) != m->truth->super.incarnation);
+	return layout_formatted(m->region, m->truth->super.incarnation, &m->spoilt, &m->sums);
 }
 
 /*
  * Where our rows' places are ours. Else all that is stored there goes to memory that nobody
  * sees, from the first store on: when each of them finds out does not matter.
  */
-static inline void *managed_rows(const struct managed *m)
+static inline void *managed_rows(struct managed *m)
 {
 	return m->away || managed_formatted(m) ? m->aside : m->region;
 }
 
 /* The row of machine @slot. */
-static inline struct portal_peer *peer_row(const struct managed *m, uint32_t slot)
+static inline struct portal_peer *peer_row(struct managed *m, uint32_t slot)
 {
 	return layout_row(managed_rows(m), &m->super, PORTAL_AREA_PEERS, slot);
 }
 
 /* Of our sessions. */
-static inline struct portal_session *session_row(const struct managed *m, uint32_t i)
+static inline struct portal_session *session_row(struct managed *m, uint32_t i)
 {
 	return layout_row(managed_rows(m), &m->super, PORTAL_AREA_SESSIONS, i);
 }

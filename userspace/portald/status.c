@@ -50,7 +50,7 @@ static const char *machine_state(const struct portal_peer *r)
 }
 
 /* By their own word, but for the verdicts. */
-static struct json_object *machines_json(const struct managed *m)
+static struct json_object *machines_json(struct managed *m)
 {
 	static const char *const reasons[] = {
 		"none", "exited", "cut", "rescinded", "fenced", "silent",

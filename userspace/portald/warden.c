@@ -123,7 +123,7 @@ static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dea
 }
 
 /* A claim with @id that is not known to be dead; *slot: of which machine. 0: none. */
-static uint64_t find_claim(const struct managed *m, uint32_t id, uint32_t *slot)
+static uint64_t find_claim(struct managed *m, uint32_t id, uint32_t *slot)
 {
 	uint64_t claim;
 

@@ -152,12 +152,70 @@ static void formatted_otherwise(void **state)
 	vmp_close(p);
 }
 
+/* As somebody has it who stores where he should not. */
+static struct portal_super *super_of(struct vmp *p)
+{
+	size_t size;
+	void *base;
+
+	assert_int_equal(vmp_map(p, &base, &size), 0);
+	assert_int_equal(mprotect(base, sizeof(struct portal_super), PROT_READ | PROT_WRITE), 0);
+	return base;
+}
+
+/* Other words in its superblock are no other superblock: whoever uses the portal goes on. */
+static void scribbled_on(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_super *s = super_of(p);
+	uint64_t was = s->incarnation, i;
+	struct vmp_layout l;
+	struct holder o;
+
+	hold(&o, p, "a", "to-a");
+	for (i = 1; i < 4; i++) {
+		__atomic_store_n(&s->incarnation, was + i, __ATOMIC_RELAXED);
+		assert_int_equal(vmp_lock(p, house_data(p, 0), 0), 0);
+		assert_int_equal(vmp_unlock(p, house_data(p, 0)), 0);
+		assert_int_equal(vmp_get_layout(p, &l, sizeof(l)), 0);
+		assert_int_equal(vmp_named_unlink(p, i == 1 ? "a" : "b"), i == 1 ? 0 : -ENOENT);
+	}
+	__atomic_store_n(&s->incarnation, was, __ATOMIC_RELAXED);
+	assert_int_equal(vmp_named_close(o.n), 0);
+	vmp_hub_close(o.h);
+	house_check(p);
+	vmp_close(p);
+}
+
+/* While it is formatted, and when it has been, with what is a superblock again. */
+static void scribbled_on_and_formatted(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_super *s = super_of(p);
+	struct portal_super new = *s;
+	struct vmp_layout l;
+
+	__atomic_store_n(&s->incarnation, s->incarnation + 1, __ATOMIC_RELAXED);
+	assert_int_equal(vmp_get_layout(p, &l, sizeof(l)), 0);
+	__atomic_store_n(&s->magic, PORTAL_MAGIC_FORMATTING, __ATOMIC_RELAXED);
+	ends_with(vmp_get_layout(p, &l, sizeof(l)), -ESTALE, ANEW);
+	new.incarnation += 2;
+	new.checksum = layout_super_checksum(&new);
+	memcpy((char *)s + 8, (char *)&new + 8, sizeof(new) - 8);
+	__atomic_store_n(&s->magic, PORTAL_MAGIC, __ATOMIC_RELEASE);
+	ends_with(vmp_get_layout(p, &l, sizeof(l)), -ESTALE, ANEW);
+	vmp_close(p);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		in_house(formatted_anew),
 		in_real(formatted_anew),
 		in_real(formatted_otherwise),
+		in_house(scribbled_on),
+		in_real(scribbled_on),
+		in_house(scribbled_on_and_formatted),
 	};
 
 	find_portald(argv[0]);

@@ -179,5 +179,30 @@ def _(stack):
         d.end()
 
 
+@point('an incarnation that is scribbled over the superblock changes nothing, however often')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '100')
+    a, vm = Member(d), d.guest()
+    t = Tables(stack, a)
+    m, own = Machine(t, vm, 1), t.m[48:56]
+    for i in range(50):
+        t.m[48:56] = os.urandom(8)
+        b = Member(d)
+        check(t.alive(b.token) and t.alive(a.token), 'sessions')
+        b.close()
+    last = t.peer().heartbeat
+    wait_for(lambda: t.peer().heartbeat > last + 3, 'its heart')
+    t.put(t.peer_at(0) + 24, '<I', FENCED)
+    t.put(t.peer_at(0) + 8, '<Q', t.peer().claim)
+    check(a.ended(), 'the host was declared dead')
+    c = Member(d)
+    c.send(FENCE, id=1, arg=0, value=m.claim)
+    equal(c.answer(FENCE).arg, 0, m.dead())
+    equal(m.dead(), FENCED, 'a verdict')
+    t.m[48:56] = own
+    check(not any('formatted' in s for s in d.lines), 'what it was')
+    equal(ctl('check', 'unix:' + d.sock('sock'))[0], 0, 'check')
+
+
 build_ctl()
 point.run()
