@@ -200,7 +200,9 @@ bool kept_possible(const struct kept_map *k, const struct portal_conf *conf, uin
 	if (c->state > KEPT_GHOST || c->flags & ~KEPT_FLAGS || state > KEPT_SESSION_OVER ||
 	    (state && row >= conf->session_rows))
 		return false;
-	if (!(c->flags & KEPT_GUEST) && (c->state == KEPT_GHOST || c->id >= conf->host_peers))
+	/* A process has its id from the beginning. */
+	if (!(c->flags & KEPT_GUEST) && (c->state == KEPT_GHOST || c->state == KEPT_NEW ||
+					 c->id >= conf->host_peers))
 		return false;
 	if (c->flags & KEPT_GUEST && c->state != KEPT_NEW &&
 	    (c->id >= ID_END || c->id < conf_host_ids(conf)))

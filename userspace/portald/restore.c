@@ -145,37 +145,45 @@ static bool possible(const struct portal *p, uint32_t i)
 	return !p->slots[k->id].holder;
 }
 
-static int restore_all(struct portal *p, struct client **joining)
+static int restore_one(struct portal *p, uint32_t i, struct client **joining)
 {
-	struct kept_client *k;
+	struct kept_client *k = &p->kept.client[i];
 	struct client *c;
-	uint32_t i;
 	int ret;
 
-	for (i = 0; i < p->kept.n; i++) {
-		k = &p->kept.client[i];
-		if (k->state == KEPT_FREE)
-			continue;
-		if (!possible(p, i)) {
-			log_line(LOG_ERR, p->conf.name, "a client's record (%u) is damaged: its connection is cut", i);
-			kept_store32(&k->state, KEPT_FREE);
-			continue;
-		}
-		c = restore(p, i);
-		if (!c)
-			return -ENOMEM;
-		settle_message(c);
-		if (k->state == KEPT_GHOST && p->managed) {
-			warden_restore(c);
-			continue;
-		}
-		ret = go_on(c);
-		if (ret < 0)
-			return ret;
-		if ((k->state == KEPT_NEW || k->state == KEPT_JOINING) && !c->doomed)
-			*joining = c;
+	if (!possible(p, i)) {
+		log_line(LOG_ERR, p->conf.name, "a client's record (%u) is damaged: its connection is cut", i);
+		kept_store32(&k->state, KEPT_FREE);
+		return 0;
 	}
+	c = restore(p, i);
+	if (!c)
+		return -ENOMEM;
+	settle_message(c);
+	if (k->state == KEPT_GHOST && p->managed) {
+		warden_restore(c);
+		return 0;
+	}
+	ret = go_on(c);
+	if (ret < 0)
+		return ret;
+	if ((k->state == KEPT_NEW || k->state == KEPT_JOINING) && !c->doomed)
+		*joining = c;
 	return 0;
+}
+
+/* Those without connection, or the others. */
+static int restore_all(struct portal *p, bool ghosts, struct client **joining)
+{
+	uint32_t i, state;
+	int ret = 0;
+
+	for (i = 0; i < p->kept.n && ret == 0; i++) {
+		state = p->kept.client[i].state;
+		if (state != KEPT_FREE && (state == KEPT_GHOST) == ghosts)
+			ret = restore_one(p, i, joining);
+	}
+	return ret;
 }
 
 int portal_restore(struct portal *p)
@@ -184,7 +192,10 @@ int portal_restore(struct portal *p)
 	int ret;
 
 	p->restoring = true;
-	ret = restore_all(p, &joining);
+	ret = restore_all(p, false, &joining);
+	/* A verdict looks whether the portal was formatted, which ends all sessions: they are there. */
+	if (ret == 0)
+		ret = restore_all(p, true, &joining);
 	if (ret < 0)
 		return ret;
 	/* Either somebody was joining or somebody was leaving: not both. */

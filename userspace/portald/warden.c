@@ -86,11 +86,13 @@ static uint64_t usec_now(void)
 	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
 }
 
+enum stored { STORED, STOOD, NOT_THERE };
+
 /*
- * Stores a verdict on the claim in @slot; false: that one is not there any more. The word is
- * looked at before the claim: a verdict on a later claim is not replaced by ours.
+ * Stores a verdict on the claim in @slot, if it is there still. The word is looked at before
+ * the claim: a verdict on a later claim is not replaced by ours.
  */
-static bool verdict(struct portal_peer *row, void *word, uint64_t claim)
+static enum stored verdict(struct portal_peer *row, void *word, uint64_t claim)
 {
 	unsigned int tries;
 	uint64_t was;
@@ -98,13 +100,15 @@ static bool verdict(struct portal_peer *row, void *word, uint64_t claim)
 	for (tries = 0; tries < TRIES; tries++) {
 		was = load_word(word);
 		if (load_word(&row->claim) != claim)
-			return false;
-		if (was == claim || swap_word(word, was, claim))
-			return true;
+			return NOT_THERE;
+		if (was == claim)
+			return STOOD;
+		if (swap_word(word, was, claim))
+			return STORED;
 	}
 	/* Somebody flips it, who breaks all promises. */
 	__atomic_exchange_n((row_word *)word, claim, __ATOMIC_SEQ_CST);
-	return true;
+	return STORED;
 }
 
 /* The reason first: whoever hears a suspect's heart takes back what was for silence. */
@@ -115,8 +119,16 @@ static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dea
 
 	/* Before we look whether it is a suspect already: see heard(). */
 	vmpr_full_fence();
-	if (verdict(row, dead ? &row->dead : &row->suspect, claim))
+	switch (verdict(row, dead ? &row->dead : &row->suspect, claim)) {
+	case STORED:
 		return true;
+	case STOOD:
+		/* Because of silence, which may have been said after the above. */
+		__atomic_store_n((uint32_t *)&row->reason, reason, __ATOMIC_SEQ_CST);
+		return true;
+	case NOT_THERE:
+		break;
+	}
 	__atomic_compare_exchange_n((uint32_t *)&row->reason, &reason, was, false, __ATOMIC_SEQ_CST,
 				    __ATOMIC_RELAXED);
 	return false;
@@ -136,8 +148,12 @@ static uint64_t find_claim(struct managed *m, uint32_t id, uint32_t *slot)
 	return 0;
 }
 
-/* Of all rows that have its id: an honest machine has one. How many; the first of them. */
-static unsigned int pronounce_all(struct managed *m, const struct client *c, bool dead,
+/*
+ * Of all rows that have its id: an honest machine has one. How many; the first of them. @again:
+ * a suspicion that was perhaps told before, which is told once. Not so the first time: with an
+ * old reason it may be an observer's, who has not come to his own yet.
+ */
+static unsigned int pronounce_all(struct managed *m, const struct client *c, bool dead, bool again,
 				  uint32_t *first)
 {
 	unsigned int n = 0;
@@ -145,8 +161,7 @@ static unsigned int pronounce_all(struct managed *m, const struct client *c, boo
 	uint32_t slot;
 
 	for (slot = 1; (claim = find_claim(m, c->id, &slot)); slot++) {
-		/* Once, if it is told again after a restart. */
-		if (!dead && load_word(&peer_row(m, slot)->suspect) == claim &&
+		if (again && load_word(&peer_row(m, slot)->suspect) == claim &&
 		    peer_row(m, slot)->reason == PORTAL_REASON_CUT)
 			continue;
 		if (!pronounce(m, slot, claim, dead, dead ? PORTAL_REASON_EXITED : PORTAL_REASON_CUT))
@@ -172,12 +187,17 @@ static void say(struct client *c, bool dead, uint32_t slot, uint64_t seen)
 		   (unsigned int)(now - seen));
 }
 
-static void judge(struct managed *m, struct client *c, bool dead)
+/*
+ * Its machine may have joined tables that were made since we last looked, and whoever is told
+ * of is not watched any more: so this host joins them first.
+ */
+static void judge(struct managed *m, struct client *c, bool dead, bool again)
 {
 	uint64_t seen = now_usec(m->portal);
 	uint32_t slot = 0;
 
-	if (!pronounce_all(m, c, dead, &slot))
+	managed_look(m);
+	if (!pronounce_all(m, c, dead, again, &slot))
 		return;
 	managed_changed(m);
 	say(c, dead, slot, seen);
@@ -224,7 +244,7 @@ static int on_process(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	if (!over)
 		outlive(c);
 	else if (c->ghost)
-		judge(m, c, true);
+		judge(m, c, true, false);
 	else
 		client_doom(c, "%s", "");
 	if (!c->ghost)
@@ -314,7 +334,7 @@ void warden_part(struct client *c)
 
 	if (ended && !over)
 		outlive(c);
-	judge(m, c, ended && over);
+	judge(m, c, ended && over, false);
 	if (ended && over) {
 		client_free(c);
 	} else if (provable(c)) {
@@ -333,7 +353,7 @@ void warden_restore(struct client *c)
 	if (!c->outlived && c->pidfd >= 0)
 		warden_watch(c);
 	/* If that was not told yet. When its process has ended meanwhile, the loop sees it. */
-	judge(m, c, false);
+	judge(m, c, false, true);
 	if (provable(c))
 		add_ghost(m, c);
 	else
@@ -349,7 +369,7 @@ void wardens_look(struct managed *m)
 
 	/* However many: the others are told once. */
 	TAILQ_FOREACH(c, &m->ghosts, link)
-		if (pronounce_all(m, c, false, &slot)) {
+		if (pronounce_all(m, c, false, true, &slot)) {
 			say(c, false, slot, seen);
 			n++;
 		}

@@ -100,7 +100,7 @@ def record(d, id, guest):
 @point('a record that cannot be is not believed: its client is cut, the others are served')
 def _(stack):
     for at, fmt, value in ((8, '<Q', 0x7fffffff), (8, '<Q', 5 << 32), (12, '<I', 0x7fffffff),
-                           (48, '<I', 9), (48, '<I', 5), (56, '<I', 60000), (56, '<I', NONE),
+                           (48, '<I', 9), (48, '<I', 5), (48, '<I', 1), (56, '<I', 60000), (56, '<I', NONE),
                            (56, '<I', 0), (52, '<I', 0x1f00), (40, '<Q', 7 << 32), (40, '<Q', 1 << 32 | 1000)):
         d = Kept(stack)
         a, bad, g = Member(d), d.process(), d.guest()
@@ -227,12 +227,21 @@ def _(stack):
     d.status()
 
 
+def descriptors(pid):
+    """What they are; but one that is closed as we look."""
+    for n in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            yield os.readlink(f'/proc/{pid}/fd/{n}')
+        except FileNotFoundError:
+            pass
+
+
 @point('the keeper killed: its daemon serves on, and says that nothing is kept any more')
 def _(stack):
     d = Kept(stack)
     a = Member(d)
     for pid in (d.pid, d.child):        # nobody else can speak to either as the other
-        inodes = {os.readlink(f'/proc/{pid}/fd/{n}') for n in os.listdir(f'/proc/{pid}/fd')}
+        inodes = set(descriptors(pid))
         with open(f'/proc/{pid}/net/unix') as f:
             bound = [x.split()[7] for x in f.readlines()[1:]
                      if f'socket:[{x.split()[6]}]' in inodes and len(x.split()) > 7]

@@ -13,21 +13,6 @@ from tables import *
 point = Tap()
 
 
-def ctl(*args):
-    path = os.path.join(TOP, 'build', 'user', 'bin', 'portalctl')
-    r = subprocess.run([path, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, text=True, timeout=30)
-    return r.returncode, r.stdout, r.stderr
-
-
-def build_ctl():
-    r = subprocess.run(['make', '-s', '-C', os.path.join(TOP, 'userspace'), 'portalctl'],
-                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
-    if r.returncode:
-        print('Bail out! portalctl does not build: ' + r.stdout[-200:])
-        sys.exit(1)
-
-
 @point('the region is formatted, clean, and named after the portal')
 def _(stack):
     d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', name='demo')
@@ -87,11 +72,6 @@ def _(stack):
     m.close()
     equal(ctl('format', uri)[0], 0, 'format')
     equal(ctl('check', uri)[0], 0, 'check')
-
-
-def formatted(uri, *args):
-    code, out, err = ctl('format', '--force', '--force', *args, uri)
-    equal(code, 0, err)
 
 
 def refused(p, kind, **kw):
@@ -156,6 +136,11 @@ def _(stack):
 def _(stack):
     for peers, sessions in ((13, 16), (3, 600)):
         d = Kept(stack)
+        # first, so that its record is, too
+        cmd, theirs = socket.socketpair()
+        _end, gone = fork_vm(stack, d, theirs)
+        cmd.send(b'x')
+        d.wait_log(f'guest {gone} left')
         a, b = Member(d), Member(d, join=False)
         t, old = Tables(stack, a), d.child
         other = os.path.join(d.dir, 'other')
@@ -175,7 +160,7 @@ def _(stack):
             check(t.m[:] == before, 'it has stored something')
         else:
             b.join()
-            check(t.alive(b.token), 'a session')
+            check(t.alive(b.token) and not t.alive(a.token), 'sessions')
         d.end()
 
 
@@ -204,5 +189,4 @@ def _(stack):
     equal(ctl('check', 'unix:' + d.sock('sock'))[0], 0, 'check')
 
 
-build_ctl()
 point.run()

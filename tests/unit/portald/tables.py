@@ -207,3 +207,20 @@ def joiner_path(built=[]):
             portaldtest.bail('joiner does not build: ' + r.stdout[-300:])
         built.append(os.path.join(TOP, 'build', 'user', 'tests', 'unit', 'joiner'))
     return built[0]
+
+
+def ctl(*args, built=[]):
+    if not built:
+        r = subprocess.run(['make', '-s', '-C', os.path.join(TOP, 'userspace'), 'portalctl'],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        if r.returncode:
+            portaldtest.bail('portalctl does not build: ' + r.stdout[-300:])
+        built.append(os.path.join(TOP, 'build', 'user', 'bin', 'portalctl'))
+    r = subprocess.run([built[0], *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, text=True, timeout=30)
+    return r.returncode, r.stdout, r.stderr
+
+
+def formatted(uri, *args):
+    code, out, err = ctl('format', '--force', '--force', *args, uri)
+    equal(code, 0, err)

@@ -171,6 +171,24 @@ def _(stack):
     equal(d.status()['machines'][1]['state'], 'dead', 'status')
 
 
+@both('a machine that joins what was just formatted, and dies before the next heartbeat: dead')
+def _(stack):
+    for cut in (False, True):
+        d = managed(stack)
+        a, vm = Member(d), Vm(stack, d)
+        t = Tables(stack, a)
+        if cut:
+            vm.cut()
+            d.wait_log(f'guest {vm.id} left')
+        formatted('unix:' + d.sock('sock'), '--peers', '7', '--sessions', '10')
+        m = Machine(t, vm, 1)
+        vm.kill()
+        equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
+        check(not t.alive(a.token) and a.ended(), 'a session of before')
+        equal(t.peer().state, ALIVE, 'the host')
+        d.end()
+
+
 @both('one whose connection outlives its process is never declared dead')
 def _(stack):
     d = managed(stack)
