@@ -38,6 +38,23 @@ static struct portal_chan_side *our_side(struct lane *l)
 }
 
 /*
+ * One that has closed may have the same lane again, from our successor: its word does not tell.
+ * But who sees that one sees the successor, too; it gets its lane back.
+ */
+static bool take_for_reset(struct vmp_hub *h, struct lane *l)
+{
+	uint64_t *owner = W(l->row->owner);
+
+	vmp_step(STEP_LANE_OVER);
+	if (!hand_on(owner, l->owner, PORTAL_HUB_RESET))
+		return false;
+	if (hub_is_ours(h))
+		return true;
+	hand_on(owner, PORTAL_HUB_RESET, l->owner);
+	return false;
+}
+
+/*
  * Nobody has this lane any more, and all of it was read: it is the next one's. If somebody
  * else stands there by now (we have a successor, he did this, and we do not know it yet),
  * nothing is touched; it is looked at as if new.
@@ -46,11 +63,8 @@ static void reset(struct vmp_hub *h, struct lane *l)
 {
 	struct portal_chan_side *me = our_side(l);
 	uint64_t left = load_acquire(CW(l->row->left));
-	/* One that has closed may have the same lane again: the owner alone does not tell. */
-	bool ours = hub_is_ours(h);
 
-	vmp_step(STEP_LANE_OVER);
-	if (ours && hand_on(W(l->row->owner), l->owner, PORTAL_HUB_RESET)) {
+	if (hub_is_ours(h) && take_for_reset(h, l)) {
 		vmp_step(STEP_LANE_RESET);
 		hub_say(h, W(me->rx_armed), 0);
 		hub_say(h, W(me->tx_armed), 0);
@@ -58,10 +72,13 @@ static void reset(struct vmp_hub *h, struct lane *l)
 		/* From here on nothing is left to inherit. */
 		hub_say(h, W(me->live), 0);
 		vmp_step(STEP_LANE_EMPTY);
-		hand_on(W(l->row->left), left, 0);
+		/* Whoever comes after us finds it being reset, and does all of this. */
+		if (hub_is_ours(h))
+			hand_on(W(l->row->left), left, 0);
 		vmp_step(STEP_LANE_CLEARED);
 		/* Pairs with the exchange in hub_channel_at(). */
-		hand_on(W(l->row->owner), PORTAL_HUB_RESET, 0);
+		if (hub_is_ours(h))
+			hand_on(W(l->row->owner), PORTAL_HUB_RESET, 0);
 	}
 	if (l->ch) {
 		hub_add_stats(&h->gone, l->ch);

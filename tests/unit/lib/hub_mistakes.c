@@ -224,12 +224,15 @@ static void they_leave(void)
 	struct vmp_from from;
 	char buf[257];
 	uint32_t i;
+	int n;
 
 	while (senders)
 		leave(&sender[--senders]);
 	for (i = 0; i < LANES; i++)
-		while (row(i)->owner)
+		for (n = 0; row(i)->owner; n++) {
+			assert_true(n < 100);
 			get(&next_hub, buf, &from, 0);
+		}
 	leave(&next_hub);
 }
 
@@ -264,6 +267,96 @@ static void a_reset_by_mistake(void **state)
 		they_are_well();
 		they_leave();
 	}
+}
+
+static bool comes_and_leaves;
+
+/* The next hub frees the lane, which the sender that had it takes again. */
+static void the_same_comes(void)
+{
+	struct vmp_from from;
+	char buf[257];
+	int i;
+
+	declare_dead(&zombie);
+	next_hub = hub(0);
+	for (i = 0; i < 10 && row(its_lane)->owner; i++)
+		get(&next_hub, buf, &from, 0);
+	open_channel(last_sender());
+	assert_int_equal(lane_of(last_sender()), its_lane);
+	pair(&next_hub, last_sender());
+	if (!comes_and_leaves)
+		return;
+	vmp_channel_close(last_sender()->ch);
+	last_sender()->ch = NULL;
+}
+
+/* The same, when its words tell the next use of the lane from this one by nothing. */
+static void a_reset_for_the_same(void **state)
+{
+	static const struct {
+		int step;
+		bool leaves;
+	} at[] = {
+		{ STEP_LANE_OVER, false }, { STEP_LANE_RESET, false }, { STEP_LANE_EMPTY, false },
+		{ STEP_LANE_CLEARED, false }, { STEP_LANE_EMPTY, true }, { STEP_LANE_CLEARED, true },
+	};
+	struct vmp_from from;
+	unsigned int i;
+	char buf[257];
+
+	for (i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+		zombie = hub(0);
+		sender[0] = producer();
+		senders = 1;
+		its_lane = lane_of(&sender[0]);
+		pair(&zombie, &sender[0]);
+		vmp_channel_close(sender[0].ch);
+		sender[0].ch = NULL;
+		comes_and_leaves = at[i].leaves;
+		act_at(at[i].step, 0, the_same_comes);
+		assert_int_equal(get(&zombie, buf, &from, 100), -ESTALE);
+		assert_int_equal(house_act_at, -1);
+		leave(&zombie);
+		if (!comes_and_leaves)
+			they_are_well();
+		they_leave();
+	}
+}
+
+static struct vmp *next;
+
+/* The next hub is there, and does the same: it stands just where the zombie does. */
+static void another_resets_it(void)
+{
+	uint64_t token;
+
+	declare_dead(&zombie);
+	next = house_open();
+	assert_int_equal(vmp_join(next, &token), 0);
+	head()->consumer = token;
+}
+
+/* Nobody gets the lane before who resets it now is through. */
+static void a_reset_under_way(void **state)
+{
+	struct vmp_from from;
+	uint64_t left;
+	char buf[257];
+
+	zombie = a_hub_behind_time();
+	for (its_lane = 0; !row(its_lane)->owner; its_lane++)
+		;
+	left = row(its_lane)->left = row(its_lane)->owner;
+	act_at(STEP_LANE_EMPTY, 0, another_resets_it);
+	assert_int_equal(get(&zombie, buf, &from, 100), -ESTALE);
+	assert_int_equal(house_act_at, -1);
+	assert_int_equal(row(its_lane)->owner, PORTAL_HUB_RESET);
+	assert_int_equal(row(its_lane)->left, left);
+	leave(&zombie);
+	vmp_close(next);
+	next_hub = hub(0);
+	they_leave();
 }
 
 /* At any word that a hub says when it opens its side. */
@@ -432,6 +525,8 @@ int main(int argc, char **argv)
 		in_house(a_late_look_by_mistake),
 		in_house(a_sender_by_mistake),
 		in_house(a_reset_by_mistake),
+		in_house(a_reset_for_the_same),
+		in_house(a_reset_under_way),
 		in_house(an_opening_by_mistake),
 		in_house(an_address_by_mistake),
 		in_house(a_sleeping_hub_by_mistake),
