@@ -16,7 +16,7 @@ const char *const role_name[ROLES] = {
 const char *const step_name[OWN_STEPS] = {
 	[STEP_LOCK_PLACED] = "waiting for a lock", [STEP_LOCK_TAKEN] = "has a lock",
 	[STEP_LOCK_INHERITED] = "has inherited a lock", [STEP_LOCK_FREED] = "has freed a lock",
-	[STEP_LOCK_FLAGS] = "says how a lock stands",
+	[STEP_LOCK_FLAGS] = "says how a lock stands", [STEP_LOCK_NOTED] = "counts who had a lock",
 	[STEP_CHANGE_FILLED] = "change: filled", [STEP_CHANGE_RECORDED] = "change: recorded",
 	[STEP_CHANGE_COMMITTED] = "change: committed", [STEP_CHANGE_BEGUN] = "change: begun",
 	[STEP_CHANGE_STORE] = "change: a store", [STEP_CHANGE_DONE] = "change: done",

@@ -14,8 +14,10 @@
  * compare-and-swap too, and is told so then; but nothing can call back its stores. The flags
  * are changed likewise, from what stood there before it saw itself in the owner's place. They
  * do not say whose they are: stopped just there, it can still say of what its heir is repairing
- * that nobody did (which the heir takes back, saying that he has), or that somebody did; and of
- * what its heir has repaired, that it is to be (which who takes the lock next takes back).
+ * that nobody did (which the heir takes back, saying that he has: if he dies first, it stands, and
+ * the lock is lost), or that somebody did (if the heir does not say so, the next is not told); and
+ * of what its heir has repaired, that it is to be (which who takes the lock next takes back). An
+ * heir whose word meets a late one just then says his again.
  *
  * Waking, as everywhere: the waiter leaves its token in a place, a fence, looks again,
  * sleeps; who unlocks stores, a fence, rings all places. A waiter alone clears its place,
@@ -119,12 +121,34 @@ static uint32_t flags_of(struct portal_lock *l)
 	return __atomic_load_n((uint32_t *)&l->flags, __ATOMIC_ACQUIRE);
 }
 
-/* What is repaired is visible to who finds the flag gone, for he finds it locked or free. */
-static void change_flags(struct portal_lock *l, uint32_t was, uint32_t then)
+/* A late word of a dead one's may come in between: each says one. Nobody well says so many. */
+#define FLAG_TRIES	8
+
+/*
+ * The flags without @clear, and with @set; -EPERM, if it is not ours (any more). What is
+ * repaired is visible to who finds the flag gone, for he finds it locked or free.
+ */
+static int change_flags(struct vmp *p, struct portal_lock *l, uint32_t clear, uint32_t set)
 {
-	vmp_step(STEP_LOCK_FLAGS);
-	__atomic_compare_exchange_n((uint32_t *)&l->flags, &was, then, false, __ATOMIC_RELEASE,
-				    __ATOMIC_RELAXED);
+	uint32_t was;
+	int tries;
+
+	for (tries = 0; tries < FLAG_TRIES; tries++) {
+		was = flags_of(l);
+		if (!is_ours(p, l))
+			return -EPERM;
+		vmp_step(STEP_LOCK_FLAGS);
+		if (__atomic_compare_exchange_n((uint32_t *)&l->flags, &was, (was & ~clear) | set, false,
+						__ATOMIC_RELEASE, __ATOMIC_RELAXED))
+			return 0;
+	}
+	return -EPROTO;
+}
+
+static int not_ours(struct vmp *p)
+{
+	return vmp_fail(-EPERM, "%s %s: this process does not have the lock", p->info.transport,
+			p->info.identity);
 }
 
 int vmp_unlock_at(struct vmp *p, struct portal_lock *l)
@@ -132,26 +156,42 @@ int vmp_unlock_at(struct vmp *p, struct portal_lock *l)
 	uint32_t flags = flags_of(l);
 
 	if (!is_ours(p, l))
-		return vmp_fail(-EPERM, "%s %s: this process does not have the lock", p->info.transport,
-				p->info.identity);
+		return not_ours(p);
+	/* We had to repair it, and did not say so, whatever stands there a moment later. */
 	if (flags & PORTAL_LOCK_REPAIR)
-		change_flags(l, flags, PORTAL_LOCK_BROKEN);
+		change_flags(p, l, UINT32_MAX, PORTAL_LOCK_BROKEN);
 	return release(p, l);
 }
 
 int vmp_repaired_at(struct vmp *p, struct portal_lock *l)
 {
-	uint32_t flags = flags_of(l);
-
-	if (!is_ours(p, l))
-		return vmp_fail(-EPERM, "%s %s: this process does not have the lock", p->info.transport,
-				p->info.identity);
 	/* That nobody did we were told before we had it, or it is not so. */
-	change_flags(l, flags, flags & ~(PORTAL_LOCK_REPAIR | PORTAL_LOCK_BROKEN));
-	return 0;
+	int r = change_flags(p, l, PORTAL_LOCK_REPAIR | PORTAL_LOCK_BROKEN, 0);
+
+	if (r == -EPROTO)
+		return vmp_fail(r, "%s %s: another program writes over the flags of this lock",
+				p->info.transport, p->info.identity);
+	return r ? not_ours(p) : 0;
 }
 
 /* ---- Getting it ------------------------------------------------------------------ */
+
+/* For who looks into it: how often it was taken, and from whom, if it was a dead one's. */
+static void note(struct vmp *p, struct portal_lock *l, uint64_t from)
+{
+	/* Before the look at whose it is: an heir's is not what is changed. */
+	uint64_t count = __atomic_load_n(word(&l->count), __ATOMIC_ACQUIRE);
+	uint64_t previous = __atomic_load_n(word(&l->previous), __ATOMIC_ACQUIRE);
+
+	if (!is_ours(p, l))
+		return;
+	vmp_step(STEP_LOCK_NOTED);
+	__atomic_compare_exchange_n(word(&l->count), &count, count + 1, false, __ATOMIC_RELAXED,
+				    __ATOMIC_RELAXED);
+	if (from)
+		__atomic_compare_exchange_n(word(&l->previous), &previous, from, false, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED);
+}
 
 /* The owner is ours; @from: the dead one it was, or 0. */
 static int taken(struct vmp *p, struct portal_lock *l, uint64_t from)
@@ -172,16 +212,13 @@ static int taken(struct vmp *p, struct portal_lock *l, uint64_t from)
 		release(p, l);
 		return r;
 	}
-	__atomic_store_n(word(&l->count), __atomic_load_n(word(&l->count), __ATOMIC_RELAXED) + 1,
-			 __ATOMIC_RELAXED);
+	note(p, l, from);
 	/* Who had to repair has said that he did, or that he did not: late words of a dead one's. */
 	if (!from && flags & PORTAL_LOCK_REPAIR)
-		change_flags(l, flags, flags & ~PORTAL_LOCK_REPAIR);
+		change_flags(p, l, PORTAL_LOCK_REPAIR, 0);
 	if (!from)
 		return 0;
-	__atomic_store_n(word(&l->previous), from, __ATOMIC_RELAXED);
-	if (is_ours(p, l))
-		change_flags(l, flags, flags | PORTAL_LOCK_REPAIR);
+	change_flags(p, l, 0, PORTAL_LOCK_REPAIR);
 	vmp_step(STEP_LOCK_INHERITED);
 	return vmp_fail_quickly(-EOWNERDEAD, "the lock's owner died: repair what it protects, and call vmp_lock_repaired()");
 }
@@ -190,8 +227,11 @@ static int taken(struct vmp *p, struct portal_lock *l, uint64_t from)
 static int try_lock(struct vmp *p, struct portal_lock *l)
 {
 	uint64_t owner = __atomic_load_n(word(&l->owner), __ATOMIC_ACQUIRE);
-	int r;
+	/* The directory's own lies elsewhere, perhaps, in new tables: these are somebody's bytes then. */
+	int r = vmp_same_tables(p);
 
+	if (r)
+		return r;
 	if (owner == p->token)
 		return vmp_fail(-EDEADLK, "%s %s: this process has the lock already", p->info.transport,
 				p->info.identity);
@@ -255,8 +295,10 @@ static int sleep_once(struct vmp *p, struct portal_lock *l, struct lock_wait *w)
 {
 	struct timespec ts;
 	int64_t ms;
-	int r;
+	int r = vmp_same_tables(p);
 
+	if (r)
+		return r;
 	if (w->set < 0)
 		w->set = vmp_session_set(p);
 	if (w->place < 0)

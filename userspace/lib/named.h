@@ -122,6 +122,7 @@ uint32_t vmp_named_users(struct vmp_named *n, uint64_t *tokens, uint32_t max);
 enum vmp_step {
 	STEP_LOCK_PLACED,	/* among the waiters; has not looked again yet */
 	STEP_LOCK_TAKEN,	/* owner is ours, nothing else is stored */
+	STEP_LOCK_NOTED,	/* how often it was taken, and from whom, is about to change */
 	STEP_LOCK_INHERITED,	/* from a dead one: previous and flags are stored */
 	STEP_LOCK_FLAGS,	/* its flags are about to change */
 	STEP_LOCK_FREED,	/* nobody was rung yet */

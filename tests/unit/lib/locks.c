@@ -338,6 +338,182 @@ static void said_by_mistake(void **state)
 	}
 }
 
+static struct portal_lock *lock_said_of;
+static uint32_t late_word;
+
+/* From what stood there before the heir had it. */
+static void a_late_word_comes(void)
+{
+	lock_said_of->flags = late_word;
+}
+
+static struct portal_lock *to_be_repaired(struct vmp *p, int dies_at)
+{
+	struct portal_lock *l = house_data(p, 0);
+
+	memset(l, 0, sizeof(*l));
+	assert_int_equal(house_reap(house_spawn(locks_repairs_unlocks, NULL, STEP_LOCK_TAKEN, 0)), -SIGKILL);
+	if (dies_at >= 0)
+		assert_int_equal(house_reap(house_spawn(locks_repairs_unlocks, NULL, dies_at, 0)), -SIGKILL);
+	lock_said_of = l;
+	return l;
+}
+
+static void comes_late(uint32_t word)
+{
+	late_word = word;
+	house_act = a_late_word_comes;
+	house_act_at = STEP_LOCK_FLAGS;
+}
+
+/* A word of a dead one's comes when the heir is about to say his: his stands. */
+static void said_in_the_midst(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_lock *l = to_be_repaired(p, -1);
+
+	/* That nobody repaired, when the heir has. */
+	assert_int_equal(vmp_lock(p, l, 0), -EOWNERDEAD);
+	comes_late(PORTAL_LOCK_BROKEN);
+	assert_int_equal(vmp_lock_repaired(p, l), 0);
+	assert_int_equal(house_act_at, -1);
+	assert_int_equal(l->flags, 0);
+	assert_int_equal(vmp_unlock(p, l), 0);
+	assert_int_equal(vmp_lock(p, l, 0), 0);
+	assert_int_equal(vmp_unlock(p, l), 0);
+	/* That somebody did, when the heir has not. */
+	l = to_be_repaired(p, -1);
+	assert_int_equal(vmp_lock(p, l, 0), -EOWNERDEAD);
+	comes_late(0);
+	assert_int_equal(vmp_unlock(p, l), 0);
+	assert_int_equal(house_act_at, -1);
+	assert_int_equal(vmp_lock(p, l, 0), -ENOTRECOVERABLE);
+	/* The same, when the heir has just come. */
+	l = to_be_repaired(p, STEP_LOCK_INHERITED);
+	comes_late(0);
+	assert_int_equal(vmp_lock(p, l, 0), -EOWNERDEAD);
+	assert_int_equal(house_act_at, -1);
+	assert_int_equal(l->flags, PORTAL_LOCK_REPAIR);
+	vmp_close(p);
+}
+
+static void words_come_for_ever(void)
+{
+	lock_said_of->flags ^= 1U << 31;
+	house_act_at = STEP_LOCK_FLAGS;
+}
+
+static void said_without_end(void **state)
+{
+	struct vmp *p = house_open();
+	struct portal_lock *l = to_be_repaired(p, -1);
+
+	assert_int_equal(vmp_lock(p, l, 0), -EOWNERDEAD);
+	house_act = words_come_for_ever;
+	house_act_at = STEP_LOCK_FLAGS;
+	ends_with(vmp_lock_repaired(p, l), -EPROTO, "writes over");
+	assert_int_equal(vmp_unlock(p, l), 0);
+	house_act_at = -1;
+	assert_int_equal(l->owner, 0);
+	vmp_close(p);
+}
+
+/* What is said of who had it is the heir's by then. */
+static void noted_by_mistake(void **state)
+{
+	struct portal_lock *l;
+	uint64_t token;
+
+	by_mistake = house_open();
+	l = to_be_repaired(by_mistake, -1);
+	assert_int_equal(vmp_join(by_mistake, &token), 0);
+	heir_repairs = false;
+	house_act = an_heir_comes;
+	house_act_at = STEP_LOCK_NOTED;
+	assert_int_equal(vmp_lock(by_mistake, l, 0), -EOWNERDEAD);
+	assert_int_equal(house_act_at, -1);
+	assert_int_equal(l->previous, token);
+	/* Who died first did so before it was counted. */
+	assert_int_equal(l->count, 1);
+	vmp_close(by_mistake);
+	vmp_close(heir);
+}
+
+/* ---- Tables that are gone --------------------------------------------------------- */
+
+static uint64_t *tables(void)
+{
+	return (uint64_t *)&((struct portal_super *)(void *)house.base)->incarnation;
+}
+
+static bool stored;
+
+static void it_stored(void)
+{
+	stored = true;
+}
+
+/* Where the lock was is now somebody's, who has a 0 there. */
+static void formatted_anew(void)
+{
+	__atomic_add_fetch(tables(), 1, __ATOMIC_SEQ_CST);
+	memset(lock_said_of, 0, sizeof(*lock_said_of));
+	house_act = it_stored;
+	house_act_at = STEP_LOCK_TAKEN;
+}
+
+static int formats_soon(void *arg)
+{
+	usleep(50000);
+	__atomic_add_fetch(tables(), 1, __ATOMIC_SEQ_CST);
+	memset(arg, 0, sizeof(lock_said_of->waiter));
+	return 0;
+}
+
+static uint64_t old_tables, who_waits;
+
+/* Each time that it was about to take a place. */
+static void has_it_a_place(void)
+{
+	if (__atomic_load_n(tables(), __ATOMIC_SEQ_CST) != old_tables && lock_said_of->waiter[0] == who_waits)
+		stored = true;
+	house_act_at = STEP_LOCK_PLACED;
+}
+
+/* Who waits for a lock stores nothing where it lay. */
+static void a_lock_of_other_tables(void **state)
+{
+	struct vmp *p = house_open(), *q = house_open();
+	pid_t pid;
+	int i;
+
+	lock_said_of = house_data(p, 0);
+	old_tables = *tables();
+	assert_int_equal(vmp_join(q, &who_waits), 0);
+	assert_int_equal(vmp_lock(p, lock_said_of, 0), 0);
+	stored = false;
+	house_act = formatted_anew;
+	house_act_at = STEP_LOCK_PLACED;
+	ends_with(vmp_lock(q, house_data(q, 0), 1000), -ESTALE, "formatted anew");
+	house_act_at = -1;
+	assert_false(stored);
+	*tables() = old_tables;
+	assert_int_equal(vmp_lock(p, lock_said_of, 0), 0);
+	/* All places are taken; then they are others' bytes. */
+	for (i = 0; i < 8; i++)
+		lock_said_of->waiter[i] = p->token;
+	house_act = has_it_a_place;
+	house_act_at = STEP_LOCK_PLACED;
+	pid = house_spawn(formats_soon, lock_said_of->waiter, -1, 0);
+	ends_with(vmp_lock(q, house_data(q, 0), PATIENCE_MS), -ESTALE, "formatted anew");
+	house_act_at = -1;
+	assert_false(stored);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	*tables() = old_tables;
+	vmp_close(q);
+	vmp_close(p);
+}
+
 /* ---- Suspicion, and worse --------------------------------------------------------- */
 
 static void suspicion(void **state)
@@ -470,6 +646,10 @@ int main(int argc, char **argv)
 		in_real(a_waiter_dies),
 		in_house(nobody_repaired),
 		in_house(said_by_mistake),
+		in_house(said_in_the_midst),
+		in_house(said_without_end),
+		in_house(noted_by_mistake),
+		in_house(a_lock_of_other_tables),
 		in_real(nobody_repaired),
 		in_house(suspicion),
 		in_house(a_zombie),
