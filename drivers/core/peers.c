@@ -344,6 +344,23 @@ static int portal_slot_free(struct portal *p, u32 slot, bool own, u64 *claim)
 	return own ? portal_slot_own(p, slot, *claim) : 0;
 }
 
+/*
+ * In place of @was; false: another was faster. A reason that stands here after that is of who
+ * had the slot before, and would be taken for a warden's. (Not one that was given to this claim
+ * since, but for one that is just the same.)
+ */
+static bool portal_slot_take(struct portal *p, u32 slot, u64 was, u64 claim)
+{
+	struct portal_peer *at = portal_peer_at(p, slot);
+	__le32 why = READ_ONCE(at->reason);
+
+	if (!portal_compat_cas64(&at->claim, cpu_to_le64(was), cpu_to_le64(claim)))
+		return false;
+	if (why)
+		portal_compat_cas32(&at->reason, why, 0);
+	return true;
+}
+
 /* Slot 0 is the host's. 1: claimed; 0: there is none; -EAGAIN: who knows at a later beat. */
 static int portal_slot_claim(struct portal *p, bool own)
 {
@@ -360,9 +377,7 @@ static int portal_slot_claim(struct portal *p, bool own)
 		ret = portal_slot_free(p, slot, own, &claim);
 		if (ret < 0)
 			return ret;
-		if (!ret ||
-		    !portal_compat_cas64(&portal_peer_at(p, slot)->claim, cpu_to_le64(claim),
-					 cpu_to_le64(mine)))
+		if (!ret || !portal_slot_take(p, slot, claim, mine))
 			continue;
 		self->slot = slot;
 		self->claim = mine;

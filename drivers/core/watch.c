@@ -190,16 +190,14 @@ static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
 }
 
 /*
- * Suspect, because silent. The reason that was there before goes, not one that another
- * gives meanwhile: his suspicion is not to be taken back by who hears the heart.
+ * Suspect, because silent. A reason that another gives, maybe meanwhile, stands: his suspicion is
+ * not to be taken back by who hears the heart. One of an earlier claim is there no more.
  */
 static bool portal_suspect(struct portal_peer *at, u64 claim)
 {
-	__le32 why = READ_ONCE(at->reason);
-
 	if (portal_verdict(at, &at->suspect, claim))
 		return false;
-	portal_compat_cas32(&at->reason, why, cpu_to_le32(PORTAL_REASON_SILENT));
+	portal_compat_cas32(&at->reason, 0, cpu_to_le32(PORTAL_REASON_SILENT));
 	return true;
 }
 
@@ -305,6 +303,7 @@ int portal_heart(struct portal *p, u32 slot, u64 claim)
  */
 int portal_fence(struct portal *p, const struct portal_fence *f)
 {
+	__le32 fenced = cpu_to_le32(PORTAL_REASON_FENCED), was;
 	struct portal_peer *at;
 	int ret;
 
@@ -316,16 +315,20 @@ int portal_fence(struct portal *p, const struct portal_fence *f)
 	if (!f->claim || le64_to_cpu(READ_ONCE(at->claim)) != f->claim)
 		return -ESTALE;
 	/* Before the verdict: who hears the heart takes back what is because of silence. */
-	WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
+	was = READ_ONCE(at->reason);
+	WRITE_ONCE(at->reason, fenced);
 	/* Not smp_mb(): it may be another machine. Pairs with the swap in portal_heard(). */
 	virt_mb();
 	ret = portal_verdict(at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
 			     f->claim);
-	if (ret < 0)
+	if (ret < 0) {
+		/* It is nobody's then. */
+		portal_compat_cas32(&at->reason, fenced, was);
 		return ret;
+	}
 	/* It stood there: because of silence, which may have been said after the above. */
 	if (ret)
-		WRITE_ONCE(at->reason, cpu_to_le32(PORTAL_REASON_FENCED));
+		WRITE_ONCE(at->reason, fenced);
 	p->self.ring = true;
 	portal_look_soon(p);
 	return 0;

@@ -141,6 +141,9 @@ static void test_silence(void)
 	ok(row->suspect == claim && row->reason == PORTAL_REASON_CUT,
 	   "a suspicion of another reason stays, though the heart beats");
 	row->suspect = 0;
+	ok(UNTIL(row->suspect == claim, 20 * beat_ms) && row->reason == PORTAL_REASON_CUT,
+	   "nor is it replaced by silence");
+	row->suspect = 0;
 	row->reason = 0;
 	row->life += PORTAL_LIFE_ASLEEP - PORTAL_LIFE_ALIVE;
 	usleep(6000 * beat_ms);
@@ -495,8 +498,10 @@ static void test_full(void)
 	peer_row(tables, 1)->claim = 4711;
 	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && !own_slot(), "all slots are taken");
 	fails(session(fd, 0, PORTAL_SESSION_SILENT, NULL), EUSERS, "no session");
+	peer_row(tables, 3)->reason = PORTAL_REASON_EXITED;
 	peer_row(tables, 3)->dead = 4711;
 	ok(UNTIL(own_slot() == 3, 30 * beat_ms), "one is proven dead: it takes that");
+	ok(!peer_row(tables, 3)->reason, "and the reason goes with whom it was given for");
 	ok(token_of(fd), "and gives sessions");
 	ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
 	if (info.peer_id != PORTAL_PEER_NONE)

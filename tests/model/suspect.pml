@@ -57,29 +57,28 @@ out:	done++
 }
 
 /*
- * Its last look at the heart was before. It takes a reason for that of an older verdict. One that
- * is the warden's already, who has not come to the suspicion yet, is that, too, and is replaced:
- * that is not shown here. (portald says at its next heartbeat what it found replaced.)
+ * Its last look at the heart was before. It gives its reason where there is none: one of an
+ * earlier claim is gone before the life of this one (portal_slot_take()), so another is the
+ * warden's, who may not have come to the suspicion yet.
  */
 active proctype listener()
 {
-	byte was;
 	bool swapped;
+	byte was;
 
 	if
 	:: was = reason;
-		if
-		:: was == CUT -> goto out
-		:: else
-		fi;
 		atomic { swapped = (suspect == 0); suspect = (swapped -> CLAIM : suspect) };
+#ifndef MUT_ANY_REPLACED
+		was = NONE;
+#endif
 		if
 		:: swapped -> atomic { reason = (reason == was -> SILENT : reason) }
 		:: else
 		fi
 	:: skip
 	fi;
-out:	done++
+	done++
 }
 
 active proctype warden()
