@@ -101,8 +101,8 @@ static void portal_put_right(struct portal *p, u64 claim)
 
 	if (claim != self->claim) {
 		/* Whoever is faster is heard at the next beat. */
-		n += portal_compat_cas64(&at->claim, cpu_to_le64(claim),
-					 cpu_to_le64(self->claim));
+		n += portal_word_swap(p, &at->claim, cpu_to_le64(claim),
+				      cpu_to_le64(self->claim));
 		if (!n)
 			return;
 		/* Ends of sessions could not be said meanwhile: of any. */
@@ -199,12 +199,14 @@ void portal_beat_work(struct work_struct *work)
 	struct portal *p = container_of(to_delayed_work(work), struct portal, self.beat);
 
 	mutex_lock(&p->self.lock);
+	/* What is spoilt now may be good then. */
+	p->self.spoilt = 0;
 	p->self.nr_spoilt = 0;
 	if (p->self.reach && !p->self.error && !portal_self_formatted(p)) {
 		queue_delayed_work(portal_wq, &p->self.beat, portal_beat_period());
 		portal_beat(p);
 		/* portal_lost() let go of the lock. */
-		if (p->self.reach && !p->self.error)
+		if (p->self.reach && !p->self.error && !portal_layout_gone(p))
 			portal_look(p, true);
 	}
 	mutex_unlock(&p->self.lock);
@@ -222,7 +224,7 @@ void portal_look_work(struct work_struct *work)
 		why = portal_row_why(p, portal_row_look(p, &claim));
 	if (why)
 		portal_lost(p, why);
-	if (p->self.reach && !p->self.error)
+	if (p->self.reach && !p->self.error && !portal_layout_gone(p))
 		portal_look(p, false);
 	mutex_unlock(&p->self.lock);
 }

@@ -150,7 +150,8 @@ struct portal_layout {
  * @slot: which row
  * @strange: another machine's claim stood in its row at the last beat
  * @zapping: so many take mappings of before away; it does not join until they have
- * @spoilt: an incarnation that stood in the superblock, which was damaged (layout.c)
+ * @spoilt: an incarnation that stood in the superblock, which was damaged, since the last
+ *	heartbeat (layout.c)
  * @nr_spoilt: how often one was found since the last heartbeat
  * @last_slot: which it had last, whose sequences are known; 0: none
  * @address: this machine's peer id, as the claim has it
@@ -396,6 +397,7 @@ int portal_mode_set(struct portal *p, u32 mode);
 int portal_layout_read(struct portal *p, struct portal_layout *l);
 bool portal_layout_mapped(const struct portal *p, const struct portal_layout *l);
 bool portal_layout_gone(struct portal *p);
+bool portal_word_swap(struct portal *p, __le64 *at, __le64 old, __le64 new);
 struct portal_peer *portal_peer_at(const struct portal *p, u32 slot);
 struct portal_session *portal_session_at(const struct portal *p, u32 row);
 unsigned int portal_words_put(void *to, const void *from, size_t len);

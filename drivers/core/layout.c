@@ -8,7 +8,9 @@
  * page, thus never a piece of the region.
  *
  * But where others have laid the region out anew, while this machine stood still, say, there
- * are other tables now, or their data: portal_layout_gone(), which is asked before every store.
+ * are other tables now, or their data: portal_layout_gone(), which is asked right before every
+ * store, and behind each swap (portal_word_swap()). Between a look and what is stored behind it,
+ * nothing is done that takes long.
  *
  * Stores go through the core's own mapping, 64 bits at a time.
  */
@@ -204,8 +206,8 @@ static void *portal_table_at(const struct portal *p, u64 offset)
  *
  * Whoever formats swaps the magic first, and stores it last, with a new incarnation. One that
  * was merely overwritten does not fit the checksum, and changes nothing. The sum is made in
- * place, for callers may not sleep; and of so many incarnations between two heartbeats, for
- * others may write new ones all the time.
+ * place, for callers may not sleep; and of so many incarnations between two heartbeats, each once,
+ * for others may write new ones all the time.
  */
 bool portal_layout_gone(struct portal *p)
 {
@@ -223,8 +225,33 @@ bool portal_layout_gone(struct portal *p)
 		return false;
 	if (le32_to_cpu(READ_ONCE(s->checksum)) == portal_super_checksum(s))
 		return true;
+	/* Nor does one fit that is half written. */
+	virt_rmb();
+	if (READ_ONCE(s->magic) == cpu_to_le64(PORTAL_MAGIC_FORMATTING))
+		return true;
 	self->spoilt = incarnation;
 	self->nr_spoilt++;
+	return false;
+}
+
+/**
+ * portal_word_swap() - compare and swap a word of the tables
+ * @p: the portal, with self.lock held; it takes part
+ * @at: the word
+ * @old: what is to stand there
+ * @new: and then
+ *
+ * A full barrier if it returns true. False: something else stood there, or there are no tables
+ * any more. Whoever formats swaps the magic before he stores anything: so either he is seen here,
+ * and the swap undone, or he comes after it, and zeroes it.
+ */
+bool portal_word_swap(struct portal *p, __le64 *at, __le64 old, __le64 new)
+{
+	if (portal_layout_gone(p) || !portal_compat_cas64(at, old, new))
+		return false;
+	if (!portal_layout_gone(p))
+		return true;
+	portal_compat_cas64(at, new, old);
 	return false;
 }
 

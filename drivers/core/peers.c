@@ -16,9 +16,9 @@
  * touched and the transport be called: from portal_add() to portal_remove(), but not
  * during a pause. Both wait for the lock before they let the transport go on.
  *
- * What a machine stores that was stopped right before that, and continued when its row was
- * another's, nobody can prevent: what it says of itself, or of one session; never a life,
- * which is swapped. That other machine puts it right.
+ * What a machine stores that was stopped right before that, behind its last look, and continued
+ * when its row was another's, nobody can prevent: what it says of itself, or of one session; never
+ * a life, which is swapped. That other machine puts it right.
  */
 #include <linux/atomic.h>
 #include <linux/ctype.h>
@@ -73,8 +73,8 @@ bool portal_life_ahead(u64 there, u64 here)
  * @known: what stands there, as far as this machine knows
  * @life: what is to stand there
  *
- * A full barrier. False: what stands there is ahead, or changes all the time; nothing
- * was stored, and the row is lost (portal_row_look()).
+ * A full barrier. False: what stands there is ahead, or changes all the time, or is no life any
+ * more (portal_layout_gone()); nothing was stored, and the row is lost (portal_row_look()).
  */
 bool portal_life_put(struct portal *p, __le64 *at, u64 known, u64 life)
 {
@@ -85,7 +85,7 @@ bool portal_life_put(struct portal *p, __le64 *at, u64 known, u64 life)
 		was = READ_ONCE(*at);
 		if (portal_life_ahead(le64_to_cpu(was), known))
 			break;
-		if (portal_compat_cas64(at, was, cpu_to_le64(life)))
+		if (portal_word_swap(p, at, was, cpu_to_le64(life)))
 			return true;
 	}
 	p->self.doubled = true;
@@ -199,12 +199,18 @@ bool portal_row_live(struct portal *p, u32 state)
 	return true;
 }
 
-/* From the incarnation on to the changes: what lies between is the machine's alone. */
+/*
+ * From the incarnation on to the changes: what lies between is the machine's alone. Returns how
+ * many words were not as they must be.
+ */
 unsigned int portal_row_put(struct portal *p)
 {
 	const size_t from = offsetof(struct portal_peer, incarnation);
 	const size_t to = offsetofend(struct portal_peer, changes);
 
+	/* Whoever calls has looked, but maybe long ago. */
+	if (!portal_row_mine(p))
+		return 0;
 	return portal_words_put((u8 *)portal_peer_at(p, p->self.slot) + from,
 				(u8 *)&p->self.row + from, to - from);
 }
@@ -354,7 +360,7 @@ static bool portal_slot_take(struct portal *p, u32 slot, u64 was, u64 claim)
 	struct portal_peer *at = portal_peer_at(p, slot);
 	__le32 why = READ_ONCE(at->reason);
 
-	if (!portal_compat_cas64(&at->claim, cpu_to_le64(was), cpu_to_le64(claim)))
+	if (!portal_word_swap(p, &at->claim, cpu_to_le64(was), cpu_to_le64(claim)))
 		return false;
 	if (why)
 		portal_compat_cas32(&at->reason, why, 0);
@@ -400,8 +406,8 @@ static bool portal_slot_adopt(struct portal *p)
 	u64 known = again ? le64_to_cpu(self->row.life) : 0;
 
 	if (max(life, known) >> PORTAL_SLOT_BITS >= PORTAL_SEQUENCE_MAX) {
-		portal_compat_cas64(&portal_peer_at(p, self->slot)->claim,
-				    cpu_to_le64(self->claim), 0);
+		portal_word_swap(p, &portal_peer_at(p, self->slot)->claim,
+				 cpu_to_le64(self->claim), 0);
 		return false;
 	}
 	memset(&self->row, 0, sizeof(self->row));
@@ -417,6 +423,7 @@ static bool portal_slot_adopt(struct portal *p)
 void portal_join(struct portal *p)
 {
 	struct portal_self *self = &p->self;
+	u64 claim;
 	int ret;
 
 	if (p->self.zapping || portal_gives_way() || portal_layout_gone(p))
@@ -436,8 +443,11 @@ void portal_join(struct portal *p)
 	self->full = false;
 	if (!portal_slot_adopt(p))
 		return;
-	self->joined = true;
 	self->doubled = false;
+	/* That takes a while: somebody may have had enough of this claim, or of these tables. */
+	if (portal_row_look(p, &claim) != PORTAL_ROW_MINE)
+		return;
+	self->joined = true;
 	self->strange = false;
 	portal_row_begin(p);
 }
@@ -451,5 +461,5 @@ void portal_row_end(struct portal *p)
 		return;
 	portal_row_changed(p);
 	/* Not a store: nobody else's claim is to be undone. */
-	portal_compat_cas64(&at->claim, cpu_to_le64(p->self.claim), 0);
+	portal_word_swap(p, &at->claim, cpu_to_le64(p->self.claim), 0);
 }

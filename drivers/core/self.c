@@ -50,10 +50,9 @@ void portal_self_forget(struct portal *p)
 void portal_self_leave(struct portal *p)
 {
 	struct portal_self *self = &p->self;
-	bool mine = portal_row_mine(p);
 
 	portal_sessions_end(p);
-	if (mine) {
+	if (portal_row_mine(p)) {
 		portal_row_end(p);
 		portal_ring_all(p);
 	}

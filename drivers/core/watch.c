@@ -171,7 +171,7 @@ void portal_changed(struct portal *p, unsigned int n)
  * for which there must have been a verdict, the swap fails: an older verdict never takes
  * a newer one's place.
  */
-static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
+static int portal_verdict(struct portal *p, struct portal_peer *at, __le64 *word, u64 claim)
 {
 	__le64 was, new = cpu_to_le64(claim);
 	int i;
@@ -183,7 +183,7 @@ static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
 			return -ESTALE;
 		if (was == new)
 			return 1;
-		if (portal_compat_cas64(word, was, new))
+		if (portal_word_swap(p, word, was, new))
 			return 0;
 	}
 	return -EAGAIN;
@@ -193,9 +193,9 @@ static int portal_verdict(struct portal_peer *at, __le64 *word, u64 claim)
  * Suspect, because silent. A reason that another gives, maybe meanwhile, stands: his suspicion is
  * not to be taken back by who hears the heart. One of an earlier claim is there no more.
  */
-static bool portal_suspect(struct portal_peer *at, u64 claim)
+static bool portal_suspect(struct portal *p, struct portal_peer *at, u64 claim)
 {
-	if (portal_verdict(at, &at->suspect, claim))
+	if (portal_verdict(p, at, &at->suspect, claim))
 		return false;
 	portal_compat_cas32(&at->reason, 0, cpu_to_le32(PORTAL_REASON_SILENT));
 	return true;
@@ -206,7 +206,7 @@ static bool portal_suspect(struct portal_peer *at, u64 claim)
  * his reason at any moment, and then find that the suspicion stands, and needs no word of his:
  * so either he finds that it does not, or his reason is seen here, and it is put back.
  */
-static void portal_heard(struct portal_peer *at, u64 claim)
+static void portal_heard(struct portal *p, struct portal_peer *at, u64 claim)
 {
 	__le32 silent = cpu_to_le32(PORTAL_REASON_SILENT), reason = READ_ONCE(at->reason);
 
@@ -215,11 +215,11 @@ static void portal_heard(struct portal_peer *at, u64 claim)
 	if (reason && !portal_compat_cas32(&at->reason, silent, 0))
 		return;
 	/* A full barrier, which pairs with the one in portal_fence(). */
-	if (!portal_compat_cas64(&at->suspect, cpu_to_le64(claim), 0))
+	if (!portal_word_swap(p, &at->suspect, cpu_to_le64(claim), 0))
 		return;
 	reason = READ_ONCE(at->reason);
 	if (reason && reason != silent)
-		portal_compat_cas64(&at->suspect, 0, cpu_to_le64(claim));
+		portal_word_swap(p, &at->suspect, 0, cpu_to_le64(claim));
 }
 
 /*
@@ -243,7 +243,7 @@ static bool portal_silent(const struct portal_seen *s, u32 ms, u64 now)
  * Listens to a heart. @s is what was seen last, @new now. True: it was declared suspect
  * because it is silent.
  */
-static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
+static bool portal_listen(struct portal *p, struct portal_peer *at, struct portal_seen *s,
 			  const struct portal_seen *new, bool beat)
 {
 	bool same = s->claim == new->claim && s->life == new->life;
@@ -255,7 +255,7 @@ static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
 		s->beats = s->claim == new->claim &&
 			   (s->beats || s->heartbeat != new->heartbeat);
 		if (same && new->suspect == new->claim)
-			portal_heard(at, new->claim);
+			portal_heard(p, at, new->claim);
 		return false;
 	}
 	if (!beat)
@@ -265,7 +265,7 @@ static bool portal_listen(struct portal_peer *at, struct portal_seen *s,
 	    new->dead == new->claim ||
 	    !portal_silent(s, le32_to_cpu(READ_ONCE(at->heartbeat_ms)), new->since))
 		return false;
-	return portal_suspect(at, new->claim);
+	return portal_suspect(p, at, new->claim);
 }
 
 /**
@@ -319,7 +319,7 @@ int portal_fence(struct portal *p, const struct portal_fence *f)
 	WRITE_ONCE(at->reason, fenced);
 	/* Not smp_mb(): it may be another machine. Pairs with the swap in portal_heard(). */
 	virt_mb();
-	ret = portal_verdict(at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
+	ret = portal_verdict(p, at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
 			     f->claim);
 	if (ret < 0) {
 		/* It is nobody's then. */
@@ -355,7 +355,7 @@ static bool portal_look_at(struct portal *p, u32 slot, bool beat, u64 now)
 	new.heartbeat = le64_to_cpu(READ_ONCE(at->heartbeat));
 	differs = s->claim != new.claim || s->dead != new.dead || s->suspect != new.suspect ||
 		  s->life != new.life || s->changes != new.changes;
-	if (new.claim && portal_listen(at, s, &new, beat)) {
+	if (new.claim && portal_listen(p, at, s, &new, beat)) {
 		/* Others are told; and the row will differ, once, at the next look. */
 		p->self.ring = true;
 		portal_look_soon(p);

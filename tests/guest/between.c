@@ -85,12 +85,64 @@ static void test_smaller(void)
 	set_mode(fd, PORTAL_MODE_RAW);
 }
 
+/* A child that changes the mode, and is held on its way. */
+static pid_t changes_mode(uint32_t mode)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(set_mode(fd, mode) != 0);
+	return pid;
+}
+
+/*
+ * The machine stands still before @function, behind its look at the superblock, while others
+ * format the region: what it does then is not for these tables.
+ */
+static void formatted_before(const char *function, pid_t pid, const char *what)
+{
+	ok(comes_to_wait(), "%s stands still", what);
+	format_anew(0, true);
+	ok(waits(), "the region is formatted meanwhile");
+	ok(UNTIL(!waits(), 10000), "it goes on (%s)", function);
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+	usleep(5000 * beat_ms);
+	ok(tables_are(0), "%s: not a word is stored where its tables were", what);
+	close(fd);
+	fd = open_portal(device, O_RDWR);
+}
+
+static void test_formatted(void)
+{
+	pid_t pid;
+
+	make_managed(fd);
+	hinder_set(HINDER "ms", "1000");
+	hinder_set(HINDER "before", "portal_sessions_idle");
+	formatted_before("portal_sessions_idle", 0, "who puts its row right");
+	ok(is_damaged(), "it has seen it");
+
+	set_mode(fd, PORTAL_MODE_RAW);
+	hinder_set(HINDER "before", "portal_row_begin");
+	pid = changes_mode(PORTAL_MODE_MANAGED);
+	formatted_before("portal_row_begin", pid, "who begins a life");
+	ok(is_damaged(), "it has seen it");
+
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 1, "managed, with these tables");
+	hinder_set(HINDER "before", "portal_sessions_end");
+	pid = changes_mode(PORTAL_MODE_RAW);
+	formatted_before("portal_sessions_end", pid, "who leaves");
+	set_mode(fd, PORTAL_MODE_RAW);
+}
+
 int main(int argc, char **argv)
 {
 	if (!begin(argc, argv, 200))
 		return done();
 	test_newcomer();
 	test_smaller();
+	test_formatted();
 	hinder_set(HINDER "ms", "3000");
 	return done();
 }

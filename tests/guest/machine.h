@@ -124,6 +124,47 @@ static MAYBE void play(uint64_t claim, uint32_t notice, uint32_t heartbeat_ms)
 			 __ATOMIC_RELEASE);
 }
 
+/* Whether each word of the tables is @word. */
+static MAYBE bool tables_are(uint64_t word)
+{
+	const volatile uint64_t *at = tables;
+	unsigned int i;
+
+	for (i = PORTAL_SUPER_SIZE / 8; i < SUPER_PROTECTED / 8; i++) {
+		if (at[i] != word)
+			return false;
+	}
+	return true;
+}
+
+/* It does not rely on the superblock, or not any more. */
+static MAYBE bool is_damaged(void)
+{
+	char text[64];
+
+	attribute("mode", text, sizeof(text));
+	return !strcmp(text, "damaged");
+}
+
+/* Somebody begins to format the region, or has done so; but the tables are all @word. */
+static MAYBE void format_anew(uint64_t word, bool finished)
+{
+	struct portal_super s = super_good(info.region_size);
+	volatile uint64_t *at = tables;
+	unsigned int i;
+
+	at[0] = PORTAL_MAGIC_FORMATTING;
+	__sync_synchronize();
+	for (i = PORTAL_SUPER_SIZE / 8; i < SUPER_PROTECTED / 8; i++)
+		at[i] = word;
+	if (!finished)
+		return;
+	s.incarnation = ((volatile struct portal_super *)tables)->incarnation + 1;
+	super_seal(&s);
+	memcpy((char *)tables + 8, (char *)&s + 8, sizeof(s) - 8);
+	__atomic_store_n(&at[0], PORTAL_MAGIC, __ATOMIC_RELEASE);
+}
+
 static pid_t began;
 
 /* A device's memory outlives its driver: who probes it next is to find nothing. */

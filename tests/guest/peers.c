@@ -326,44 +326,8 @@ static void test_fenced(void)
 
 /* ---- Another layout -------------------------------------------------------------------------- */
 
-/* Every word of the tables; as rows these are of a strange claim, with lives to be put right. */
-static bool all_ones(void)
-{
-	const volatile uint64_t *word = tables;
-	unsigned int i;
-
-	for (i = PORTAL_SUPER_SIZE / 8; i < SUPER_PROTECTED / 8; i++) {
-		if (word[i] != 1)
-			return false;
-	}
-	return true;
-}
-
-static bool is_damaged(void)
-{
-	char text[64];
-
-	attribute("mode", text, sizeof(text));
-	return !strcmp(text, "damaged");
-}
-
-/* Somebody begins to format the region, or has done so. */
-static void format_anew(bool finished)
-{
-	struct portal_super s = super_good(info.region_size);
-	volatile uint64_t *word = tables;
-	unsigned int i;
-
-	word[0] = PORTAL_MAGIC_FORMATTING;
-	for (i = PORTAL_SUPER_SIZE / 8; i < SUPER_PROTECTED / 8; i++)
-		word[i] = 1;
-	if (!finished)
-		return;
-	s.incarnation++;
-	super_seal(&s);
-	memcpy((char *)tables + 8, (char *)&s + 8, sizeof(s) - 8);
-	__atomic_store_n(&word[0], PORTAL_MAGIC, __ATOMIC_RELEASE);
-}
+/* As rows these are of a strange claim, with lives to be put right. */
+#define STRANGE	1
 
 static void test_formatted(bool finished)
 {
@@ -375,7 +339,7 @@ static void test_formatted(bool finished)
 
 	ok(token && !touch(m, 7, &got) && !touch(look, -1, &got), "%s: a session before", what);
 	settle();
-	format_anew(finished);
+	format_anew(STRANGE, finished);
 	/* Or it has seen it by now. */
 	ok(fence(fd, 0, PLAYED, 1) == -1 && (errno == ESTALE || errno == EUCLEAN),
 	   "%s: no verdict where the tables were", what);
@@ -394,7 +358,7 @@ static void test_formatted(bool finished)
 	ok(m == MAP_FAILED && errno == EACCES, "%s: nothing is written", what);
 	close(file);
 	usleep(5000 * beat_ms);
-	ok(all_ones(), "%s: not a word is stored where the tables were", what);
+	ok(tables_are(STRANGE), "%s: not a word is stored where the tables were", what);
 	if (!finished) {
 		ok(!set_mode(fd, PORTAL_MODE_RAW), "raw");
 		memset(tables, 0, SUPER_PROTECTED);
@@ -410,6 +374,29 @@ static void test_formatted(bool finished)
 		ok(!set_mode(fd, PORTAL_MODE_MANAGED), "it takes the new tables when it is told so");
 	}
 	ok(own_slot() == 1 && token_of(fd), "and gives sessions");
+	settle();
+}
+
+/* It is looked at when only the incarnation of the new superblock is there yet. */
+static void test_half_there(void)
+{
+	struct portal_super s = super_good(info.region_size);
+	volatile struct portal_super *there = tables;
+
+	s.incarnation += 4711;
+	super_seal(&s);
+	there->incarnation = s.incarnation;
+	usleep(3500 * beat_ms);
+	ok(own_slot() && !is_damaged(), "half of another superblock is none");
+	there->checksum = s.checksum;
+	ok(UNTIL(is_damaged(), 10 * beat_ms) && !own_slot(), "all of it is one");
+	s = super_good(info.region_size);
+	super_seal(&s);
+	memset(tables, 0, SUPER_PROTECTED);
+	memcpy(tables, &s, sizeof(s));
+	close(fd);
+	fd = open_portal(device, O_RDWR);
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot(), "and back");
 	settle();
 }
 
@@ -521,6 +508,7 @@ int main(int argc, char **argv)
 	test_fence_other();
 	test_fenced();
 	test_overwritten();
+	test_half_there();
 	test_formatted(false);
 	test_formatted(true);
 	test_full();
