@@ -94,6 +94,24 @@ def errors(names):
             ['%s: in no test' % e for e in sorted(set(table)) if not re.search(r'-?\b%s\b' % e, tests)])
 
 
+def unexplained():
+    """Constants of linux/portal.h that are not in portal(4), symbols of the library that are not in
+    vmportal(3); and what the pages name that is not there."""
+    header, four = read('uapi/linux/portal.h'), read('userspace/man/portal.4')
+    # Of numbers and lengths that only a declaration needs.
+    constants = set(re.findall(r'^#define (PORTAL_\w+)', header, re.M)) - {
+        'PORTAL_IOCTL_TYPE', 'PORTAL_TRANSPORT_LEN', 'PORTAL_IDENTITY_LEN'}
+    symbols = set(re.findall(r'^\t(vmp_\w+);', read('userspace/lib/vmportal.map'), re.M))
+    three = re.sub(r'\bvmp_get_\*|\bvmp_msg_fn\b', '', read('userspace/man/vmportal.3'))
+    named4 = set(re.findall(r'\bPORTAL_[A-Z_]+', four))
+    named3 = set(re.findall(r'\bvmp_\w+', re.sub(r'struct vmp_\w+', '', three)))
+    return (['there is nothing to look at'] * (len(constants) < 20 or len(symbols) < 20) +
+            ['%s: not in portal(4)' % n for n in sorted(constants - named4)] +
+            ['%s: portal(4) has it, linux/portal.h has not' % n for n in sorted(named4 - constants)] +
+            ['%s: not in vmportal(3)' % n for n in sorted(symbols - named3)] +
+            ['%s: vmportal(3) has it, the library has not' % n for n in sorted(named3 - symbols)])
+
+
 def main(t):
     names = files()
     c = [n for n in names if n.endswith(('.c', '.h'))]
@@ -159,6 +177,7 @@ def main(t):
              read(n).count('\n') > MAX_LINES], [],
             'no source file is longer than %d lines' % MAX_LINES)
     t.equal(errors(names), [], 'portal-layout(5) has all errnos of a managed portal, and each has a test')
+    t.equal(unexplained(), [], 'portal(4) explains all of linux/portal.h, vmportal(3) each symbol')
     # Git keeps the mode that an edit may lose; what is built later is not there yet.
     commands = {line.split()[2] for line in read('tests/suites').splitlines()
                 if line and not line.startswith('#')}
