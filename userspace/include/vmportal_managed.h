@@ -65,7 +65,8 @@ struct vmp_format_opts {
  * the device is.
  * -EEXIST: formatted already; -ENOTEMPTY: raw, with something in it; -EBUSY: peers are
  * there, or somebody else writes at this moment; -EFBIG: the region is too small;
- * -EINVAL: numbers, or a name, that cannot be; -EACCES: opened VMP_RDONLY.
+ * -EINVAL: numbers, or a name, that cannot be; -ENAMETOOLONG: a name of more than 63 bytes;
+ * -EACCES: opened VMP_RDONLY.
  */
 int vmp_format(struct vmp *p, const struct vmp_format_opts *o);
 

@@ -147,6 +147,12 @@ int vmp_obey_mode(struct vmp *p, bool managed)
 	return set_mode(p, s, -EUCLEAN);
 }
 
+static int unknown_features(struct vmp *p, uint64_t incompat)
+{
+	return vmp_fail(-EPROTONOSUPPORT, "%s %s: its layout has features that this version does not know (bits 0x%" PRIx64 "); update libvmportal",
+			p->info.transport, p->info.identity, (uint64_t)(incompat & ~PORTAL_INCOMPAT_KNOWN));
+}
+
 int vmp_managed(struct vmp *p)
 {
 	int r = vmp_not_a_child(p);
@@ -157,9 +163,7 @@ int vmp_managed(struct vmp *p)
 		return vmp_fail(-ENODATA, "%s %s: not a managed portal; 'portalctl format' makes it one",
 				p->info.transport, p->info.identity);
 	if (p->super_err == -EPROTONOSUPPORT)
-		return vmp_fail(-EPROTONOSUPPORT, "%s %s: its layout has features that this version does not know (bits 0x%" PRIx64 "); update libvmportal",
-				p->info.transport, p->info.identity,
-				(uint64_t)(p->super->incompat & ~PORTAL_INCOMPAT_KNOWN));
+		return unknown_features(p, p->super->incompat);
 	/* Of vmp_obey_mode(): who looks at the bytes sees nothing wrong. */
 	if (p->super_err == -EUCLEAN && !p->super->magic)
 		return vmp_fail(-EUCLEAN, "%s %s: its kernel knows other tables than there are now, or none; 'portalctl mode URI managed' has it look anew",
@@ -211,8 +215,10 @@ static int format_opts(const struct vmp_format_opts *in, struct vmp_format_opts 
 		memcpy(o, in, sizeof(*o));
 	if (o->flags & ~(VMP_FORMAT_FORCE | VMP_FORMAT_IN_USE) || o->reserved)
 		return vmp_fail(-EINVAL, "vmp_format: undefined flags 0x%x, or reserved is not 0", o->flags);
+	if (!memchr(o->name, 0, sizeof(o->name)))
+		return vmp_fail(-ENAMETOOLONG, "vmp_format: a name has at most 63 bytes");
 	if (!layout_is_text(o->name, sizeof(o->name)))
-		return vmp_fail(-EINVAL, "vmp_format: a name has at most 63 bytes, of UTF-8 without control characters");
+		return vmp_fail(-EINVAL, "vmp_format: a name is UTF-8 without control characters, and zeroes behind it");
 	return 0;
 }
 
@@ -246,6 +252,10 @@ static int may_format(struct vmp *p, const struct vmp_format_opts *o,
 				p->info.identity, n);
 	if (o->flags & VMP_FORMAT_FORCE)
 		return 0;
+	if (err == -EPROTONOSUPPORT)
+		return vmp_fail(-EEXIST, "%s %s: is formatted already, with features that this version does not know (bits 0x%" PRIx64 ")",
+				p->info.transport, p->info.identity,
+				(uint64_t)(old.incompat & ~PORTAL_INCOMPAT_KNOWN));
 	if (err != -ENODATA)
 		return vmp_fail(-EEXIST, "%s %s: is formatted already%s", p->info.transport, p->info.identity,
 				err ? ", though damaged or by another version" : "");
@@ -352,10 +362,11 @@ VMP_API int vmp_set_mode(struct vmp *p, uint32_t mode)
 	if (!s)
 		return vmp_fail(-ENOMEM, "vmp_set_mode: out of memory");
 	r = layout_parse(p->base, p->info.size, s, NULL, NULL);
-	if (r)
+	if (r == -EPROTONOSUPPORT)
+		unknown_features(p, s->incompat);
+	else if (r)
 		r = vmp_fail(r == -EREMCHG ? -EUCLEAN : r, "%s %s: %s", p->info.transport,
 			     p->info.identity, r == -ENODATA ? "has no superblock; 'portalctl format' makes one" :
-			     r == -EPROTONOSUPPORT ? "its layout has features that this version does not know" :
 			     "its superblock is damaged; 'portalctl check' says how");
 	if (!r && p->ops->set_mode)
 		r = p->ops->set_mode(p, true);
@@ -581,6 +592,7 @@ VMP_API int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg)
 {
 	struct tell t = { .fn = fn, .arg = arg };
 	int r = vmp_not_a_child(p);
+	uint64_t incompat;
 
 	if (r)
 		return r;
@@ -589,8 +601,8 @@ VMP_API int vmp_check(struct vmp *p, vmp_damage_fn fn, void *arg)
 	case -ENODATA:
 		return vmp_fail(r, "%s %s: not a managed portal", p->info.transport, p->info.identity);
 	case -EPROTONOSUPPORT:
-		return vmp_fail(r, "%s %s: its layout has features that this version does not know; update libvmportal",
-				p->info.transport, p->info.identity);
+		layout_copy(&incompat, (char *)p->base + offsetof(struct portal_super, incompat), 8);
+		return unknown_features(p, incompat);
 	case -ENOMEM:
 		return vmp_fail(r, "%s %s: out of memory", p->info.transport, p->info.identity);
 	default:
