@@ -168,7 +168,10 @@ int vmp_channel_named(struct vmp_channel **ch, struct vmp *p, const char *name,
 
 /*
  * How the session at the other end of a channel by name stands: VMP_STATE_ALIVE, _SUSPECT,
- * _DEAD, or _NONE: there is none yet.
+ * _DEAD, or _NONE: there is none yet. When to ask: vmp_watch_fd() is readable within three
+ * heartbeats of the hub's machine falling silent, and when it beats again; no call on the channel
+ * fails because of that. (Death ends them: -ECONNRESET.) With portald gone only who asks hears it,
+ * and has to ask from time to time: see vmp_token_state().
  */
 int vmp_channel_peer_state(struct vmp_channel *ch);
 

@@ -252,6 +252,7 @@ static void a_sender_dies(void **state)
 	struct user h = hub(VMP_HUB_EVENTS), a = producer(), b;
 	struct vmp_from from;
 	uint64_t token = a.p->token;
+	int64_t t;
 	void *ptr;
 
 	expect_event(&h, VMP_FROM_CAME);
@@ -261,11 +262,13 @@ static void a_sender_dies(void **state)
 	/* A third that was never committed. */
 	assert_int_equal(vmp_reserve(a.ch, &ptr, 5, 0), 0);
 	memcpy(ptr, "three", 5);
+	t = now_us();
 	perish(&a);
 	from = expect(&h, "one");
 	expect(&h, "two");
 	assert_int_equal(row(from.lane)->owner, token);
 	from = expect_event(&h, VMP_FROM_DEAD);
+	assert_true(now_us() - t < 500000);
 	assert_int_equal(from.token, token);
 	expect_nothing(&h);
 	assert_int_equal(row(from.lane)->owner, 0);

@@ -12,6 +12,8 @@
 #define HEART_MS 600
 #define HEARTBEAT "--heartbeat=600"
 #define BUSY_US 500000
+/* A death that is proven is told at once. */
+#define AT_ONCE_US 500000
 
 struct reader { struct user h; int left, result; };
 
@@ -198,12 +200,14 @@ static void busy_and_told(void **state)
 	struct user h = hub(VMP_HUB_EVENTS), a = producer(), b = producer();
 	struct vmp_from from;
 	char buf[257];
+	int64_t t;
 	int i;
 
 	expect_event(&h, VMP_FROM_CAME);
 	expect_event(&h, VMP_FROM_CAME);
 	pair(&h, &a);
 	pair(&h, &b);
+	t = now_us();
 	perish(&b);
 	/* There is always more. */
 	for (i = 0; i < 100; i++)
@@ -217,6 +221,7 @@ static void busy_and_told(void **state)
 			usleep(1100);
 	}
 	assert_int_equal(from.event, VMP_FROM_DEAD);
+	assert_true(now_us() - t < AT_ONCE_US);
 	leave(&a);
 	leave(&h);
 }
@@ -227,7 +232,7 @@ static void by_descriptor(void **state)
 	struct user h = hub(VMP_HUB_EVENTS), a = producer();
 	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
 	struct vmp_from from = { .event = 99 };
-	int64_t until = now_us() + PATIENCE_MS * 1000;
+	int64_t until = now_us() + PATIENCE_MS * 1000, died = 0;
 	int messages = 0, i = 0;
 	char buf[257];
 	ssize_t n;
@@ -237,8 +242,10 @@ static void by_descriptor(void **state)
 		n = get(&h, buf, &from, 0);
 		if (n == -EAGAIN) {
 			from.event = 99;
-			if (a.ch && !vmp_send(a.ch, "x", 1, 0, 0) && ++i == 50)
+			if (a.ch && !vmp_send(a.ch, "x", 1, 0, 0) && ++i == 50) {
+				died = now_us();
 				perish(&a);
+			}
 			assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
 			continue;
 		}
@@ -246,7 +253,61 @@ static void by_descriptor(void **state)
 		messages += !from.event;
 	}
 	assert_int_equal(from.event, VMP_FROM_DEAD);
+	assert_true(now_us() - died < AT_ONCE_US);
 	assert_int_equal(messages, 50);
+	leave(&h);
+}
+
+struct victim { pid_t pid; int64_t killed; };
+
+static int sends_and_stays(void *arg)
+{
+	struct user u = producer();
+
+	if (vmp_send(u.ch, "x", 1, 0, PATIENCE_MS))
+		return 1;
+	pause();
+	return 2;
+}
+
+static void *kills(void *arg)
+{
+	struct victim *v = arg;
+
+	/* The hub sleeps by then. */
+	usleep(100000);
+	v->killed = now_us();
+	kill(v->pid, SIGKILL);
+	return NULL;
+}
+
+/* A process that is killed: a hub that sleeps, in a call or by the descriptor, is told at once. */
+static void a_sender_is_killed(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS);
+	struct pollfd f = { vmp_hub_fd(h.h), POLLIN, 0 };
+	struct vmp_from from;
+	struct victim v;
+	pthread_t th;
+	char buf[257];
+	int64_t told;
+	ssize_t n;
+	int way;
+
+	for (way = 0; way < 2; way++) {
+		v.pid = house_spawn(sends_and_stays, NULL, -1, 0);
+		expect(&h, "x");
+		pthread_create(&th, NULL, kills, &v);
+		while ((n = get(&h, buf, &from, way ? 0 : PATIENCE_MS)) == -EAGAIN)
+			assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+		told = now_us();
+		pthread_join(th, NULL);
+		assert_int_equal(n, 0);
+		assert_int_equal(from.event, VMP_FROM_DEAD);
+		if (told - v.killed > AT_ONCE_US)
+			fail_msg("told of it %ld us after the kill", (long)(told - v.killed));
+		assert_int_equal(house_reap(v.pid), -SIGKILL);
+	}
 	leave(&h);
 }
 
@@ -449,57 +510,53 @@ static void a_sleeper_hears_of_death(void **state)
 	perish(&h);
 	pthread_join(th, &r);
 	assert_int_equal((intptr_t)r, -ECONNRESET);
-	assert_true(now_us() - t < 500000);
+	assert_true(now_us() - t < AT_ONCE_US);
 	g = hub(0);
 	leave(&a);
 	leave(&g);
 }
 
-static int64_t last_beat;
+/* Another machine, whose rows and heart are this test's; its session has a lane of the hub. */
+struct other {
+	struct portal_peer *row;
+	uint64_t token;
+	pthread_t heart;
+	int64_t last_beat;
+	bool silent;
+};
 
 static void *beats(void *arg)
 {
-	struct portal_peer *g = arg;
+	struct other *o = arg;
 
-	while (!__atomic_load_n((const uint32_t *)&g->joined, __ATOMIC_SEQ_CST)) {
-		last_beat = now_us();
-		__atomic_add_fetch((uint64_t *)&g->heartbeat, 1, __ATOMIC_SEQ_CST);
+	do {
+		o->last_beat = now_us();
+		__atomic_add_fetch((uint64_t *)&o->row->heartbeat, 1, __ATOMIC_SEQ_CST);
 		usleep(HEART_MS * 300);
-	}
+	} while (!__atomic_load_n(&o->silent, __ATOMIC_SEQ_CST));
 	return NULL;
 }
 
-/* It stops, and goes on: the hub hears of both, of the former as it is promised. */
-static void falls_silent(struct user *h, struct portal_peer *g, pthread_t *th)
+static void goes_on(struct other *o)
 {
-	int64_t t;
-
-	__atomic_store_n((uint32_t *)&g->joined, 1, __ATOMIC_SEQ_CST);
-	pthread_join(*th, NULL);
-	expect_event(h, VMP_FROM_SUSPECT);
-	t = now_us() - last_beat;
-	if (t < 2000 * HEART_MS || t > 3000 * HEART_MS + BUSY_US)
-		fail_msg("suspect %ld us after its last beat", (long)t);
-	__atomic_store_n((uint32_t *)&g->joined, 0, __ATOMIC_SEQ_CST);
-	pthread_create(th, NULL, beats, g);
-	expect_event(h, VMP_FROM_BACK);
+	__atomic_store_n(&o->silent, false, __ATOMIC_SEQ_CST);
+	pthread_create(&o->heart, NULL, beats, o);
 }
 
-/*
- * A hub that sleeps hears of a machine that falls silent: from portald, within three of its
- * heartbeats (and what a busy machine takes); with portald gone by itself.
- */
-static void a_silent_machine(void **state)
+static void falls_silent(struct other *o)
 {
-	struct user h = hub(VMP_HUB_EVENTS);
-	struct portal_peer *g = house_table(h.p, PORTAL_AREA_PEERS, 1);
-	struct portal_session *s = house_table(h.p, PORTAL_AREA_SESSIONS, h.p->super->sessions);
-	uint64_t claim = 60ULL << 32 | 7;
-	struct vmp_from from;
-	pthread_t th;
-	char buf[257];
+	__atomic_store_n(&o->silent, true, __ATOMIC_SEQ_CST);
+	pthread_join(o->heart, NULL);
+}
 
-	*g = (struct portal_peer) {
+static void there_is(struct other *o, struct vmp *p)
+{
+	struct portal_session *s = house_table(p, PORTAL_AREA_SESSIONS, p->super->sessions);
+	uint64_t claim = 60ULL << 32 | 7;
+
+	o->row = house_table(p, PORTAL_AREA_PEERS, 1);
+	o->token = 1 << 16 | p->super->sessions;
+	*o->row = (struct portal_peer) {
 		.claim = claim, .incarnation = 9, .kind = PORTAL_PEER_GUEST, .vectors = 1,
 		.notice = PORTAL_VECTOR_NONE, .heartbeat_ms = HEART_MS, .life = 1 << 16 | PORTAL_LIFE_ALIVE,
 	};
@@ -507,16 +564,83 @@ static void a_silent_machine(void **state)
 		.claim = claim, .address = 59, .vector = PORTAL_VECTOR_NONE,
 		.life = 1 << 16 | PORTAL_LIFE_ALIVE,
 	};
-	pthread_create(&th, NULL, beats, g);
-	hub_row((char *)h.p->base + h.h->place.offset, 0)->owner = 1 << 16 | h.p->super->sessions;
+	goes_on(o);
+}
+
+/* As it is promised: after the second beat that does not come, within the third. */
+static void in_time(const struct other *o)
+{
+	int64_t t = now_us() - o->last_beat;
+
+	if (t < 2000 * HEART_MS || t > 3000 * HEART_MS + BUSY_US)
+		fail_msg("suspect %ld us after its last beat", (long)t);
+}
+
+/*
+ * A hub that sleeps hears of a machine that falls silent: from portald, within three of its
+ * heartbeats (and what a busy machine takes); with portald gone by itself. And that it is back.
+ */
+static void a_silent_machine(void **state)
+{
+	struct user h = hub(VMP_HUB_EVENTS);
+	struct vmp_from from;
+	struct other o;
+	char buf[257];
+	int i;
+
+	there_is(&o, h.p);
+	hub_row((char *)h.p->base + h.h->place.offset, 0)->owner = o.token;
 	expect_event(&h, VMP_FROM_CAME);
 	assert_int_equal(get(&h, buf, &from, 500), -ETIMEDOUT);
-	falls_silent(&h, g, &th);
-	house_without_portald();
-	assert_int_equal(get(&h, buf, &from, 1500), -ETIMEDOUT);
-	falls_silent(&h, g, &th);
-	__atomic_store_n((uint32_t *)&g->joined, 1, __ATOMIC_SEQ_CST);
-	pthread_join(th, NULL);
+	for (i = 0; i < 2; i++) {
+		falls_silent(&o);
+		expect_event(&h, VMP_FROM_SUSPECT);
+		in_time(&o);
+		goes_on(&o);
+		expect_event(&h, VMP_FROM_BACK);
+		if (!i) {
+			house_without_portald();
+			assert_int_equal(get(&h, buf, &from, 1500), -ETIMEDOUT);
+		}
+	}
+	falls_silent(&o);
+	leave(&h);
+}
+
+/* The descriptor of what may have changed tells that the hub stands so. */
+static void watched_until(struct user *a, int state)
+{
+	struct pollfd f = { vmp_watch_fd(a->p), POLLIN, 0 };
+
+	do {
+		assert_int_equal(poll(&f, 1, PATIENCE_MS), 1);
+		assert_int_equal(vmp_watch_clear(a->p), 0);
+	} while (vmp_channel_peer_state(a->ch) != state);
+}
+
+/* A sender hears of the machine of its hub by the descriptor, as soon; no call of its fails. */
+static void a_silent_hub(void **state)
+{
+	struct user h = hub(0), a = producer();
+	struct other o;
+
+	pair(&h, &a);
+	there_is(&o, a.p);
+	/* As if the hub were there. */
+	a.ch->peer_token = o.token;
+	assert_true(vmp_watch_fd(a.p) >= 0);
+	assert_int_equal(vmp_watch_clear(a.p), 0);
+	usleep(HEART_MS * 1000);
+	assert_int_equal(vmp_channel_peer_state(a.ch), VMP_STATE_ALIVE);
+	falls_silent(&o);
+	watched_until(&a, VMP_STATE_SUSPECT);
+	in_time(&o);
+	send_text(&a, "still here");
+	expect(&h, "still here");
+	goes_on(&o);
+	watched_until(&a, VMP_STATE_ALIVE);
+	falls_silent(&o);
+	leave(&a);
 	leave(&h);
 }
 
@@ -544,7 +668,9 @@ int main(int argc, char **argv)
 		with_portald(one_sleep_for_all),
 		with_portald(by_descriptor),
 		with_portald(a_sleeper_hears_of_death),
+		with_portald(a_sender_is_killed),
 		cmocka_unit_test_setup_teardown(a_silent_machine, up_with_a_fast_heart, house_down_real),
+		cmocka_unit_test_setup_teardown(a_silent_hub, up_with_a_fast_heart, house_down_real),
 	};
 
 	alarm(120);
