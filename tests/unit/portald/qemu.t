@@ -3,6 +3,7 @@
 """The real client: QEMU's ivshmem-doorbell on portald, driven without a guest by
 QEMU's own test protocol, which reads and writes the device's BARs."""
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -191,12 +192,16 @@ def _(stack):
     m, n = (Machine(t, type('', (), dict(id=i, vectors=4)), s, notice=s)
             for s, i in enumerate(ids, 1))
     r.interrupts(4)
+    killed = time.monotonic()
     q.p.kill()
     equal(wait_for(m.dead, 'the verdict'), EXITED, 'reason')
     check(2 in wait_for(lambda: r.interrupts(4), 'an interrupt in the other'), 'vector')
+    took = time.monotonic() - killed
+    check(took < 2, f'{took:.3f} s from the kill to the interrupt in the other')
     check(not n.dead() and not n.suspect(), 'the other')
     a.wait_change()
-    d.wait_log('us after it was seen')
+    us = int(re.search('is dead.*told ([0-9]+) us after it was seen', d.wait_log('is dead'))[1])
+    check(us < 2000000, f'{us} us from seeing to done')
 
 
 @point('portald killed: QEMUs that were connected still share memory and doorbells')
