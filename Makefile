@@ -9,11 +9,13 @@
 #   make dkms-install     modules by DKMS, for KVER and for kernels to come
 #   make dkms-uninstall
 #   make demo             two guests and a file; FILE=path
-#   make check            all tests; check-unit: in seconds; check-debug: guest
-#                         tests on a kernel with KASAN, lockdep, kmemleak, UBSAN
+#   make check            all tests but those that are too long; check-unit: without
+#                         guests, in minutes; check-debug: guest tests on a kernel
+#                         with KASAN, lockdep, kmemleak, UBSAN
 #   make check-mutants    is each of many small mistakes in user space found?
 #   make check-crash      12,000 processes and 200 machines are killed on a
-#                         managed portal: was anything lost?
+#                         managed portal: was anything lost? It prints how far it
+#                         is; 2 h 15 min at most
 #   make clean
 #
 # V=1 shows the commands.

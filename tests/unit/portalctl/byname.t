@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """byname.t - portalctl send --name, recv --name: lines from many to one, over a real portald."""
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -41,6 +43,39 @@ def _(stack):
     equal(len(got), 600)
     for n in range(3):
         equal([g for g in got if g.startswith('%d ' % n)], ['%d %d' % (n, i) for i in range(200)])
+
+
+@point('ls: the name is a channel\'s, of whom receives and who sends; it stays when they have gone')
+def _(stack):
+    uri = portal(stack)
+    r = Ctl(stack, 'recv', '--name=log', uri)
+    s = Ctl(stack, 'send', '--name=log', uri, stdin=subprocess.PIPE)
+
+    def rows():
+        return json.loads(run('ls', '--json', uri)[1])
+
+    wait_for(lambda: [x['opens'] for x in rows()] == [2], 'both ends')
+    row, = rows()
+    equal((row['kind'], row['name'], row['state'], row['mode'], len(set(row['users']))),
+          ('channel', 'log', 'named', '0600', 2))
+    code, out, err = run('ls', uri)
+    equal((code, len(out.splitlines())), (0, 2), err)
+    check(re.match(r'channel .* 0600 +2 +\S+ +log$', out.splitlines()[1]), out)
+    # Another kind of object does not take its name, nor is it taken for one.
+    code, _out, err = run('create', uri, 'log', '4K')
+    check(code == 6 and 'log' in err, f'{code} {err}')
+    equal(run('create', uri, 'table', '4K')[0], 0)
+    equal({x['name']: x['kind'] for x in rows()}, {'log': 'channel', 'table': 'raw'})
+    s.p.kill()
+    r.p.kill()
+
+    # Who has died has it open until the next change.
+    def closed():
+        run('create', uri, 'x', '4K')
+        run('rm', uri, 'x')
+        return [x['opens'] for x in rows() if x['name'] == 'log'] == [0]
+
+    wait_for(closed, 'their ends')
 
 
 @point('a receiver that is killed: the next one goes on where it was')
