@@ -434,13 +434,20 @@ static void others_come_and_the_hub_sleeps(void)
 	assert_int_not_equal(armed, 0);
 }
 
-/*
- * About to say that it sleeps, or not any more: the next hub, which sleeps, is rung. A number
- * that was late may stand there, but none does not.
- */
+/* About to say that it sleeps, or not any more. */
+static const int says_how_it_sleeps[] = { STEP_ARMS, STEP_DISARMS };
+
+/* It has passed @step. A number that was late may stand there for who sleeps now; none does not. */
+static void is_armed_still(unsigned int which, int step)
+{
+	assert_int_equal(house_act_at, -1);
+	if (step == STEP_DISARMS)
+		assert_int_equal(side(its_lane, which)->rx_armed, armed);
+}
+
+/* The next hub, which sleeps, is rung. */
 static void a_sleeping_hub_by_mistake(void **state)
 {
-	static const int steps[] = { STEP_ARMS, STEP_DISARMS };
 	struct vmp_from from;
 	unsigned int i;
 	uint64_t rings;
@@ -453,11 +460,9 @@ static void a_sleeping_hub_by_mistake(void **state)
 		its_lane = lane_of(&a);
 		pair(&zombie, &a);
 		perish(&a);
-		act_at(steps[i], 0, others_come_and_the_hub_sleeps);
+		act_at(says_how_it_sleeps[i], 0, others_come_and_the_hub_sleeps);
 		assert_int_equal(get(&zombie, buf, &from, 500), -ESTALE);
-		assert_int_equal(house_act_at, -1);
-		if (steps[i] == STEP_DISARMS)
-			assert_int_equal(side(its_lane, 0)->rx_armed, armed);
+		is_armed_still(0, says_how_it_sleeps[i]);
 		rings = last_sender()->ch->doorbells;
 		send_text(last_sender(), "well");
 		assert_int_equal(last_sender()->ch->doorbells, rings + 1);
@@ -489,7 +494,6 @@ static void another_sender_comes_and_sleeps(void)
 
 static void a_sleeping_sender_by_mistake(void **state)
 {
-	static const int steps[] = { STEP_ARMS, STEP_DISARMS };
 	struct vmp_from from;
 	unsigned int i;
 	uint64_t rings;
@@ -500,11 +504,9 @@ static void a_sleeping_sender_by_mistake(void **state)
 		zombie = producer();
 		its_lane = lane_of(&zombie);
 		pair(&next_hub, &zombie);
-		act_at(steps[i], 0, another_sender_comes_and_sleeps);
+		act_at(says_how_it_sleeps[i], 0, another_sender_comes_and_sleeps);
 		assert_true(vmp_recv(zombie.ch, buf, sizeof(buf), 500) < 0);
-		assert_int_equal(house_act_at, -1);
-		if (steps[i] == STEP_DISARMS)
-			assert_int_equal(side(its_lane, 1)->rx_armed, armed);
+		is_armed_still(1, says_how_it_sleeps[i]);
 		leave(&zombie);
 		send_text(last_sender(), "ask");
 		from = expect(&next_hub, "ask");

@@ -216,13 +216,16 @@ def _(stack):
         d.end()
 
 
-@both('one whose connection outlives its process is never declared dead')
-def _(stack):
+def held_twice(stack):
+    """Of one whose connection a child of its process has, too: daemon, process, machine, child."""
     d = managed(stack)
     a, vm = Member(d), Vm(stack, d)
-    t = Tables(stack, a)
-    m = Machine(t, vm, 1)
-    child = vm.fork()
+    return d, vm, Machine(Tables(stack, a), vm, 1), vm.fork()
+
+
+@both('one whose connection outlives its process is never declared dead')
+def _(stack):
+    d, vm, m, child = held_twice(stack)
     vm.kill()
     d.wait_log('somebody else has it')
     check(not m.dead() and not m.suspect(), 'a verdict')
@@ -283,10 +286,7 @@ def _(stack):
 
 @both('cut for what was sent before its process ended, and somebody else has the connection: never dead')
 def _(stack):
-    d = managed(stack)
-    a, vm = Member(d), Vm(stack, d)
-    m = Machine(Tables(stack, a), vm, 1)
-    child = vm.fork()
+    d, vm, m, child = held_twice(stack)
     os.kill(d.pid, signal.SIGSTOP)
     vm.data()
     vm.kill()
@@ -301,10 +301,7 @@ def _(stack):
 
 @both('one that has shut down its half of a connection that others have, too: never dead')
 def _(stack):
-    d = managed(stack)
-    a, vm = Member(d), Vm(stack, d)
-    m = Machine(Tables(stack, a), vm, 1)
-    child = vm.fork()
+    _d, vm, m, child = held_twice(stack)
     vm.cmd.send(b'half')
     equal(wait_for(m.suspect, 'suspicion'), CUT, 'reason')
     vm.kill()
