@@ -233,10 +233,12 @@ struct portal {
 	unsigned long changes;		/* of the tables, as watchers count them */
 	u64 epoch;			/* files of another one reach nothing any more */
 
-	spinlock_t mode_lock;		/* the next four; taken under mmap_lock */
+	spinlock_t mode_lock;		/* the next four, and epochs; taken under mmap_lock */
 	u32 mode;			/* PORTAL_MODE_* */
 	u64 protected_size;		/* bytes that no mapping may write; 0: raw */
-	unsigned int nr_writable;	/* mappings of the region that are or could become so */
+	unsigned int nr_writable;	/* mappings of the region that are or could become so, but
+					 * those of files that are stale
+					 */
 	DECLARE_HASHTABLE(mappers, 8);	/* whose they are (managed.c) */
 
 	u64 size;
@@ -286,7 +288,8 @@ struct portal_handle_vector {
  * @epoch: portal.epoch when it was made, or 0: it reaches nothing any more, as if the
  *	portal were gone
  * @writers: who has mapped the region through this file so that it is or could become
- *	writable, of a managed portal (managed.c); portal.mode_lock, as for the next
+ *	writable, of a managed portal (managed.c); portal.mode_lock, as for the next two
+ * @nr_writable: how many such mappings there are, of a raw one, too
  * @mm: the one process that may have such mappings, or NULL
  * @process: the session that it holds, or NULL; portal.self.lock
  * @session_node: in portal_process.files while it holds one
@@ -313,6 +316,7 @@ struct portal_handle {
 	kuid_t owner;
 	u64 epoch;
 	struct rb_root writers;
+	unsigned int nr_writable;
 	const struct mm_struct *mm;
 	struct portal_process *process;
 	struct list_head session_node;
@@ -389,6 +393,8 @@ void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w);
 bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm);
 void portal_mode_disown(struct portal_handle *h);
 bool portal_mode_maps(struct portal *p, const struct mm_struct *mm, struct portal_process *over);
+void portal_mode_end(struct portal_handle *h);
+void portal_mode_end_all(struct portal *p);
 void portal_mode_stale(struct portal *p, const struct mm_struct *mm);
 u32 portal_mode_get(struct portal *p, u64 *protected);
 int portal_mode_set(struct portal *p, u32 mode);

@@ -177,10 +177,15 @@ static struct portal_writer *portal_writer_new(struct portal_handle *h, const st
 	return w;
 }
 
-/* Under mode_lock. One more mapping; @w: its process's, or NULL in a raw portal. */
+/*
+ * Under mode_lock. One more mapping; @w: its process's, or NULL in a raw portal. Through a file
+ * that is stale nothing is written: what is mapped so keeps nobody from changing the mode.
+ */
 static void portal_mode_count(struct portal_handle *h, struct portal_writer *w)
 {
-	h->portal->nr_writable++;
+	h->nr_writable++;
+	if (!portal_handle_stale(h))
+		h->portal->nr_writable++;
 	if (w)
 		w->nr++;
 }
@@ -260,7 +265,9 @@ void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w)
 	struct portal_mapper *m = NULL;
 
 	spin_lock(&h->portal->mode_lock);
-	h->portal->nr_writable--;
+	h->nr_writable--;
+	if (!portal_handle_stale(h))
+		h->portal->nr_writable--;
 	if (w && --w->nr)
 		w = NULL;
 	if (w) {
@@ -340,7 +347,32 @@ bool portal_mode_maps(struct portal *p, const struct mm_struct *mm, struct porta
 	return maps;
 }
 
-/* Files through which @mm could write reach nothing any more, and never will. */
+/* Under mode_lock. */
+static void portal_handle_end(struct portal_handle *h)
+{
+	if (!portal_handle_stale(h))
+		h->portal->nr_writable -= h->nr_writable;
+	WRITE_ONCE(h->epoch, 0);
+}
+
+/* The file reaches nothing any more, and never will. What is mapped is to be zapped. */
+void portal_mode_end(struct portal_handle *h)
+{
+	spin_lock(&h->portal->mode_lock);
+	portal_handle_end(h);
+	spin_unlock(&h->portal->mode_lock);
+}
+
+/* So with all files that there are. */
+void portal_mode_end_all(struct portal *p)
+{
+	spin_lock(&p->mode_lock);
+	WRITE_ONCE(p->epoch, p->epoch + 1);
+	p->nr_writable = 0;
+	spin_unlock(&p->mode_lock);
+}
+
+/* And with those through which @mm could write. */
 void portal_mode_stale(struct portal *p, const struct mm_struct *mm)
 {
 	struct portal_mapper *m;
@@ -350,7 +382,7 @@ void portal_mode_stale(struct portal *p, const struct mm_struct *mm)
 	m = portal_mapper_find(p, mm);
 	if (m) {
 		list_for_each_entry(w, &m->writers, of_mapper)
-			WRITE_ONCE(w->h->epoch, 0);
+			portal_handle_end(w->h);
 	}
 	spin_unlock(&p->mode_lock);
 }
@@ -398,9 +430,17 @@ int portal_mode_set(struct portal *p, u32 mode)
 {
 	int ret;
 
-	ret = portal_self_lock(p);
-	if (ret)
-		return ret;
+	for (;;) {
+		ret = portal_self_lock(p);
+		if (ret)
+			return ret;
+		/* What does not count has to be unmapped by now. Both let go of the lock. */
+		if (p->self.zapping)
+			portal_take_away(p);
+		else if (p->self.error || !portal_self_formatted(p))
+			break;
+		portal_self_unlock(p);
+	}
 	ret = portal_mode_change(p, mode);
 	portal_self_unlock(p);
 	return ret;

@@ -363,8 +363,11 @@ int portal_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (!(file->f_mode & FMODE_WRITE))
 		portal_vm_flags_clear(vma, VM_MAYWRITE);
-	/* Not inherited; while one that could write is counted, the mode is what it was then. */
-	if (portal_mode_get(p, &protected) == PORTAL_MODE_MANAGED)
+	/*
+	 * Not inherited. One that could write is counted, and told apart by that: then the mode
+	 * may have been found another meanwhile, behind a reset.
+	 */
+	if (vma->vm_private_data || portal_mode_get(p, &protected) == PORTAL_MODE_MANAGED)
 		portal_vm_flags_set(vma, VM_DONTCOPY | VM_IO);
 	portal_vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
 

@@ -158,7 +158,7 @@ static void portal_self_elsewhere(struct portal *p, int ret, const struct portal
 	portal_self_leave(p);
 	portal_mode_found(p, ret, layout);
 	/* Only now: a file of this epoch is judged by this layout. */
-	WRITE_ONCE(p->epoch, p->epoch + 1);
+	portal_mode_end_all(p);
 }
 
 /**
@@ -182,7 +182,7 @@ bool portal_self_formatted(struct portal *p)
 	portal_self_leave(p);
 	portal_mode_gone(p);
 	/* Only now: a file of this epoch maps nothing writable. */
-	WRITE_ONCE(p->epoch, p->epoch + 1);
+	portal_mode_end_all(p);
 	portal_take_away(p);
 	return true;
 }

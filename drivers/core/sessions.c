@@ -102,8 +102,12 @@ struct portal_row {
 
 static DEFINE_SPINLOCK(portal_process_lock);
 
-/* How long who asks waits for this machine to join: a heart may have to be listened to. */
-#define PORTAL_JOIN_WAIT	(5 * HZ)
+/*
+ * How long who asks waits for this machine to join, in seconds, and in beats: a heart may have to
+ * be listened to for three, from the beat on after which it was seen first.
+ */
+#define PORTAL_JOIN_WAIT	5
+#define PORTAL_JOIN_BEATS	6
 
 /* struct portal_process that are not freed yet; their end waits for a grace period. */
 static atomic_t portal_processes = ATOMIC_INIT(0);
@@ -401,7 +405,7 @@ void portal_sessions_stale(struct portal *p)
 
 	list_for_each_entry(s, &p->self.processes, node) {
 		list_for_each_entry(h, &s->files, session_node)
-			WRITE_ONCE(h->epoch, 0);
+			portal_mode_end(h);
 		portal_mode_stale(p, s->mn.mm);
 	}
 }
@@ -652,7 +656,8 @@ static int portal_session_try(struct portal_handle *h, struct portal_session_beg
 /* PORTAL_SESSION; the vector is one of @h's, or none. */
 int portal_session(struct portal_handle *h, struct portal_session_begin *a)
 {
-	unsigned long end = jiffies + PORTAL_JOIN_WAIT;
+	unsigned long end = jiffies + max_t(unsigned long, PORTAL_JOIN_WAIT * HZ,
+					    PORTAL_JOIN_BEATS * portal_beat_period());
 	int ret;
 
 	for (;;) {

@@ -377,6 +377,46 @@ static void test_formatted(bool finished)
 	settle();
 }
 
+/*
+ * It is told to take the new tables before it has seen that there are some, while a process that
+ * does not care has mapped what was before.
+ */
+static void test_formatted_unseen(void)
+{
+	int file = open_portal(device, O_RDWR), second = open_portal(device, O_RDWR);
+	char *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, DATA), *m2;
+
+	ok(token_of(file) && !touch(m, 7, &got), "a session, and a mapping");
+	m2 = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, second, DATA);
+	settle();
+	format_anew(0, true);
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 1,
+	   "formatted anew, and told so at once: what is mapped keeps nobody from the new tables");
+	ok(touch(m, 8, &got) == SIGBUS && touch(m2, 8, &got) == SIGBUS, "it is taken away");
+	fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), ESTALE, "its file is of before");
+	munmap(m2, page);
+	close(second);
+	close(fd);
+	fd = open_portal(device, O_RDWR);
+	m2 = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, DATA);
+	ok(token_of(fd) && !touch(m2, 7, &got), "a new one has a session, and a mapping");
+	fails(set_mode(fd, PORTAL_MODE_RAW), EBUSY, "which counts");
+	ok(!fence(fd, 0, own_slot(), own()->claim) && UNTIL(touch(m2, 8, &got) == SIGBUS, 5000),
+	   "declared dead: it is taken away, too");
+	second = open_portal(device, O_RDWR);
+	ok(!set_mode(second, PORTAL_MODE_RAW), "and counts no more");
+	munmap(m, page);
+	munmap(m2, page);
+	close(file);
+	close(fd);
+	fd = second;
+	m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, DATA);
+	fails(set_mode(fd, PORTAL_MODE_MANAGED), EBUSY, "one of now counts, when those are gone");
+	munmap(m, page);
+	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot(), "and managed again");
+	settle();
+}
+
 /* It is looked at when only the incarnation of the new superblock is there yet. */
 static void test_half_there(void)
 {
@@ -497,7 +537,7 @@ static void test_full(void)
 
 int main(int argc, char **argv)
 {
-	if (!begin(argc, argv, 400))
+	if (!begin(argc, argv, 500))
 		return done();
 	test_row();
 	test_heartbeat();
@@ -509,6 +549,7 @@ int main(int argc, char **argv)
 	test_fenced();
 	test_overwritten();
 	test_half_there();
+	test_formatted_unseen();
 	test_formatted(false);
 	test_formatted(true);
 	test_full();
