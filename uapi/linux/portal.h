@@ -347,7 +347,8 @@ struct portal_window {
  *
  * Needs CAP_SYS_ADMIN (EPERM) and a file of open(O_RDWR) (EACCES). EBUSY: the region is
  * mapped somewhere so that it is writable, or could be made so by mprotect(2); what is
- * mapped read-only through a file opened for writing could. ENODATA: there is no
+ * mapped read-only through a file opened for writing could. Files that give ESTALE do not
+ * count. ENODATA: there is no
  * superblock; EUCLEAN: it is damaged, or not finished (of other ioctls, too: others have
  * formatted the region anew); EPROTONOSUPPORT: it is of another version, or has features
  * that this kernel does not know (dmesg has the number).
