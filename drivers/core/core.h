@@ -390,7 +390,7 @@ int portal_mode_map(struct portal_handle *h, const struct mm_struct *mm, u64 sta
 		    struct portal_writer **w);
 void portal_mode_map_again(struct portal_handle *h, struct portal_writer *w);
 void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w);
-bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm);
+bool portal_mode_alone(struct portal_handle *h, const struct mm_struct *mm, bool own);
 void portal_mode_disown(struct portal_handle *h);
 bool portal_mode_maps(struct portal *p, const struct mm_struct *mm, struct portal_process *over);
 void portal_mode_end(struct portal_handle *h);

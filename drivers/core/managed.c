@@ -25,6 +25,8 @@
 #include <linux/hashtable.h>
 #include <linux/kernel.h>
 #include <linux/rbtree.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -284,10 +286,10 @@ void portal_mode_unmap(struct portal_handle *h, struct portal_writer *w)
 }
 
 /*
- * Whether @h is @mm's alone from now on, to write through it: until portal_mode_disown(). In a
- * managed portal each mapping that could write has its process's writer.
+ * Whether nobody but @mm could write through @h. In a managed portal each mapping that could has
+ * its process's writer. With @own: and nobody else is to, until portal_mode_disown().
  */
-bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm)
+bool portal_mode_alone(struct portal_handle *h, const struct mm_struct *mm, bool own)
 {
 	const struct rb_node *n;
 	bool alone;
@@ -296,7 +298,7 @@ bool portal_mode_own(struct portal_handle *h, const struct mm_struct *mm)
 	n = h->writers.rb_node;
 	alone = !n || (!n->rb_left && !n->rb_right &&
 		       rb_entry(n, struct portal_writer, of_file)->mapper->mm == mm);
-	if (alone)
+	if (alone && own)
 		h->mm = mm;
 	spin_unlock(&h->portal->mode_lock);
 	return alone;
@@ -434,12 +436,13 @@ int portal_mode_set(struct portal *p, u32 mode)
 		ret = portal_self_lock(p);
 		if (ret)
 			return ret;
-		/* What does not count has to be unmapped by now. Both let go of the lock. */
-		if (p->self.zapping)
-			portal_take_away(p);
-		else if (p->self.error || !portal_self_formatted(p))
+		/* What does not count must have been unmapped. */
+		if (!p->self.zapping && (p->self.error || !portal_self_formatted(p)))
 			break;
 		portal_self_unlock(p);
+		schedule_timeout_interruptible(1);
+		if (signal_pending(current))
+			return -ERESTARTSYS;
 	}
 	ret = portal_mode_change(p, mode);
 	portal_self_unlock(p);

@@ -553,7 +553,7 @@ static int portal_process_join(struct portal_handle *h, struct portal_process *s
 	struct portal *p = h->portal;
 
 	if (!h->process) {
-		if (!portal_mode_own(h, s->mn.mm))
+		if (!portal_mode_alone(h, s->mn.mm, true))
 			return -EBUSY;
 		h->process = s;
 		list_add_tail(&h->session_node, &s->files);
@@ -590,13 +590,11 @@ static int portal_session_new(struct portal_handle *h, u32 vector, struct portal
 	row = portal_row_find(h);
 	if (row < 0)
 		return row;
-	if (!portal_mode_own(h, current->mm))
+	if (!portal_mode_alone(h, current->mm, s))
 		return -EBUSY;
 	/* That costs all locks of the mm, so who asks in vain has been told by now. */
-	if (!s) {
-		portal_mode_disown(h);
+	if (!s)
 		return -EAGAIN;
-	}
 	if (portal_process_begin(h, s, row, vector))
 		return 0;
 	portal_mode_disown(h);

@@ -343,6 +343,7 @@ static void test_formatted(bool finished)
 	/* Or it has seen it by now. */
 	ok(fence(fd, 0, PLAYED, 1) == -1 && (errno == ESTALE || errno == EUCLEAN),
 	   "%s: no verdict where the tables were", what);
+	fails(session(file, PORTAL_SESSION_END, 0, NULL), ESTALE, "no session's end");
 	fails(session(file, 0, PORTAL_SESSION_SILENT, NULL), ESTALE, "no token of what is no more");
 	ok(UNTIL(is_damaged(), 10 * beat_ms) && !own_slot(), "%s: it has no slot", what);
 	ok(touch(m, 8, &got) == SIGBUS && touch(look, -1, &got) == SIGBUS, "%s: what was mapped is taken away",
