@@ -15,34 +15,35 @@
 static int usage(void)
 {
 	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE]\n"
-		"             [-S STOP-MS] [-D TIMES] URI\n"
+		"             [-S STOP-MS] [-D TIMES] [-a] URI\n"
 		"       crash steps\n"
+		"  -a: go on until somebody was killed at each step, and stopped\n"
 		"  -D: workers are slow, and live so many times longer\n"
 		"  join: on a portal where another crash runs already; it judges the end\n");
 	return 2;
 }
 
-/* crash work URI SEED LIFE SLOT FD STOP-MS WINDOWED WINDOW: by the driver. */
+/* crash work URI SEED SLOT FD WINDOWED WINDOW: by the driver. */
 static int a_worker(char **argv)
 {
 	struct world w = { .uri = argv[0], .mutant = getenv("CRASH_MUTANT") };
 	uint64_t seed = strtoull(argv[1], NULL, 0);
-	uint32_t life = (uint32_t)strtoul(argv[2], NULL, 0), slot = (uint32_t)strtoul(argv[3], NULL, 0);
-	struct slot *slots = mmap(NULL, (SLOTS + 1) * sizeof(*slots), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[4]), 0);
+	uint32_t slot = (uint32_t)strtoul(argv[2], NULL, 0);
+	struct slot *slots = mmap(NULL, (SLOTS + 1) * sizeof(*slots), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[3]), 0);
 
 	if (slots == MAP_FAILED || slot >= SLOTS)
 		return 2;
 	/* A child of init's that ends while one of its group is stopped: SIGHUP for all of it. */
 	setsid();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	close(atoi(argv[4]));
+	close(atoi(argv[3]));
 	may_end_machine(&w);
 	w.slot = &slots[slot];
 	w.machine = &slots[SLOTS];
-	w.rng.s = seed ^ (life + 1) * UINT64_C(0x9e3779b97f4a7c15);
-	snprintf(w.windowed, sizeof(w.windowed), "%s", argv[6]);
-	w.window = atoi(argv[7]);
-	make_plan(&w.plan, seed, life, slot, atoi(argv[5]), *w.windowed);
+	w.plan = w.slot->plan;
+	w.rng.s = seed ^ (w.plan.life + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	snprintf(w.windowed, sizeof(w.windowed), "%s", argv[4]);
+	w.window = atoi(argv[5]);
 	return work(&w);
 }
 
@@ -66,7 +67,7 @@ static uint64_t a_seed(void)
 
 static int run(struct drive *d, const char *uri, uint64_t seed, bool join)
 {
-	struct world w = { .rng.s = seed | 1 };
+	struct world w = { .rng.s = seed | 1, .mutant = getenv("CRASH_MUTANT") };
 	int r;
 
 	printf("# seed %llu\n", (unsigned long long)seed);
@@ -103,7 +104,7 @@ int main(int argc, char **argv)
 	int c;
 
 	setrlimit(RLIMIT_CORE, &no_core);
-	if (argc == 10 && !strcmp(argv[1], "work"))
+	if (argc == 8 && !strcmp(argv[1], "work"))
 		return a_worker(argv + 2);
 	if (argc == 2 && !strcmp(argv[1], "idle"))
 		return idle();
@@ -112,7 +113,7 @@ int main(int argc, char **argv)
 	join = argc > 1 && !strcmp(argv[1], "join");
 	argc -= join;
 	argv += join;
-	while ((c = getopt(argc, argv, "k:t:s:w:b:S:D:")) >= 0) {
+	while ((c = getopt(argc, argv, "k:t:s:w:b:S:D:a")) >= 0) {
 		switch (c) {
 		case 'k': d.kills = (uint32_t)strtoul(optarg, NULL, 0); break;
 		case 't': d.seconds = atoi(optarg); break;
@@ -121,6 +122,7 @@ int main(int argc, char **argv)
 		case 'b': d.base = (uint32_t)strtoul(optarg, NULL, 0); break;
 		case 'S': d.stop_ms = atoi(optarg); break;
 		case 'D': d.slowly = atoi(optarg); break;
+		case 'a': d.steps = true; break;
 		default: return usage();
 		}
 	}

@@ -103,8 +103,8 @@ struct guarded {
  * @ops: finished operations
  * @windowed: messages that came through windows; @cut_off: ends of their senders that were
  *	judged
- * @kills, @stops: of processes of the host, and of guests; by how they were to end
- * @steps: how many were killed, or stopped, at each step
+ * @fates: of processes of the host, and of guests: how many met each
+ * @steps: by step: how many were killed there; how many were stopped there and went on
  */
 struct ledger {
 	uint64_t seed;
@@ -112,26 +112,10 @@ struct ledger {
 	_Atomic uint64_t holder[LOCKS], done[LOCKS], repairs[LOCKS];
 	_Atomic uint64_t ops[OPS];
 	_Atomic uint64_t windowed, cut_off;
-	_Atomic uint64_t kills[2][FATES], stops[2];
-	_Atomic uint64_t steps[OWN_STEPS];
+	_Atomic uint64_t fates[2][FATES];
+	_Atomic uint64_t steps[2][OWN_STEPS];
 	char finding[FINDINGS][480];
 	struct stream stream[STREAMS];
-};
-
-/**
- * struct slot - a worker as its driver sees it, in memory that they share
- * @token: its session, 0: not yet
- * @since: when the operation began (milliseconds, monotonic), 0: none; @limit: how long
- *	it may take
- * @step: the one that it was killed or stopped at, plus 1
- * @forked: it has left a child; @execed: it is about to become another program
- * @said: what a process says that ends with an error and has no ledger
- */
-struct slot {
-	uint32_t life;
-	_Atomic uint64_t token, since;
-	_Atomic uint32_t op, limit, step, forked, execed;
-	char said[160];
 };
 
 /* What it does; the first of each channel keeps it going. The last two: where windows are. */
@@ -156,11 +140,30 @@ struct plan {
 	int ops;
 };
 
+/**
+ * struct slot - a worker as its driver sees it, in memory that they share
+ * @plan: its life
+ * @token: its session, 0: not yet
+ * @since: when the operation began (milliseconds, monotonic), 0: none; @limit: how long
+ *	it may take
+ * @step: the one that it was killed or stopped at, plus 1
+ * @forked: it has left a child; @execed: it is about to become another program
+ * @said: what a process says that ends with an error and has no ledger
+ */
+struct slot {
+	struct plan plan;
+	_Atomic uint64_t token, since;
+	_Atomic uint32_t op, limit, step, forked, execed;
+	char said[160];
+};
+
 struct rng { uint64_t s; };
 uint64_t rnd(struct rng *r);
 uint64_t below(struct rng *r, uint64_t n);
 
 void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int stop_ms, bool windows);
+bool some_step_is_missing(struct ledger *g, bool windows);
+void deal_a_step(struct plan *p, struct rng *r, uint32_t slot, struct ledger *g, bool windows);
 extern const char *const step_name[OWN_STEPS];
 void say_plan(const struct plan *p, char *buf, size_t size);
 
@@ -265,13 +268,15 @@ ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int t
 
 /**
  * struct drive - how to
- * @kills: until so many, or @seconds are over
+ * @kills: until so many, or @seconds are over; @steps: and until somebody was killed at each
+ *	step, and stopped
  * @base: lives are numbered from here on; @workers at a time
  * @stop_ms: how long somebody is stopped, at least; @slowly: they live so many times longer
  */
 struct drive {
 	uint32_t kills, base, workers;
 	int seconds, stop_ms, slowly;
+	bool steps;
 };
 
 int drive(struct world *w, const struct drive *d);

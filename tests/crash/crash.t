@@ -31,7 +31,7 @@ MUTANTS = [
     ('late', "has waited in 'lock'"),
 ]
 
-# Steps of processes that only guests have: those with windows (machines.py, guest.py).
+# Steps of processes that only guests have: those with windows (guest.py).
 ELSEWHERE = ('message sent',)
 
 
@@ -81,7 +81,7 @@ def crash(kills, seconds, mutant=None, show=False):
     seed = os.environ.get('CRASH_SEED')
     count, done = [0], threading.Event()
     with Portald() as server:
-        argv = [OUT + '/tests/crash', '-k', str(kills), '-t', str(seconds * SCALE)]
+        argv = [OUT + '/tests/crash', '-k', str(kills), '-t', str(seconds * SCALE)] + ([] if mutant else ['-a'])
         p = subprocess.Popen(argv + (['-s', seed] if seed and not mutant else []) + [server.uri], env=env, text=True,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said = []
@@ -107,7 +107,7 @@ def crash(kills, seconds, mutant=None, show=False):
 def main():
     r = subprocess.run(['make', '-s', '-C', TOP + '/userspace', 'O=' + OUT, 'all', 'crash'],
                        stdout=sys.stderr)
-    print('1..%d' % (len(MUTANTS) + 5))
+    print('1..%d' % (len(MUTANTS) + 6))
     if r.returncode:
         print('not ok 1 - it builds')
         return 1
@@ -133,12 +133,16 @@ def main():
     print('%s %d - in every way that is planned' % ('not ok' if missing else 'ok', n + 4))
     for way in missing:
         print('# never: ' + way)
-    steps = re.findall(r"(\d+) '([^']+)'", said[said.find('# ended or stopped at:'):])
-    never = [step for count, step in steps if count == '0' and step not in ELSEWHERE]
-    print('%s %d - and at each of %d steps' % ('not ok' if never or not steps else 'ok', n + 5, len(steps) - len(ELSEWHERE)))
-    for step in never:
-        print('# never at: ' + step)
-    return 1 if bad or status or not enough or not restarts or missing or never or not steps else 0
+    for n, how in enumerate(('killed', 'stopped'), n + 5):
+        line = re.search('^# %s at:(.*)' % how, said, re.M)
+        steps = [(int(count), step) for count, step in re.findall(r"(\d+) '([^']+)'", line.group(1) if line else '')
+                 if step not in ELSEWHERE]
+        never = [step for count, step in steps if not count]
+        bad += bool(never or not steps)
+        print('%s %d - they were %s at each of %d steps' % ('not ok' if never or not steps else 'ok', n, how, len(steps)))
+        for step in never:
+            print('# never at: ' + step)
+    return 1 if bad or status or not enough or not restarts or missing else 0
 
 
 sys.exit(main())

@@ -59,9 +59,9 @@ struct driver {
  * Until it has a group of its own, what is to end the driver reaches it as well: a
  * terminal's Ctrl-C, or a signal to the job. It is the driver that ends it.
  */
-static void become(struct driver *v, uint32_t slot, uint32_t life, int window)
+static void become(struct driver *v, uint32_t slot, int window)
 {
-	char text[6][24];
+	char text[4][24];
 	sigset_t drivers;
 
 	sigemptyset(&drivers);
@@ -69,24 +69,21 @@ static void become(struct driver *v, uint32_t slot, uint32_t life, int window)
 	sigaddset(&drivers, SIGINT);
 	sigprocmask(SIG_BLOCK, &drivers, NULL);
 	snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)v->w->ledger->seed);
-	snprintf(text[1], sizeof(text[1]), "%u", life);
-	snprintf(text[2], sizeof(text[2]), "%u", slot);
-	snprintf(text[3], sizeof(text[3]), "%d", v->fd);
-	snprintf(text[4], sizeof(text[4]), "%d", v->d->stop_ms);
-	snprintf(text[5], sizeof(text[5]), "%d", window);
+	snprintf(text[1], sizeof(text[1]), "%u", slot);
+	snprintf(text[2], sizeof(text[2]), "%d", v->fd);
+	snprintf(text[3], sizeof(text[3]), "%d", window);
 	if (window >= 0)
 		fcntl(window, F_SETFD, 0);
-	execl("/proc/self/exe", "crash", "work", v->w->uri, text[0], text[1], text[2], text[3], text[4], v->w->windowed,
-	      text[5], (char *)NULL);
+	execl("/proc/self/exe", "crash", "work", v->w->uri, text[0], text[1], text[2], v->w->windowed, text[3], (char *)NULL);
 	_exit(127);
 }
 
-static pid_t start(struct driver *v, uint32_t slot, uint32_t life, int window)
+static pid_t start(struct driver *v, uint32_t slot, int window)
 {
 	pid_t pid = vfork();
 
 	if (!pid)
-		become(v, slot, life, window);
+		become(v, slot, window);
 	return pid;
 }
 
@@ -96,6 +93,8 @@ static void spawn(struct driver *v, uint32_t i)
 	int window = -1;
 
 	make_plan(&k->plan, v->w->ledger->seed, v->next++, i, v->d->stop_ms, *v->w->windowed);
+	if (!v->w->mutant)
+		deal_a_step(&k->plan, &v->w->rng, i, v->w->ledger, *v->w->windowed);
 	k->plan.delay_us *= v->d->slowly;
 	if (k->plan.role == ROLE_WINDOW) {
 		window = a_window(v->w, v->windowed);
@@ -103,8 +102,8 @@ static void spawn(struct driver *v, uint32_t i)
 			finding(v->w, "a window: %d %s", window, vmp_errmsg());
 	}
 	memset(k->slot, 0, sizeof(*k->slot));
-	k->slot->life = k->plan.life;
-	k->pid = start(v, i, k->plan.life, window);
+	k->slot->plan = k->plan;
+	k->pid = start(v, i, window);
 	if (window >= 0)
 		close(window);
 	k->state = RUNS;
@@ -120,13 +119,20 @@ static void send_kill(struct driver *v, struct worker *k)
 	k->state = DYING;
 }
 
-/* It was killed, or stopped, where its plan says. */
-static void note_step(struct driver *v, struct worker *k)
+/*
+ * It has met this fate. If that is at a step, and it did not come there (it ends itself then,
+ * elsewhere), it is @else_ that it met.
+ */
+static void note_fate(struct driver *v, struct worker *k, enum fate f, enum fate else_)
 {
 	uint32_t step = atomic_exchange(&k->slot->step, 0);
 
-	if (step && step <= OWN_STEPS)
-		atomic_fetch_add(&v->w->ledger->steps[step - 1], 1);
+	if ((f == FATE_STEP || f == FATE_STOP_STEP) && (!step || step > OWN_STEPS))
+		f = else_;
+	else if (f == FATE_STEP || f == FATE_STOP_STEP)
+		atomic_fetch_add(&v->w->ledger->steps[f == FATE_STOP_STEP][step - 1], 1);
+	v->fates[f]++;
+	atomic_fetch_add(&v->w->ledger->fates[in_guest(v->w)][f], 1);
 }
 
 /* What its plan says, once it has come to where it begins. */
@@ -136,13 +142,12 @@ static void act(struct driver *v, struct worker *k)
 
 	if (k->state == STANDS) {
 		v->stops++;
-		atomic_fetch_add(&v->w->ledger->stops[in_guest(v->w)], 1);
+		note_fate(v, k, f, FATE_STOP);
 		k->went_on_ms = ms_now();
 		kill(k->pid, SIGCONT);
 		k->state = RUNS;
 		k->plan.fate = FATE_KILL;
 		k->due = us_now() + 20000 + k->plan.delay_us;
-		note_step(v, k);
 		return;
 	}
 	if (f == FATE_KILL || f == FATE_FORK) {
@@ -194,14 +199,13 @@ static void ended(struct driver *v, struct worker *k, int status)
 	say_plan(&k->plan, plan, sizeof(plan));
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
 		v->kills++;
-		v->fates[k->plan.fate]++;
-		atomic_fetch_add(&v->w->ledger->kills[in_guest(v->w)][k->plan.fate], 1);
+		note_fate(v, k, k->plan.fate == FATE_STEP || k->plan.fate == FATE_FORK ? k->plan.fate : FATE_KILL,
+			  FATE_KILL);
 	} else if (WIFSIGNALED(status)) {
 		finding(v->w, "%s: signal %d", plan, WTERMSIG(status));
 	} else if (WEXITSTATUS(status)) {
 		finding(v->w, "%s: exit status %d %s", plan, WEXITSTATUS(status), k->slot->said);
 	}
-	note_step(v, k);
 	k->gone = true;
 	if (k->state != MOURNED)
 		begin_mourning(k);
@@ -317,7 +321,7 @@ static void turn(struct driver *v, bool more)
 		if (k->state == EMPTY && more)
 			spawn(v, i);
 		if (k->state == RUNS && atomic_load(&k->slot->execed) && !k->gone) {
-			atomic_fetch_add(&v->w->ledger->kills[in_guest(v->w)][FATE_EXEC], 1);
+			note_fate(v, k, FATE_EXEC, FATE_EXEC);
 			begin_mourning(k);
 		}
 		if (k->state == MOURNED)
@@ -356,13 +360,21 @@ static void sum_up(struct driver *v)
 	for (i = 0; i < FATES; i++)
 		if (v->fates[i])
 			printf(" %u %s;", v->fates[i], fate_name[i]);
-	printf(" %u stops\n# the longest, in ms: a death's proof %lld, of %s", v->stops, (long long)v->proof,
+	printf(" %u stops in all\n# the longest, in ms: a death's proof %lld, of %s", v->stops, (long long)v->proof,
 	       v->whose);
 	for (i = 0; i < OPS; i++)
 		printf(", %s %lld", op_name[i], (long long)v->longest[i]);
 	printf("; the machine stood still for %lld%s\n", (long long)stalled_ms(),
 	       busy_ms(getpid()) < 0 ? "; no /proc/PID/schedstat: not known who was kept from running" : "");
 	fflush(stdout);
+}
+
+static bool goes_on(struct driver *v)
+{
+	struct ledger *g = v->w->ledger;
+
+	return (v->kills < v->d->kills || (v->d->steps && some_step_is_missing(g, *v->w->windowed))) &&
+	       !atomic_load(&g->stop) && !atomic_load(&g->nfindings);
 }
 
 static volatile sig_atomic_t enough;
@@ -395,8 +407,7 @@ int drive(struct world *w, const struct drive *d)
 		v.worker[i].slot = &v.slots[i];
 	signal(SIGTERM, stop_soon);
 	signal(SIGINT, stop_soon);
-	while (!enough && v.kills < d->kills && ms_now() - began < d->seconds * INT64_C(1000) &&
-	       !atomic_load(&w->ledger->stop) && !atomic_load(&w->ledger->nfindings)) {
+	while (!enough && goes_on(&v) && ms_now() - began < d->seconds * INT64_C(1000)) {
 		turn(&v, true);
 		if (ms_now() - told >= TELL_EVERY_MS) {
 			told = ms_now();

@@ -44,8 +44,8 @@ def main():
         judge.expect(r'^# peer', 60)
         other = g.start(CRASH % ('join', seed, 1 << 20, KILLS * 2 // 3, SECONDS * SCALE, 1))
         line = ''
-        while not line.startswith('# ended'):
-            line = other.expect(r'^# (\d+ of|ended).*$', 120).group(0).decode()
+        while not line.startswith('# killed at'):
+            line = other.expect(r'^# (\d+ of|killed at).*$', 120).group(0).decode()
             print(line[:150], flush=True)
         judge.kill(15)
         status = judge.wait(120)

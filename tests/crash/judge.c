@@ -149,23 +149,24 @@ void judge_end(struct world *w)
 static void tell_kills(const struct ledger *g)
 {
 	static const char *const whose[] = { "the host's", "guests'" };
-	uint64_t sum;
+	static const char *const how[] = { "killed", "stopped" };
 	int i, f;
 
 	for (i = 0; i < 2; i++) {
-		for (sum = 0, f = 0; f < FATE_EXEC; f++)
-			sum += g->kills[i][f];
-		printf("# %s processes: %llu kills", whose[i], (unsigned long long)sum);
+		printf("# %s processes: %llu kills", whose[i], (unsigned long long)
+		       (g->fates[i][FATE_KILL] + g->fates[i][FATE_STEP] + g->fates[i][FATE_FORK]));
 		for (f = 0; f <= FATE_EXEC; f++)
-			printf("; %llu %s", (unsigned long long)g->kills[i][f], fate_name[f]);
-		printf("; %llu stops\n", (unsigned long long)g->stops[i]);
+			printf("; %llu %s", (unsigned long long)g->fates[i][f], fate_name[f]);
+		printf("\n");
 	}
 	printf("# through windows: %llu messages; %llu ends of senders were judged\n", (unsigned long long)g->windowed,
 	       (unsigned long long)g->cut_off);
-	printf("# ended or stopped at:");
-	for (i = 0; i < OWN_STEPS; i++)
-		printf("%s %llu '%s'", i ? "," : "", (unsigned long long)g->steps[i], step_name[i]);
-	printf("\n");
+	for (i = 0; i < 2; i++) {
+		printf("# %s at:", how[i]);
+		for (f = 0; f < OWN_STEPS; f++)
+			printf("%s %llu '%s'", f ? "," : "", (unsigned long long)g->steps[i][f], step_name[f]);
+		printf("\n");
+	}
 }
 
 int tell_findings(struct world *w)

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Who does what, and how he ends: by the seed and his number alone. */
+/*
+ * Who does what, and how he ends: by the seed and his number. But a third is dealt steps at
+ * which nobody has ended, or stood still, so far: no step is so rare that it never comes about.
+ */
 #include "crash.h"
 
 const char *const op_name[OPS] = { "open", "send", "hub", "lock", "object", "window" };
@@ -51,7 +54,7 @@ uint64_t below(struct rng *r, uint64_t n)
 /* Weights, of a hundred. */
 static enum fate a_fate(struct rng *r)
 {
-	static const unsigned char weight[FATES] = { 42, 38, 3, 3, 5, 4, 5 };
+	static const unsigned char weight[FATES] = { 42, 39, 3, 2, 5, 4, 5 };
 	unsigned int n = (unsigned int)below(r, 100), i;
 
 	for (i = 0; n >= weight[i]; i++)
@@ -131,6 +134,68 @@ void make_plan(struct plan *p, uint64_t seed, uint32_t life, uint32_t slot, int 
 	/* It is to see others end. */
 	if (p->role == ROLE_HOLD)
 		p->delay_us *= 8, p->after *= 8;
+}
+
+/* ---- Dealt out ----------------------------------------------------------------------- */
+
+/* Whose life comes by it. */
+static enum role whose(int step)
+{
+	if (step <= STEP_LOCK_FREED || step == OWN_HALF)
+		return ROLE_LOCK;
+	if (step <= STEP_OBJECT_OPEN || step == OWN_FILLED)
+		return ROLE_OBJECT;
+	if (step == OWN_SENT)
+		return ROLE_WINDOW;
+	if ((step >= STEP_LANE_TAKEN && step <= STEP_LANE_LEFT) || step == STEP_ARMS || step == STEP_DISARMS ||
+	    step == OWN_RESERVED)
+		return ROLE_SEND;
+	return ROLE_HUB;
+}
+
+/* Nobody was killed there so far; @stops: nobody was stopped. */
+static bool is_missing(struct ledger *g, bool stops, int step, bool windows)
+{
+	return !atomic_load(&g->steps[stops][step]) && (windows || whose(step) != ROLE_WINDOW);
+}
+
+bool some_step_is_missing(struct ledger *g, bool windows)
+{
+	int i;
+
+	for (i = 0; i < 2 * OWN_STEPS && !is_missing(g, i % 2, i / 2, windows); i++)
+		;
+	return i < 2 * OWN_STEPS;
+}
+
+/*
+ * One of those that are missing; who is to be there in any case has his own alone. Who stands
+ * still holds others up, so that fewer do.
+ */
+void deal_a_step(struct plan *p, struct rng *r, uint32_t slot, struct ledger *g, bool windows)
+{
+	uint32_t fixed = windows ? CHANNELS + 2 : CHANNELS, n = 0;
+	bool stops = !(p->life % 9);
+	enum role role = p->role;
+	int step;
+
+	if (p->life % 3)
+		return;
+	for (step = 0; step < OWN_STEPS; step++) {
+		if (!is_missing(g, stops, step, windows) ||
+		    (slot < fixed ? whose(step) != role : whose(step) == ROLE_WINDOW))
+			continue;
+		/* Each of @n so far with the same chance. */
+		if (below(r, ++n))
+			continue;
+		p->role = whose(step);
+		p->fate = stops ? FATE_STOP_STEP : FATE_STEP;
+		p->step = step;
+	}
+	if (!n)
+		return;
+	p->after = 0;
+	p->ops = (5 + (int)below(r, 60)) * (is_rare(p->step) ? 5 : 1);
 }
 
 void say_plan(const struct plan *p, char *buf, size_t size)
