@@ -50,6 +50,15 @@ static void use(struct world *w, struct vmp_named *n)
 	check(w, &o, at, bytes / 8);
 }
 
+/* One that nobody takes away. */
+static void leak(struct world *w)
+{
+	struct vmp_named *n;
+
+	if (!vmp_named_open(&n, w->p, "leaked", VMP_CREATE, 1, 0600))
+		vmp_named_close(n);
+}
+
 void do_object(struct world *w)
 {
 	static const unsigned int how[] = {
@@ -61,9 +70,14 @@ void do_object(struct world *w)
 	char name[16];
 	int r;
 
+	if (mutant(w, "leak", 10000))
+		leak(w);
 	snprintf(name, sizeof(name), "object%u", (unsigned int)below(&w->rng, NAMES));
 	begin(w, OP_OBJECT, DIRECTORY_MS);
 	r = vmp_named_open(&n, w->p, name, flags, flags ? 1 + below(&w->rng, OBJECT_MOST * PORTAL_UNIT) : 0, 0600);
+	/* What the machine makes us late by is forgiven. */
+	if (mutant(w, "slow", 1000))
+		usleep(DIRECTORY_MS * 3 / 2 * 1000);
 	finish(w);
 	if (!r) {
 		use(w, n);

@@ -153,6 +153,17 @@ void leave_a_child(struct world *w)
 	_exit(0);
 }
 
+/* A child with a session of its own, which lives longer than we do and is taken for ours. */
+static void outlive(struct world *w)
+{
+	if (fork())
+		return;
+	self = NULL;
+	open_world(w, w->uri, false);
+	usleep(2 * DEATH_MS * 1000);
+	_exit(0);
+}
+
 /* @program: our own, open. */
 void become_another(struct world *w, int program)
 {
@@ -203,6 +214,8 @@ int work(struct world *w)
 	finish(w);
 	if (w->plan.fate == FATE_FORK)
 		leave_a_child(w);
+	if (mutant(w, "proof", 2000))
+		outlive(w);
 	for (i = 0; i < w->plan.ops && !atomic_load(&w->ledger->stop); i++) {
 		one_op(w);
 		if (w->plan.fate == FATE_EXEC && i >= w->plan.after)
