@@ -46,7 +46,7 @@ static int random_word(__le64 *v)
 static int make_claim(struct managed *m)
 {
 	__le64 claim;
-	uint32_t address = m->portal->conf.host_peers;
+	uint32_t address = m->portal->conf.host_peers, why = load_reason(m, 0);
 
 	if (random_word(&claim) < 0)
 		return -errno;
@@ -54,6 +54,8 @@ static int make_claim(struct managed *m)
 	kept_store(&m->truth->row.claim, claim);
 	/* Whatever stands there is not another's: the slot is ours alone. */
 	__atomic_exchange_n((row_word *)&peer_row(m, 0)->claim, claim, __ATOMIC_SEQ_CST);
+	/* A verdict's on an earlier claim; another may be about this one, for which it was read. */
+	swap_reason(m, 0, why, PORTAL_REASON_NONE);
 	return 0;
 }
 
@@ -79,14 +81,14 @@ static void describe(struct managed *m)
 		memset(t->name, 0, sizeof(t->name));
 }
 
-/* Words @from to @to of our row, from the truth. */
-static void write_row(struct managed *m, size_t from, size_t to)
+/* Words of our row from @from on, from the truth. */
+static void write_row(struct managed *m, size_t from)
 {
-	char *row = (char *)peer_row(m, 0), *t = (char *)&m->truth->row;
+	char *t = (char *)&m->truth->row;
 	size_t at;
 
-	for (at = from; at < to; at += 8)
-		store_word(row + at, load_word(t + at));
+	for (at = from; at < sizeof(m->truth->row); at += 8)
+		put_peer(m, at, load_word(t + at));
 }
 
 /*
@@ -110,18 +112,15 @@ static void take_over(struct managed *m)
 /* No session of before is alive, whatever their rows say. */
 static void bury_sessions(struct managed *m)
 {
-	struct portal_session *row;
 	uint32_t i;
 
-	for (i = 0; i < m->super.sessions; i++) {
-		row = session_row(m, i);
-		store_word(&row->life, m->truth->session[i].life);
-	}
+	for (i = 0; i < m->super.sessions; i++)
+		put_session(m, i, 0, m->truth->session[i].life);
 }
 
 static int join(struct managed *m)
 {
-	struct portal_peer *row = peer_row(m, 0), *t = &m->truth->row;
+	struct portal_peer *t = &m->truth->row;
 	uint64_t n;
 
 	if (!t->life)
@@ -132,13 +131,13 @@ static int join(struct managed *m)
 	if (make_claim(m) < 0 || random_word(&t->incarnation) < 0)
 		return -errno;
 	kept_store(&t->life, life(n + 1, PORTAL_LIFE_JOINING));
-	store_word(&row->life, t->life);
+	put_peer(m, OURS, t->life);
 	vmpr_full_fence();
 	describe(m);
-	write_row(m, OURS + 8, sizeof(*row));
+	write_row(m, OURS + 8);
 	bury_sessions(m);
 	kept_store(&t->life, life(n + 1, PORTAL_LIFE_ALIVE));
-	store_word(&row->life, t->life);
+	put_peer(m, OURS, t->life);
 	managed_changed(m);
 	return 0;
 }
@@ -150,7 +149,7 @@ static int join(struct managed *m)
  */
 static void leave(struct managed *m)
 {
-	struct portal_peer *row = peer_row(m, 0), *t = &m->truth->row;
+	struct portal_peer *t = &m->truth->row;
 	unsigned int alive = sessions_alive(m);
 	uint32_t state = alive ? PORTAL_LIFE_ASLEEP : PORTAL_LIFE_DEAD;
 
@@ -159,23 +158,38 @@ static void leave(struct managed *m)
 			 "%u processes of this host still have the memory: their sessions are not declared dead, this host says it is asleep",
 			 alive);
 	t->life = life(life_sequence(t->life), state);
-	store_word(&row->life, t->life);
+	put_peer(m, OURS, t->life);
 	if (!alive)
-		store_word(&row->claim, 0);
+		put_peer(m, offsetof(struct portal_peer, claim), 0);
 	managed_changed(m);
 }
 
 /* ---- The heart --------------------------------------------------------------- */
 
-/* How many words differed from the truth, and are right again. */
-static unsigned int repair(void *row, const void *truth, size_t from, size_t to)
+/* How many words of our row differed from the truth, and are right again. */
+static unsigned int repair_peer(struct managed *m, size_t from, size_t to)
 {
+	const char *truth = (const char *)&m->truth->row;
 	unsigned int wrong = 0;
 	size_t at;
 
 	for (at = from; at < to; at += 8)
-		if (load_word((char *)row + at) != load_word((const char *)truth + at)) {
-			store_word((char *)row + at, load_word((const char *)truth + at));
+		if (load_word((char *)peer_row(m, 0) + at) != load_word(truth + at)) {
+			put_peer(m, at, load_word(truth + at));
+			wrong++;
+		}
+	return wrong;
+}
+
+static unsigned int repair_session(struct managed *m, uint32_t i)
+{
+	const char *truth = (const char *)&m->truth->session[i];
+	unsigned int wrong = 0;
+	size_t at;
+
+	for (at = 0; at < sizeof(struct portal_session); at += 8)
+		if (load_word((char *)session_row(m, i) + at) != load_word(truth + at)) {
+			put_session(m, i, at, load_word(truth + at));
 			wrong++;
 		}
 	return wrong;
@@ -187,11 +201,10 @@ static void repair_all(struct managed *m, bool say)
 	unsigned int wrong = 0;
 	uint32_t i;
 
-	wrong += repair(peer_row(m, 0), &m->truth->row, 0, 8);
-	wrong += repair(peer_row(m, 0), &m->truth->row, OURS, sizeof(struct portal_peer));
+	wrong += repair_peer(m, 0, 8);
+	wrong += repair_peer(m, OURS, sizeof(struct portal_peer));
 	for (i = 0; i < m->super.sessions; i++)
-		wrong += repair(session_row(m, i), &m->truth->session[i], 0,
-				sizeof(struct portal_session));
+		wrong += repair_session(m, i);
 	if (!wrong)
 		return;
 	if (say && (!m->repaired || now - m->repaired > REPAIRED_USEC)) {
@@ -280,7 +293,7 @@ void managed_resume(struct managed *m)
  */
 static void fenced(struct managed *m)
 {
-	uint32_t reason = __atomic_load_n(&peer_row(m, 0)->reason, __ATOMIC_RELAXED);
+	uint32_t reason = load_reason(m, 0);
 	int ret;
 
 	log_line(LOG_ERR, m->portal->conf.name,
@@ -297,7 +310,7 @@ static void clear_suspicion(struct managed *m)
 {
 	uint64_t was = m->truth->row.claim;
 
-	if (load_word(&peer_row(m, 0)->suspect) == was && heard(peer_row(m, 0), was))
+	if (load_word(&peer_row(m, 0)->suspect) == was && heard(m, 0, was))
 		managed_changed(m);
 }
 
@@ -309,7 +322,7 @@ static int on_beat(sd_event_source *s, uint64_t usec, void *arg)
 	m->sums = SPOILT_A_BEAT;
 	managed_look(m);
 	m->truth->row.heartbeat++;
-	store_word(&peer_row(m, 0)->heartbeat, m->truth->row.heartbeat);
+	put_peer(m, offsetof(struct portal_peer, heartbeat), m->truth->row.heartbeat);
 	if (load_word(&peer_row(m, 0)->dead) == m->truth->row.claim)
 		fenced(m);
 	repair_all(m, true);
@@ -331,7 +344,7 @@ void managed_changed(struct managed *m)
 	uint64_t claim;
 
 	m->truth->row.changes++;
-	store_word(&peer_row(m, 0)->changes, m->truth->row.changes);
+	put_peer(m, offsetof(struct portal_peer, changes), m->truth->row.changes);
 	/* Which vector a machine wants is its word; that it has such an id and vector, ours. */
 	efds_guard(true);
 	for (slot = 1; slot < m->super.peers; slot++) {

@@ -98,32 +98,6 @@ static inline bool swap_word(void *word, uint64_t was, uint64_t to)
 					   __ATOMIC_RELAXED);
 }
 
-/*
- * The heart of the suspect with @claim was heard: takes the suspicion back, if it was for
- * silence, or is half stored. As any observer may. A warden may give his reason at any moment,
- * and find that the suspicion stands already (pronounce()): so either he finds that it does not,
- * or his reason is seen here, and it is put back.
- */
-static inline bool heard(struct portal_peer *row, uint64_t claim)
-{
-	uint32_t *reason = (uint32_t *)&row->reason;
-	uint32_t was = __atomic_load_n(reason, __ATOMIC_RELAXED);
-
-	if (was && was != PORTAL_REASON_SILENT)
-		return false;
-	if (was && !__atomic_compare_exchange_n(reason, &was, PORTAL_REASON_NONE, false,
-						__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-		return false;
-	if (!swap_word(&row->suspect, claim, 0))
-		return false;
-	vmpr_full_fence();
-	was = __atomic_load_n(reason, __ATOMIC_RELAXED);
-	if (!was || was == PORTAL_REASON_SILENT)
-		return true;
-	swap_word(&row->suspect, 0, claim);
-	return false;
-}
-
 /* Joins as slot 0; 0, or -1 and @e. */
 int managed_open(struct portal *p, struct err *e);
 
@@ -147,7 +121,8 @@ static inline bool managed_formatted(struct managed *m)
 
 /*
  * Where our rows' places are ours. Else all that is stored there goes to memory that nobody
- * sees, from the first store on: when each of them finds out does not matter.
+ * sees, from the first store on: when each of them finds out does not matter. To be asked for each
+ * word, for we may be stopped between any two.
  */
 static inline void *managed_rows(struct managed *m)
 {
@@ -164,6 +139,61 @@ static inline struct portal_peer *peer_row(struct managed *m, uint32_t slot)
 static inline struct portal_session *session_row(struct managed *m, uint32_t i)
 {
 	return layout_row(managed_rows(m), &m->super, PORTAL_AREA_SESSIONS, i);
+}
+
+/*
+ * Words of our row, and of our sessions'. To look is a part of each store; the one that we are
+ * stopped before still comes late.
+ */
+static inline void put_peer(struct managed *m, size_t at, uint64_t v)
+{
+	store_word((char *)peer_row(m, 0) + at, v);
+}
+
+static inline void put_session(struct managed *m, uint32_t i, size_t at, uint64_t v)
+{
+	store_word((char *)session_row(m, i) + at, v);
+}
+
+/* The reason of a verdict, which stands beside words of 8 bytes. */
+static inline uint32_t *reason_at(struct managed *m, uint32_t slot)
+{
+	return (uint32_t *)&peer_row(m, slot)->reason;
+}
+
+static inline uint32_t load_reason(struct managed *m, uint32_t slot)
+{
+	return __atomic_load_n(reason_at(m, slot), __ATOMIC_RELAXED);
+}
+
+static inline bool swap_reason(struct managed *m, uint32_t slot, uint32_t was, uint32_t to)
+{
+	return __atomic_compare_exchange_n(reason_at(m, slot), &was, to, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_RELAXED);
+}
+
+/*
+ * The heart of the suspect with @claim was heard: takes the suspicion back, if it was for
+ * silence, or is half stored. As any observer may. A warden may give his reason at any moment,
+ * and find that the suspicion stands already (pronounce()): so either he finds that it does not,
+ * or his reason is seen here, and it is put back.
+ */
+static inline bool heard(struct managed *m, uint32_t slot, uint64_t claim)
+{
+	uint32_t was = load_reason(m, slot);
+
+	if (was && was != PORTAL_REASON_SILENT)
+		return false;
+	if (was && !swap_reason(m, slot, was, PORTAL_REASON_NONE))
+		return false;
+	if (!swap_word(&peer_row(m, slot)->suspect, claim, 0))
+		return false;
+	vmpr_full_fence();
+	was = load_reason(m, slot);
+	if (!was || was == PORTAL_REASON_SILENT)
+		return true;
+	swap_word(&peer_row(m, slot)->suspect, 0, claim);
+	return false;
 }
 
 /* Before anything that is to last: was it formatted? Then what that means is done. */

@@ -59,14 +59,13 @@ static bool silent(const struct managed *m, const struct sight *now, uint32_t ms
 static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, bool beats,
 			uint64_t usec)
 {
-	struct portal_peer *row = peer_row(m, slot);
-	uint32_t ms = __atomic_load_n((uint32_t *)&row->heartbeat_ms, __ATOMIC_RELAXED);
+	uint32_t ms = __atomic_load_n((uint32_t *)&peer_row(m, slot)->heartbeat_ms, __ATOMIC_RELAXED);
 	uint32_t reason;
 
 	if (!now->claim || now->claim == now->dead || life_low(now->life) != PORTAL_LIFE_ALIVE)
 		return false;
 	if (beats && now->suspect == now->claim) {
-		if (!heard(row, now->claim))
+		if (!heard(m, slot, now->claim))
 			return false;
 		now->suspect = 0;
 		if (may_tell(now, true, usec))
@@ -77,13 +76,12 @@ static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, boo
 	}
 	if (beats || now->suspect == now->claim || !silent(m, now, ms, usec))
 		return false;
-	reason = __atomic_load_n((uint32_t *)&row->reason, __ATOMIC_RELAXED);
-	if (!swap_word(&row->suspect, now->suspect, now->claim))
+	reason = load_reason(m, slot);
+	if (!swap_word(&peer_row(m, slot)->suspect, now->suspect, now->claim))
 		return false;
 	now->suspect = now->claim;
 	/* Unless a warden has given his own meanwhile. */
-	__atomic_compare_exchange_n((uint32_t *)&row->reason, &(uint32_t){ reason },
-				    PORTAL_REASON_SILENT, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+	swap_reason(m, slot, reason, PORTAL_REASON_SILENT);
 	if (!may_tell(now, false, usec))
 		return true;
 	log_line(LOG_WARNING, m->portal->conf.name,

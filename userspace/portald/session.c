@@ -66,7 +66,7 @@ static int find_row(const struct managed *m)
 
 static void begin(struct managed *m, uint32_t i, const struct client *c, uint32_t vector)
 {
-	struct portal_session *t = &m->truth->session[i], *row = session_row(m, i);
+	struct portal_session *t = &m->truth->session[i];
 	uint64_t n = (life_sequence(t->life) + 1) << PORTAL_SLOT_BITS;
 	struct portal_session s = {
 		.claim = m->truth->row.claim, .address = c->id, .vector = vector,
@@ -80,14 +80,14 @@ static void begin(struct managed *m, uint32_t i, const struct client *c, uint32_
 	snprintf(s.name, sizeof(s.name), "%s", c->comm);
 	/* First the number, which is not used again, whatever happens now. */
 	kept_store(&t->life, n | PORTAL_LIFE_JOINING);
-	store_word(&row->life, n | PORTAL_LIFE_JOINING);
+	put_session(m, i, 0, n | PORTAL_LIFE_JOINING);
 	vmpr_full_fence();
 	for (at = 8; at < sizeof(s); at += 8) {
 		store_word((char *)t + at, load_word((const char *)&s + at));
-		store_word((char *)row + at, load_word((const char *)&s + at));
+		put_session(m, i, at, load_word((const char *)&s + at));
 	}
 	kept_store(&t->life, n | PORTAL_LIFE_ALIVE);
-	store_word(&row->life, t->life);
+	put_session(m, i, 0, t->life);
 }
 
 static void end(struct managed *m, uint32_t i)
@@ -95,7 +95,7 @@ static void end(struct managed *m, uint32_t i)
 	struct portal_session *t = &m->truth->session[i];
 
 	kept_store(&t->life, life_sequence(t->life) << PORTAL_SLOT_BITS | PORTAL_LIFE_DEAD);
-	store_word(&session_row(m, i)->life, t->life);
+	put_session(m, i, 0, t->life);
 }
 
 /* ---- Lifelines --------------------------------------------------------------- */

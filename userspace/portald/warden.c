@@ -18,6 +18,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -92,45 +93,44 @@ enum stored { STORED, STOOD, NOT_THERE };
  * Stores a verdict on the claim in @slot, if it is there still. The word is looked at before
  * the claim: a verdict on a later claim is not replaced by ours.
  */
-static enum stored verdict(struct portal_peer *row, void *word, uint64_t claim)
+static enum stored verdict(struct managed *m, uint32_t slot, size_t word, uint64_t claim)
 {
 	unsigned int tries;
 	uint64_t was;
 
 	for (tries = 0; tries < TRIES; tries++) {
-		was = load_word(word);
-		if (load_word(&row->claim) != claim)
+		was = load_word((char *)peer_row(m, slot) + word);
+		if (load_word(&peer_row(m, slot)->claim) != claim)
 			return NOT_THERE;
 		if (was == claim)
 			return STOOD;
-		if (swap_word(word, was, claim))
+		if (swap_word((char *)peer_row(m, slot) + word, was, claim))
 			return STORED;
 	}
 	/* Somebody flips it, who breaks all promises. */
-	__atomic_exchange_n((row_word *)word, claim, __ATOMIC_SEQ_CST);
+	__atomic_exchange_n((row_word *)((char *)peer_row(m, slot) + word), claim, __ATOMIC_SEQ_CST);
 	return STORED;
 }
 
 /* The reason first: whoever hears a suspect's heart takes back what was for silence. */
 static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dead, uint32_t reason)
 {
-	struct portal_peer *row = peer_row(m, slot);
-	uint32_t was = __atomic_exchange_n((uint32_t *)&row->reason, reason, __ATOMIC_SEQ_CST);
+	uint32_t was = __atomic_exchange_n(reason_at(m, slot), reason, __ATOMIC_SEQ_CST);
 
 	/* Before we look whether it is a suspect already: see heard(). */
 	vmpr_full_fence();
-	switch (verdict(row, dead ? &row->dead : &row->suspect, claim)) {
+	switch (verdict(m, slot, dead ? offsetof(struct portal_peer, dead) :
+					offsetof(struct portal_peer, suspect), claim)) {
 	case STORED:
 		return true;
 	case STOOD:
 		/* Because of silence, which may have been said after the above. */
-		__atomic_store_n((uint32_t *)&row->reason, reason, __ATOMIC_SEQ_CST);
+		__atomic_store_n(reason_at(m, slot), reason, __ATOMIC_SEQ_CST);
 		return true;
 	case NOT_THERE:
 		break;
 	}
-	__atomic_compare_exchange_n((uint32_t *)&row->reason, &reason, was, false, __ATOMIC_SEQ_CST,
-				    __ATOMIC_RELAXED);
+	swap_reason(m, slot, reason, was);
 	return false;
 }
 
@@ -162,7 +162,7 @@ static unsigned int pronounce_all(struct managed *m, const struct client *c, boo
 
 	for (slot = 1; (claim = find_claim(m, c->id, &slot)); slot++) {
 		if (again && load_word(&peer_row(m, slot)->suspect) == claim &&
-		    peer_row(m, slot)->reason == PORTAL_REASON_CUT)
+		    load_reason(m, slot) == PORTAL_REASON_CUT)
 			continue;
 		if (!pronounce(m, slot, claim, dead, dead ? PORTAL_REASON_EXITED : PORTAL_REASON_CUT))
 			continue;

@@ -340,7 +340,7 @@ def _(stack):
     t.put(t.peer_at(0) + 24, '<I', FENCED)
     t.put(t.peer_at(0) + 8, '<Q', was)
     wait_for(lambda: t.peer().claim != was and t.peer().state == ALIVE, 'a new claim')
-    equal(t.peer().sequence, 2, 'sequence')
+    equal((t.peer().sequence, t.peer().reason, t.peer().dead), (2, 0, was), 'sequence, verdict')
     check(not t.alive(a.token), 'its session')
     check(a.ended(), 'its connection')
     d.wait_log('this host was declared dead')
