@@ -219,34 +219,42 @@ static void repair_all(struct managed *m, bool say)
 /* ---- Formatted anew ---------------------------------------------------------- */
 
 /* Are the tables whole, and our rows at the places of before? */
-static bool same_places(struct managed *m, struct portal_super *s)
+static enum places find_places(struct managed *m, struct portal_super *s)
 {
 	static const unsigned int areas[] = { PORTAL_AREA_PEERS, PORTAL_AREA_SESSIONS };
 	unsigned int i;
 
+	if (load_word(m->region) == PORTAL_MAGIC_FORMATTING)
+		return PLACES_UNMADE;
 	if (layout_parse(m->region, m->portal->conf.size, s, NULL, NULL) ||
 	    s->peers != m->super.peers || s->sessions != m->super.sessions)
-		return false;
+		return PLACES_OTHERS;
 	for (i = 0; i < 2; i++)
 		if (s->area[areas[i]].offset != m->super.area[areas[i]].offset ||
 		    s->area[areas[i]].stride != m->super.area[areas[i]].stride)
-			return false;
-	return true;
+			return PLACES_OTHERS;
+	return PLACES_OURS;
 }
 
+/* Each once a minute, but that the end of what was said is said, too. */
 static void say_formatted(struct managed *m)
 {
-	uint64_t now = now_usec(m->portal);
+	uint64_t now = now_usec(m->portal), last = m->told[m->away];
+	const char *name = m->portal->conf.name;
 
-	if (m->told_formatted && now - m->told_formatted < REPAIRED_USEC)
+	if (last && now - last < REPAIRED_USEC && (m->away || !m->told_away))
 		return;
-	m->told_formatted = now;
-	if (!m->away)
-		log_line(LOG_ERR, m->portal->conf.name,
+	m->told[m->away] = now;
+	m->told_away = m->away;
+	if (m->away == PLACES_OURS)
+		log_line(LOG_ERR, name,
 			 "somebody has formatted the portal anew: its processes' sessions are over, and this host joins the new tables");
+	else if (m->away == PLACES_UNMADE)
+		log_line(LOG_ERR, name,
+			 "somebody formats the portal: its processes' sessions are over, and this host joins the new tables when they are there; if it stays so, format it again");
 	else
-		log_line(LOG_ERR, m->portal->conf.name,
-			 "somebody has formatted the portal anew, and not with %u peers and %u sessions, or not to the end: its processes' sessions are over, and portald stores nothing there and gives no more of them, until it is formatted with these numbers, or portald is stopped and started, which makes a new region",
+		log_line(LOG_ERR, name,
+			 "somebody has formatted the portal anew, and not with %u peers and %u sessions at their places: its processes' sessions are over, and portald stores nothing there and gives no more of them, until it is formatted with these numbers, or portald is stopped and started, which makes a new region",
 			 m->super.peers, m->super.sessions);
 }
 
@@ -257,20 +265,23 @@ static void say_formatted(struct managed *m)
  */
 void managed_look(struct managed *m)
 {
+	enum places found, was = m->away;
 	struct portal_super s;
-	bool ours;
 	int ret;
 
-	if (!m->away && !managed_formatted(m))
+	if (!was && !managed_formatted(m))
 		return;
-	ours = same_places(m, &s);
-	if (m->away && !ours)
+	found = find_places(m, &s);
+	if (was && was == found)
 		return;
 	sessions_disown(m, "the portal was formatted anew");
-	m->away = !ours;
-	if (ours)
+	m->away = found;
+	if (found == PLACES_OURS)
 		kept_store(&m->truth->super.incarnation, s.incarnation);
 	say_formatted(m);
+	/* From one to the other of those that are not ours: nothing to join. */
+	if (was && found)
+		return;
 	ret = join(m);
 	if (ret < 0)
 		log_line(LOG_ERR, m->portal->conf.name, "cannot join anew: %s", strerror(-ret));

@@ -43,12 +43,16 @@ struct sight {
 	uint64_t told[2];
 };
 
+/* The places of our rows: ours; nobody's yet, for it is being formatted; others'. */
+enum places { PLACES_OURS, PLACES_UNMADE, PLACES_OTHERS };
+#define PLACES 3
+
 /**
  * struct managed - the tables of a managed portal
  * @super: its superblock, believed; only the places of it, when others have formatted it anew
  * @region: mapped
  * @aside, @aside_len: what stands for it then (managed_rows())
- * @away: it was formatted anew, or is being, and what are our rows' places is others' by now
+ * @away: what became of our rows' places, when it was formatted anew, or is being
  * @spoilt: an incarnation that stood in a superblock that is none, as if it had been
  * @sums: how many more of those may be looked at before the next heartbeat
  * @own: the eventfds of our own id: who changes a row rings the first of them
@@ -59,14 +63,15 @@ struct sight {
  * @beat, @rung, @pause: the heart; somebody rang; and shall not at once again
  * @ended, @looking: a lifeline has perhaps ended; we look
  * @repaired: when the log last said that our rows had been overwritten
- * @told_formatted: and that the portal was formatted anew
+ * @told: and what became of the places
+ * @told_away: that they are not ours was the last of that
  */
 struct managed {
 	struct portal *portal;
 	struct portal_super super;
 	void *region, *aside;
 	size_t aside_len;
-	bool away;
+	enum places away;
 	uint64_t spoilt;
 	unsigned int sums;
 	struct truth *truth;
@@ -76,7 +81,8 @@ struct managed {
 	struct client_list ghosts;
 	int lifelines;
 	sd_event_source *beat, *rung, *pause, *ended, *looking;
-	uint64_t repaired, told_formatted;
+	uint64_t repaired, told[PLACES];
+	bool told_away;
 };
 
 /* A word of a row, whatever its type. */

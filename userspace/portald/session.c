@@ -310,7 +310,7 @@ static int may_have(const struct client *c, uint32_t vector)
 	if (c->had_session)
 		return EBUSY;
 	if (c->portal->managed->away)
-		return EUCLEAN;
+		return c->portal->managed->away == PLACES_UNMADE ? ESTALE : EUCLEAN;
 	if (c->rdonly)
 		return EACCES;
 	return vector == PORTAL_VECTOR_NONE || vector < c->portal->conf.vectors ? 0 : EINVAL;
@@ -411,6 +411,8 @@ const char *session_refusal(int err)
 		return "one session for each connection";
 	case EUCLEAN:
 		return "formatted with other numbers of peers or sessions than portald's: stop portald and start it";
+	case ESTALE:
+		return "is being formatted: close it and open it anew";
 	case EACCES:
 		return "opened read-only; a session can store";
 	case EINVAL:

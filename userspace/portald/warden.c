@@ -402,7 +402,7 @@ static int fence(struct client *c, uint32_t slot, uint64_t claim)
 		return EPERM;
 	managed_look(m);
 	if (m->away)
-		return EUCLEAN;
+		return m->away == PLACES_UNMADE ? ESTALE : EUCLEAN;
 	if (slot == PORTAL_PEER_SLOT_HOST || slot >= m->super.peers || !claim)
 		return EINVAL;
 	if (!pronounce(m, slot, claim, true, PORTAL_REASON_FENCED))

@@ -132,6 +132,44 @@ def _(stack):
     equal(ctl('check', uri)[:2], (0, uri + ': clean\n'), 'check')
 
 
+def magic(t, text):
+    """As a formatter stores it that is stopped for longer than any is."""
+    t.m[0:8] = text
+
+
+@point('while it is being formatted: no session, nothing stored, and no advice to throw the region away')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '100')
+    uri = 'unix:' + d.sock('sock')
+    formatted(uri, '--peers', '7', '--sessions', '10')
+    a, b = Member(d), Member(d, join=False)
+    t = Tables(stack, a)
+    magic(t, b'VMPFORMT')
+    b.ask()
+    m = b.answer(SESSION)
+    equal((m.arg, 'open it anew' in m.text), (errno.ESTALE, True), m.text)
+    check(a.ended(), 'a connection with a session of before')
+    before = t.m[:]
+    await_beats(d, 3)
+    check(t.m[:] == before, 'it has stored something')
+    d.wait_log('somebody formats the portal')
+    for _ in range(2):
+        formatted(uri, '--peers', '7', '--sessions', '10')
+        await_beats(d, 2)
+        magic(t, b'VMPFORMT')
+        await_beats(d, 2)
+    formatted(uri, '--peers', '7', '--sessions', '10')
+    c = Member(d)
+    check(t.alive(c.token), 'a session')
+    await_beats(d, 2)
+    check(not any('which makes a new region' in s for s in d.lines), 'advice')
+    # at most a line of each a minute, but the last one is true
+    equal(sum('somebody formats' in s for s in d.lines), 1, 'lines')
+    said = [s for s in d.lines if 'somebody formats' in s or 'has formatted' in s]
+    equal(['has formatted' in s for s in said], [True, False, True], 'lines')
+    equal(ctl('check', uri)[:2], (0, uri + ': clean\n'), 'check')
+
+
 @point('formatted while portald was away, with either numbers')
 def _(stack):
     for peers, sessions in ((13, 16), (3, 600)):
