@@ -355,31 +355,48 @@ void session_ask(struct client *c, uint32_t vector)
 	give(m, c, vector);
 }
 
+/*
+ * The lifeline of a session that is not over: the one that was kept, or if it could not be,
+ * and its process was not told of it yet, a new one, which is as good.
+ */
+static bool restore_lifeline(struct managed *m, struct client *c, uint64_t state)
+{
+	bool untold = state == KEPT_SESSION_BEGUN || sendq_has(&c->q, ITEM_SESSION);
+	int fd = store_take(c->portal->conf.name, client_name(c, 'l'));
+
+	if (m && c->session < m->super.sessions && state && state != KEPT_SESSION_OVER) {
+		if (fd < 0)
+			return untold && make_lifeline(m, c) == 0;
+		if (watch_lifeline(m, c, fd) == 0) {
+			c->lifeline = fd;
+			return true;
+		}
+	}
+	if (fd >= 0) {
+		close(fd);
+		store_drop(c->portal->conf.name, client_name(c, 'l'));
+	}
+	return false;
+}
+
 /* An earlier portald was killed at any point of that. */
 void session_restore(struct client *c)
 {
 	struct managed *m = c->portal->managed;
 	uint64_t state = c->k->session >> 32;
-	int fd = store_take(c->portal->conf.name, client_name(c, 'l'));
 
 	c->session = (uint32_t)c->k->session;
 	c->had_session = state;
 	/* Its end is the connection's; but a deaf one, who never heard of it, keeps its id. */
 	if (state == KEPT_SESSION_OVER && !c->deaf)
 		client_doom(c, "%s", "");
-	if (!m || c->session >= m->super.sessions || fd < 0 || !state || state == KEPT_SESSION_OVER ||
-	    watch_lifeline(m, c, fd) < 0) {
-		if (fd >= 0) {
-			close(fd);
-			store_drop(c->portal->conf.name, client_name(c, 'l'));
-		}
+	if (!restore_lifeline(m, c, state)) {
 		c->unwatched = m && (state == KEPT_SESSION_BEGUN || state == KEPT_SESSION_GIVEN);
 		if (c->unwatched)
 			client_log(c, LOG_ERR, "session", "has a session that cannot be watched any more (row %u)",
 				   c->session);
 		return;
 	}
-	c->lifeline = fd;
 	if (state == KEPT_SESSION_BEGUN)
 		give(m, c, m->truth->session[c->session].vector);
 	c->session_told = !sendq_has(&c->q, ITEM_SESSION);

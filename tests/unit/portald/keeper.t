@@ -227,6 +227,38 @@ def _(stack):
     d.status()
 
 
+@point('killed at every step of a session that cannot be kept: answered, and watched if it was not before')
+def _(stack):
+    d = Kept(stack, '--host-peers', '20', steps=True, name='n' * 32)
+    a, fill, n = Member(d), [], 0
+    while not any('cannot be kept' in s for s in d.lines):
+        check(len(fill) < 20, 'everything was kept')
+        fill.append(Member(d, join=False))
+        d.status()
+        time.sleep(0.05)
+    fill.pop().close()
+    t = Tables(stack, a)
+    while True:
+        n += 1
+        p = fill.pop()
+        a.pump(lambda: p.id in a.peers)
+        d.arm(n)
+        p.join()
+        d.disarm()
+        p.lifeline.end()
+        # killed when it was told of it, nobody can help: the steps before that have been tried
+        lost = lambda: any('watched any more' in s for s in d.lines)
+        wait_for(lambda: lost() or not t.alive(p.token), 'its end')
+        d.died()
+        if lost():
+            break
+        a.pump(lambda: p.id not in a.peers)
+        p.close()
+        fill.append(Member(d, join=False))
+    print(f'# {n} steps')
+    check(n > 5, f'{n} steps, then {d.lines[-5:]}')
+
+
 def descriptors(pid):
     """What they are; but one that is closed as we look."""
     for n in os.listdir(f'/proc/{pid}/fd'):
