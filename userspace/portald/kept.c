@@ -198,7 +198,7 @@ bool kept_possible(const struct kept_map *k, const struct portal_conf *conf, uin
 	uint32_t row = (uint32_t)c->session, state = c->session >> 32;
 
 	if (c->state > KEPT_GHOST || c->flags & ~KEPT_FLAGS || state > KEPT_SESSION_OVER ||
-	    (state && row >= conf->session_rows))
+	    (state && (!conf->managed || row >= conf->session_rows)))
 		return false;
 	/* A process has its id from the beginning. */
 	if (!(c->flags & KEPT_GUEST) && (c->state == KEPT_GHOST || c->state == KEPT_NEW ||

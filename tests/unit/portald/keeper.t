@@ -117,6 +117,19 @@ def _(stack):
         d.end()
 
 
+@point('a session of a portal without tables is such a record, too')
+def _(stack):
+    d = Kept(stack, config='[demo]\nsize = 1M\n')
+    bad = d.process()
+    where = record(d, bad.id, 0)
+    os.kill(d.child, signal.SIGSTOP)
+    scribble(d, where + 40, '<Q', 2 << 32)
+    d.kill_child()
+    d.wait_log('is damaged')
+    check(bad.ended(), 'the connection')
+    equal(d.process().id, bad.id, 'its id')
+
+
 @point('more than can be kept: that is said at once; a restart cuts those, and frees nothing of theirs')
 def _(stack):
     # the build with steps has room for 2000 bytes of names

@@ -132,6 +132,71 @@ def _(stack):
     equal(ctl('check', uri)[:2], (0, uri + ': clean\n'), 'check')
 
 
+def crc32c(data):
+    crc = NONE
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ NONE
+
+
+def put_super(t, s):
+    """A superblock of our own, as a formatter would; what it says of rows is zero."""
+    s[0:8], s[8:12], s[48:56] = b'VMPORTAL', bytes(4), os.urandom(8)
+    s[8:12] = struct.pack('<I', crc32c(s))
+    magic(t, b'VMPFORMT')
+    t.m[8:1 << 16] = bytes(s[8:]) + bytes((1 << 16) - len(s))
+    magic(t, b'VMPORTAL')
+
+
+@point('formatted with the same numbers, and one of the tables elsewhere: the same')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '100')
+    b = Member(d, join=False)
+    t = Tables(stack, b)
+    for area in (0, 1):
+        s = bytearray(t.m[0:4096])
+        for a in range(area, 2):
+            struct.pack_into('<Q', s, 192 + 24 * a, t.at[a] + 4096)
+        put_super(t, s)
+        before = t.m[:]
+        equal(refused(b, SESSION, id=0, arg=NONE), errno.EUCLEAN, 'a session')
+        await_beats(d, 3)
+        check(t.m[:] == before, 'it has stored something')
+        for a in range(area, 2):
+            struct.pack_into('<Q', s, 192 + 24 * a, t.at[a])
+        put_super(t, s)
+        await_beats(d, 2)
+        equal((t.peer().state, ctl('check', 'unix:' + d.sock('sock'))[0]), (ALIVE, 0), 'the host')
+
+
+@point('formatted with other numbers, and the old incarnation is scribbled there: nothing is stored')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '100')
+    a = Member(d)
+    t = Tables(stack, a)
+    old = t.m[48:56]
+    formatted('unix:' + d.sock('sock'), '--peers', '3', '--sessions', '600')
+    d.wait_log('at their places')
+    t.m[48:56] = old
+    before = t.m[:]
+    await_beats(d, 3)
+    check(t.m[:] == before, 'it has stored something')
+
+
+@point('formatted, and portald ends before it looks: no session of before is said to live')
+def _(stack):
+    d = Daemon(stack, '--managed', '--max-guests', '6', '--sessions', '10', '--heartbeat', '60000')
+    a = Member(d)
+    t = Tables(stack, a)
+    formatted('unix:' + d.sock('sock'), '--peers', '7', '--sessions', '10')
+    d.p.terminate()
+    equal(d.exit_code(), 0, 'exit code')
+    check(not any('still have the memory' in s for s in d.lines), 'sessions')
+    equal((t.peer().claim, t.peer().state), (0, DEAD), 'row')
+
+
 def magic(t, text):
     """As a formatter stores it that is stopped for longer than any is."""
     t.m[0:8] = text
