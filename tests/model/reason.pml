@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A row goes to another machine, whose heart stands still, and whose observer dies half-way
- * (portal-layout(5), "Joining", "PEERS", reason; portal_slot_claim() in drivers/core/peers.c,
+ * (portal-layout(5), "Joining", "PEERS", reason; portal_slot_take() in drivers/core/peers.c,
  * make_claim() in portald; for heard() and the rest see suspect.pml).
  *
  * The row has the reason of a verdict on the claim before. Who claims it takes that away, before
@@ -50,22 +50,21 @@ active proctype joiner()
 /* Dies at any moment after the suspicion, or lives. */
 active proctype listener()
 {
-	byte was, at;
 	bool swapped;
+	byte at;
 
 	alive;
 	at = suspect;
-	was = reason;
 	if
-	:: at == NEW || was == CUT -> goto out	/* as in suspect.pml */
+	:: at != NEW ->
+		atomic { swapped = (suspect == at); suspect = (swapped -> NEW : suspect) };
+		if
+		:: swapped -> atomic { reason = (reason == NONE -> SILENT : reason) }
+		:: skip
+		fi
 	:: else
 	fi;
-	atomic { swapped = (suspect == at); suspect = (swapped -> NEW : suspect) };
-	if
-	:: swapped -> atomic { reason = (reason == was -> SILENT : reason) }
-	:: skip
-	fi;
-out:	listened = true
+	listened = true
 }
 
 active proctype warden()

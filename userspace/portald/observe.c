@@ -60,7 +60,6 @@ static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, boo
 			uint64_t usec)
 {
 	uint32_t ms = __atomic_load_n((uint32_t *)&peer_row(m, slot)->heartbeat_ms, __ATOMIC_RELAXED);
-	uint32_t reason;
 
 	if (!now->claim || now->claim == now->dead || life_low(now->life) != PORTAL_LIFE_ALIVE)
 		return false;
@@ -76,12 +75,11 @@ static bool judge_heart(struct managed *m, uint32_t slot, struct sight *now, boo
 	}
 	if (beats || now->suspect == now->claim || !silent(m, now, ms, usec))
 		return false;
-	reason = load_reason(m, slot);
 	if (!swap_word(&peer_row(m, slot)->suspect, now->suspect, now->claim))
 		return false;
 	now->suspect = now->claim;
-	/* Unless a warden has given his own meanwhile. */
-	swap_reason(m, slot, reason, PORTAL_REASON_SILENT);
+	/* Unless a warden has given his own; one of an earlier claim is there no more. */
+	swap_reason(m, slot, PORTAL_REASON_NONE, PORTAL_REASON_SILENT);
 	if (!may_tell(now, false, usec))
 		return true;
 	log_line(LOG_WARNING, m->portal->conf.name,

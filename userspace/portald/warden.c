@@ -150,8 +150,7 @@ static uint64_t find_claim(struct managed *m, uint32_t id, uint32_t *slot)
 
 /*
  * Of all rows that have its id: an honest machine has one. How many; the first of them. @again:
- * a suspicion that was perhaps told before, which is told once. Not so the first time: with an
- * old reason it may be an observer's, who has not come to his own yet.
+ * a suspicion that was perhaps told before, which is told once.
  */
 static unsigned int pronounce_all(struct managed *m, const struct client *c, bool dead, bool again,
 				  uint32_t *first)
