@@ -86,6 +86,7 @@ def main(t):
             g.tap(t, program, timeout=120)
         g.run('%s; %s' % (UNLOAD, LOAD))    # and nobody's memory
         g.tap(t, 'managed /dev/portal0 /dev/portal1', timeout=120)
+        t.ok('features %#x,' % (1 << 40) in g.dmesg(), 'and the log has the number of the unknown feature')
         g.run('%s; rmmod portal; modprobe portal heartbeat_ms=100; %s' % (UNLOAD, LOAD))
         g.tap(t, 'sessions /dev/portal0 /dev/portal1', timeout=200)
         g.tap(t, 'peers /dev/portal0 /dev/portal1', timeout=200)
