@@ -441,9 +441,15 @@ static void noted_by_mistake(void **state)
 
 /* ---- Tables that are gone --------------------------------------------------------- */
 
-static uint64_t *tables(void)
+static struct portal_super *tables(void)
 {
-	return (uint64_t *)&((struct portal_super *)(void *)house.base)->incarnation;
+	return (struct portal_super *)(void *)house.base;
+}
+
+static void become(uint64_t incarnation)
+{
+	tables()->incarnation = incarnation;
+	tables()->checksum = layout_super_checksum(tables());
 }
 
 static bool stored;
@@ -456,18 +462,24 @@ static void it_stored(void)
 /* Where the lock was is now somebody's, who has a 0 there. */
 static void formatted_anew(void)
 {
-	__atomic_add_fetch(tables(), 1, __ATOMIC_SEQ_CST);
+	become(tables()->incarnation + 1);
 	memset(lock_said_of, 0, sizeof(*lock_said_of));
 	house_act = it_stored;
 	house_act_at = STEP_LOCK_TAKEN;
 }
 
-static int formats_soon(void *arg)
+static int wakes_soon(void *arg)
 {
 	usleep(50000);
-	__atomic_add_fetch(tables(), 1, __ATOMIC_SEQ_CST);
-	memset(arg, 0, sizeof(lock_said_of->waiter));
+	house_changed();
 	return 0;
+}
+
+/* While it sleeps: all places are others' bytes. */
+static void formatted_in_its_sleep(struct vmp *p)
+{
+	become(tables()->incarnation + 1);
+	memset(lock_said_of->waiter, 0, sizeof(lock_said_of->waiter));
 }
 
 static uint64_t old_tables, who_waits;
@@ -475,7 +487,7 @@ static uint64_t old_tables, who_waits;
 /* Each time that it was about to take a place. */
 static void has_it_a_place(void)
 {
-	if (__atomic_load_n(tables(), __ATOMIC_SEQ_CST) != old_tables && lock_said_of->waiter[0] == who_waits)
+	if (tables()->incarnation != old_tables && lock_said_of->waiter[0] == who_waits)
 		stored = true;
 	house_act_at = STEP_LOCK_PLACED;
 }
@@ -484,11 +496,13 @@ static void has_it_a_place(void)
 static void a_lock_of_other_tables(void **state)
 {
 	struct vmp *p = house_open(), *q = house_open();
+	struct vmp_ops ops = house_ops;
 	pid_t pid;
 	int i;
 
+	ops.watched = formatted_in_its_sleep;
 	lock_said_of = house_data(p, 0);
-	old_tables = *tables();
+	old_tables = tables()->incarnation;
 	assert_int_equal(vmp_join(q, &who_waits), 0);
 	assert_int_equal(vmp_lock(p, lock_said_of, 0), 0);
 	stored = false;
@@ -497,19 +511,21 @@ static void a_lock_of_other_tables(void **state)
 	ends_with(vmp_lock(q, house_data(q, 0), 1000), -ESTALE, "formatted anew");
 	house_act_at = -1;
 	assert_false(stored);
-	*tables() = old_tables;
+	become(old_tables);
 	assert_int_equal(vmp_lock(p, lock_said_of, 0), 0);
-	/* All places are taken; then they are others' bytes. */
+	/* All places are taken. */
 	for (i = 0; i < 8; i++)
 		lock_said_of->waiter[i] = p->token;
 	house_act = has_it_a_place;
 	house_act_at = STEP_LOCK_PLACED;
-	pid = house_spawn(formats_soon, lock_said_of->waiter, -1, 0);
+	q->ops = &ops;
+	pid = house_spawn(wakes_soon, NULL, -1, 0);
 	ends_with(vmp_lock(q, house_data(q, 0), PATIENCE_MS), -ESTALE, "formatted anew");
 	house_act_at = -1;
 	assert_false(stored);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
-	*tables() = old_tables;
+	become(old_tables);
+	q->ops = &house_ops;
 	vmp_close(q);
 	vmp_close(p);
 }
