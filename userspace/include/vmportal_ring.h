@@ -199,15 +199,12 @@ VMPR_HOT uint64_t *vmpr_tx_header(const struct vmpr_tx *t, uint64_t pos)
 	return (uint64_t *)(void *)(t->data + (pos & (t->cap - 1)));
 }
 
-/**
- * vmpr_tx_init() - begin at position 0
- *
- * Clears the first header. The consumer must not be reading the lane yet, its
- * position must be 0 and the consumer must learn of the start by a release store
- * of the caller's after this. VMPR_INVAL: @cap cannot be a capacity.
+/*
+ * As vmpr_tx_init(), of a lane whose first header the caller has cleared, and @ask: it stores
+ * nothing there.
  */
-static inline int vmpr_tx_init(struct vmpr_tx *t, void *data, uint64_t cap,
-			       const uint64_t *cons, uint64_t *ask, uint32_t nonce)
+static inline int vmpr_tx_begin(struct vmpr_tx *t, void *data, uint64_t cap,
+				const uint64_t *cons, uint64_t *ask, uint32_t nonce)
 {
 	if (!vmpr_cap_ok(cap))
 		return VMPR_INVAL;
@@ -222,6 +219,21 @@ static inline int vmpr_tx_init(struct vmpr_tx *t, void *data, uint64_t cap,
 	t->resv = 0;
 	t->nonce = nonce;
 	t->err = 0;
+	return 0;
+}
+
+/**
+ * vmpr_tx_init() - begin at position 0
+ *
+ * Clears the first header. The consumer must not be reading the lane yet, its
+ * position must be 0 and the consumer must learn of the start by a release store
+ * of the caller's after this. VMPR_INVAL: @cap cannot be a capacity.
+ */
+static inline int vmpr_tx_init(struct vmpr_tx *t, void *data, uint64_t cap,
+			       const uint64_t *cons, uint64_t *ask, uint32_t nonce)
+{
+	if (vmpr_tx_begin(t, data, cap, cons, ask, nonce))
+		return VMPR_INVAL;
 	vmpr_store_relaxed(t->ask, 0);
 	vmpr_store_relaxed(vmpr_tx_header(t, 0), 0);
 	return 0;

@@ -84,13 +84,16 @@ void chan_begin(struct vmp_channel *ch)
 }
 
 /*
- * The same by the session table; or -ESTALE, if that is another by now. A token that was never
- * given out is no end's.
+ * The same by the session table; or -ESTALE, if that is another by now, or our own session is
+ * over. A token that was never given out is no end's.
  */
 static int judge_session(struct vmp_channel *ch)
 {
 	int state = vmp_session_same(ch->p, ch->token);
 
+	/* Nobody tells one who was declared dead anything more: it is told here, or never. */
+	if (!state)
+		state = vmp_session_check(ch->p);
 	if (state)
 		return state;
 	if (ch->row && load_relaxed(CW(ch->row->owner)) != ch->token)
@@ -161,10 +164,13 @@ static void court(struct vmp_channel *ch, uint64_t y)
 	chan_say(ch, W(ch->me->ack), y);
 }
 
-/* The other end reads nothing old: our lane is ours. */
+/* The other end reads nothing old: our lane is ours, or another's by now, who has begun in it. */
 static void tell_ready(struct vmp_channel *ch)
 {
-	vmpr_tx_init(&ch->tx.ring, ch->lane_out, ch->cap, CW(ch->peer->consumed),
+	chan_say(ch, W(ch->me->ask), 0);
+	/* No nonce is used twice: what stands there is not changed if it is another's message. */
+	chan_say(ch, (uint64_t *)(void *)ch->lane_out, 0);
+	vmpr_tx_begin(&ch->tx.ring, ch->lane_out, ch->cap, CW(ch->peer->consumed),
 		     W(ch->me->ask), lane_nonce(ch->nonce, ch->side));
 	ch->told_ready = true;
 	chan_say(ch, W(ch->me->ready), ch->nonce);
@@ -223,9 +229,6 @@ static bool advance(struct vmp_channel *ch)
 		}
 		if (!ch->told_ready) {
 			if (load_acquire(CW(ch->peer->ack)) != ch->inc)
-				return said;
-			/* The first header is not a word, and cannot be said as one. */
-			if (!chan_is_ours(ch))
 				return said;
 			tell_ready(ch);
 			said = true;
@@ -363,6 +366,9 @@ int chan_fail(struct vmp_channel *ch, int err)
 	case -ENODEV:
 		return vmp_fail(err, "%s: the portal is gone (unplugged or unbound)", who);
 	case -ESTALE:
+		/* Whose session is over has his own text. */
+		if (vmp_session_check(ch->p) == err)
+			return err;
 		return vmp_fail(err, "%s: the portal was formatted anew, and this channel is none of its channels by name any more; close the portal and open it anew",
 				who);
 	case -EPROTO:

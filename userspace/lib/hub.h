@@ -31,6 +31,7 @@ enum lane_state {
  * @again: positions before this may have been shown by our predecessor
  * @tell: events that the user has not been told of: bits 1 << VMP_FROM_*
  * @dead: the owner is, proven; @suspect: as we know and have told
+ * @adopted: it had its owner before we came: there may be something to inherit
  * @inherited: we read what our predecessor left, and nobody answers
  * @room: bytes that the user has found no room for, and is to be told when there is; or 0.
  *	That is the descriptor's affair: whoever waits in a call does not look
@@ -44,7 +45,7 @@ struct lane {
 	uint64_t again;
 	enum lane_state state;
 	unsigned int tell;
-	bool dead, suspect, inherited, published;
+	bool dead, suspect, adopted, inherited, published;
 	uint64_t room;
 };
 
@@ -70,7 +71,8 @@ struct hub_place {
  * @shown: the lane whose message is peeked, or NULL; @last: whose that is
  * @serial: counts uses of lanes, from a random number on
  * @address: where to ring us, as published; @generation: of the device then
- * @ep, @ufd, @timer, @timer_on, @watch: as a channel's; @nap_ns, @spin_ns: as a waiter's
+ * @ep, @ufd, @timer, @watch: as a channel's; @nap_ns, @spin_ns: as a waiter's
+ * @timer_ns: for how long the timer was set last; 0: it will not fire
  * @looked_at, @look_due: as a channel's; @polled_at: the same for the tables
  * @moved: messages read; @nap_moved: of these when the present wait began; @looked: when the
  *	tables were looked at last, for who is never idle
@@ -96,8 +98,8 @@ struct vmp_hub {
 	uint64_t address;
 	uint32_t generation;
 	int ep, ufd, timer, watch;
-	bool timer_on, look_due, tell_room, deserted;
-	int64_t nap_ns, spin_ns, looked_at, polled_at;
+	bool look_due, tell_room, deserted;
+	int64_t timer_ns, nap_ns, spin_ns, looked_at, polled_at;
 	uint64_t moved, nap_moved, looked;
 	struct counts n;
 	struct vmp_stats gone;

@@ -149,7 +149,7 @@ static void take_note(struct vmp_hub *h, struct lane *l, uint64_t owner)
 	l->serial = ++h->serial;
 	l->again = 0;
 	l->tell = 0;
-	l->dead = l->suspect = l->inherited = false;
+	l->dead = l->suspect = l->adopted = l->inherited = false;
 	l->room = 0;
 	l->state = LANE_TAKEN;
 }
@@ -253,6 +253,7 @@ void hub_lanes_adopt(struct vmp_hub *h)
 		if (!owner)
 			continue;
 		arrive(h, l, owner);
+		l->adopted = true;
 		nonce = load_acquire(CW(our_side(l)->live));
 		/* Out of memory: tried again when it is its turn. */
 		if (l->state == LANE_TAKEN && nonce)
@@ -358,7 +359,8 @@ static int64_t step_on(struct vmp_hub *h, struct lane *l)
 	if (l->state == LANE_TAKEN && !l->tell) {
 		uint64_t nonce = load_acquire(CW(our_side(l)->live));
 
-		if (nonce)
+		/* Of a lane that we have seen free it is a late word of a dead one's. */
+		if (l->adopted && nonce)
 			r = inherit(h, l, nonce);
 		else if (over(l))
 			reset(h, l);

@@ -314,7 +314,7 @@ static void set_timer(struct vmp_hub *h, int64_t ns)
 {
 	struct itimerspec it = { { 0, 0 }, { ns / (1000 * MS), ns % (1000 * MS) } };
 
-	h->timer_on = ns > 0;
+	h->timer_ns = ns;
 	count(&h->n.syscalls, 1);
 	timerfd_settime(h->timer, 0, &it, NULL);
 }
@@ -334,7 +334,7 @@ static int arm_fd(struct vmp_hub *h)
 	if (bits < 0)
 		bits = 0;
 	if (bits & (int)WOKE_TIMER)
-		h->timer_on = false;
+		h->timer_ns = 0;
 	r = woken(h, bits);
 	if (r)
 		return r;
@@ -354,9 +354,9 @@ static int arm_fd(struct vmp_hub *h)
 		h->tell_room = false;
 		set_timer(h, 1);
 	} else if (ns == FOR_EVER) {
-		if (h->timer_on)
+		if (h->timer_ns)
 			set_timer(h, 0);
-	} else if (ns < HEAR_EVERY || !h->timer_on) {
+	} else if (ns < HEAR_EVERY || !h->timer_ns || ns < h->timer_ns) {
 		/* A long one may end early: no call for each message. */
 		set_timer(h, ns);
 	}
@@ -378,7 +378,7 @@ bool hub_want_room(struct vmp_hub *h, struct lane *l, size_t len)
 	}
 	/* Its doorbell has not proved itself, or there is none. */
 	ns = next_nap(h);
-	if (ns != FOR_EVER && !h->timer_on)
+	if (ns != FOR_EVER && (!h->timer_ns || ns < h->timer_ns))
 		set_timer(h, ns);
 	return false;
 }

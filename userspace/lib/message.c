@@ -108,6 +108,14 @@ static inline void committed(struct vmp_channel *ch, size_t len, unsigned int fl
 	}
 }
 
+/* Whose lane it is may have changed since there was room: with its user in between, for long. */
+static __attribute__((noinline)) int not_ours(struct vmp_channel *ch)
+{
+	int r = chan_judge_peer(ch);
+
+	return chan_fail(ch, r ? r : -EPROTO);
+}
+
 VMP_API int vmp_commit(struct vmp_channel *ch, size_t len, unsigned int flags)
 {
 	if (unlikely(flags & ~VMP_MORE))
@@ -116,6 +124,8 @@ VMP_API int vmp_commit(struct vmp_channel *ch, size_t len, unsigned int flags)
 		return vmp_not_a_child(ch->p);
 	if (unlikely(ch->pk))
 		return packet_commit_plain(ch, len, flags);
+	if (unlikely(!chan_is_ours(ch)))
+		return not_ours(ch);
 	if (unlikely(load_acquire(&ch->stage) != STAGE_SEND || vmpr_commit(&ch->tx.ring, len)))
 		return vmp_fail(-EINVAL, "vmp_commit: %zu bytes, but fewer were reserved, or none", len);
 	committed(ch, len, flags);

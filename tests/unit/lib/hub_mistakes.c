@@ -134,6 +134,44 @@ static void a_sender_by_mistake(void **state)
 	leave(&h);
 }
 
+/* Nobody tells it of anything any more: it hears of its own end by itself. */
+static void a_reader_of_replies_by_mistake(void **state)
+{
+	struct user h = hub(0), a = producer();
+	char buf[257];
+
+	pair(&h, &a);
+	declare_dead(&a);
+	house_changed();
+	ends_with((int)vmp_recv(a.ch, buf, sizeof(buf), 2000), -ESTALE, "is over");
+	ends_with((int)vmp_recv(a.ch, buf, sizeof(buf), 0), -ESTALE, "is over");
+	leave(&a);
+	leave(&h);
+}
+
+/* What it has room for, and has not committed, it does not commit. */
+static void a_message_by_mistake(void **state)
+{
+	struct user h = hub(0), a = producer(), b;
+	struct vmp_from from;
+	char buf[257];
+	void *room;
+
+	pair(&h, &a);
+	assert_int_equal(vmp_reserve(a.ch, &room, 4, 0), 0);
+	declare_dead(&a);
+	house_changed();
+	assert_int_equal(get(&h, buf, &from, 30), -ETIMEDOUT);
+	b = producer();
+	pair(&h, &b);
+	send_text(&b, "well");
+	ends_with(vmp_commit(a.ch, 4, 0), -ESTALE, "is over");
+	expect(&h, "well");
+	leave(&a);
+	leave(&b);
+	leave(&h);
+}
+
 /* ---- Stopped anywhere, and they have come ------------------------------------------- */
 
 static struct user zombie, next_hub, sender[LANES];
@@ -398,6 +436,120 @@ static void an_opening_by_mistake(void **state)
 	assert_true(after > 6);
 }
 
+/* The next hub serves the sender to its end, and the lane is free. */
+static void others_come_and_go(void)
+{
+	struct vmp_from from;
+	char buf[257];
+	int i;
+
+	another_hub_comes();
+	vmp_channel_close(last_sender()->ch);
+	last_sender()->ch = NULL;
+	for (i = 0; i < 10 && row(its_lane)->owner; i++)
+		get(&next_hub, buf, &from, 0);
+	assert_int_equal(row(its_lane)->owner, 0);
+}
+
+/* The same, when what the lane says is again what stood there before: nothing. */
+static void an_opening_that_is_over(void **state)
+{
+	struct vmp_from from;
+	bool reached = true;
+	int after, n;
+	char buf[257];
+
+	for (after = 0; reached; after++) {
+		zombie = hub(0);
+		sender[0] = producer();
+		senders = 1;
+		its_lane = lane_of(&sender[0]);
+		act_at(STEP_SAYS, after, others_come_and_go);
+		reached = false;
+		for (n = 0; n < 10 && !reached; n++) {
+			get(&zombie, buf, &from, 0);
+			reached = house_act_at < 0;
+			house_act_at = -1;
+			if (!reached) {
+				vmp_channel_connect(sender[0].ch, 0);
+				house_act_at = STEP_SAYS;
+			}
+		}
+		house_act_at = -1;
+		house_act_after = 0;
+		if (reached) {
+			leave(&zombie);
+			open_channel(last_sender());
+			its_lane = lane_of(last_sender());
+			pair(&next_hub, last_sender());
+		} else {
+			next_hub = zombie;
+		}
+		they_are_well();
+		they_leave();
+	}
+	assert_true(after > 6);
+}
+
+/* The hub gives the lane of the zombie, a sender, to another, which has sent something. */
+static void another_sender_comes(void)
+{
+	struct vmp_from from;
+	char buf[257];
+
+	declare_dead(&zombie);
+	house_changed();
+	while (row(its_lane)->owner)
+		get(&next_hub, buf, &from, 1);
+	for (senders = 0; senders < LANES && !row(its_lane)->owner;)
+		sender[senders++] = producer();
+	pair(&next_hub, last_sender());
+	send_text(last_sender(), "first");
+}
+
+/* A sender, at any word of the handshake, and at the first of its lane. */
+static void a_fresh_lane_by_mistake(void **state)
+{
+	struct vmp_from from;
+	bool reached = true;
+	int after, n;
+	char buf[257];
+
+	for (after = 0; reached; after++) {
+		next_hub = hub(0);
+		zombie = producer();
+		its_lane = lane_of(&zombie);
+		/* Both are to be cleared. */
+		side(its_lane, 1)->ask = 64;
+		*(uint64_t *)(void *)zombie.ch->lane_out = 4711;
+		act_at(STEP_SAYS, after, another_sender_comes);
+		reached = false;
+		for (n = 0; n < 10 && !reached; n++) {
+			vmp_channel_connect(zombie.ch, 0);
+			reached = house_act_at < 0;
+			/* Not what the hub says. */
+			house_act_at = -1;
+			if (!reached) {
+				get(&next_hub, buf, &from, 0);
+				house_act_at = STEP_SAYS;
+			}
+		}
+		house_act_at = -1;
+		house_act_after = 0;
+		if (reached) {
+			expect(&next_hub, "first");
+			leave(&zombie);
+		} else {
+			sender[0] = zombie;
+			senders = 1;
+		}
+		they_are_well();
+		they_leave();
+	}
+	/* Whom it courts, its wish, its header, ready and live, at least. */
+	assert_true(after > 5);
+}
+
 /* Where to ring the hub: it puts right what others have overwritten. */
 static void an_address_by_mistake(void **state)
 {
@@ -526,10 +678,14 @@ int main(int argc, char **argv)
 		in_house(a_reader_by_mistake),
 		in_house(a_late_look_by_mistake),
 		in_house(a_sender_by_mistake),
+		in_house(a_reader_of_replies_by_mistake),
+		in_house(a_message_by_mistake),
 		in_house(a_reset_by_mistake),
 		in_house(a_reset_for_the_same),
 		in_house(a_reset_under_way),
 		in_house(an_opening_by_mistake),
+		in_house(an_opening_that_is_over),
+		in_house(a_fresh_lane_by_mistake),
 		in_house(an_address_by_mistake),
 		in_house(a_sleeping_hub_by_mistake),
 		in_house(a_sleeping_sender_by_mistake),

@@ -5,6 +5,7 @@
  */
 #include <poll.h>
 #include <pthread.h>
+#include <sys/timerfd.h>
 
 #include "hubs.h"
 
@@ -651,6 +652,34 @@ static int up_with_a_fast_heart(void **state)
 	return house.server > 0 ? 0 : -1;
 }
 
+static bool is_lost(struct vmp *p)
+{
+	return true;
+}
+
+/* From the first look on without portald hearts are heard, whatever the timer was set to before. */
+static void deserted_by_descriptor(void **state)
+{
+	struct user h = hub(0);
+	struct vmp_ops ops = *h.p->ops;
+	struct itimerspec it;
+	struct vmp_from from;
+	char buf[257];
+
+	assert_true(vmp_hub_fd(h.h) >= 0);
+	assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+	assert_int_equal(timerfd_gettime(h.h->timer, &it), 0);
+	assert_true(it.it_value.tv_sec || it.it_value.tv_nsec > 2 * HEAR_EVERY);
+	ops.lost = is_lost;
+	h.p->ops = &ops;
+	house_changed();
+	assert_int_equal(get(&h, buf, &from, 0), -EAGAIN);
+	assert_int_equal(timerfd_gettime(h.h->timer, &it), 0);
+	assert_true(!it.it_value.tv_sec && it.it_value.tv_nsec && it.it_value.tv_nsec <= HEAR_EVERY);
+	h.p->ops = &house_ops;
+	leave(&h);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -671,6 +700,7 @@ int main(int argc, char **argv)
 		with_portald(a_sender_is_killed),
 		cmocka_unit_test_setup_teardown(a_silent_machine, up_with_a_fast_heart, house_down_real),
 		cmocka_unit_test_setup_teardown(a_silent_hub, up_with_a_fast_heart, house_down_real),
+		in_house(deserted_by_descriptor),
 	};
 
 	alarm(120);
