@@ -121,22 +121,30 @@ class Victim(Guest):
         super()._pump(lambda: done() or time.monotonic() >= self.until, timeout, what, job)
 
 
-class Plan:
-    """What becomes of one: when it is killed, in seconds, and for how long it is stopped before."""
+# The first of them end, and stop, at a step that each machine soon comes by.
+COMMON = 'has a lock'
+# What becomes of one after the other: when it is killed, and whether it is stopped before.
+DECK = (('at a step', False), ('at work', True), ('at a step', True), ('joining', False), ('at work', False),
+        ('at a step', False), ('booting', False), ('at a step', True), ('at work', True), ('at a step', False),
+        ('joining', False), ('at a step', False))
 
-    def __init__(self, n, rnd, steps):
+
+class Plan:
+    """Its end: when, in seconds, or at which step; and for how long it is stopped before."""
+
+    def __init__(self, n, rnd, deal):
         self.n = n
-        self.kind = rnd.choices(('booting', 'joining', 'at work', 'at a step'), (1, 2, 4, 5))[0]
+        self.kind, stopped = DECK[n % len(DECK)]
         most = {'booting': 7, 'joining': 0.8, 'at work': 3, 'at a step': 0}[self.kind]
         self.after = rnd.uniform(0.05, most) if most else SEEN_BY
-        self.step = rnd.randrange(steps)
-        stopped = self.kind == 'at work' and rnd.random() < 0.25 or self.kind == 'at a step' and rnd.random() < 0.3
+        self.step = deal(stopped) if self.kind == 'at a step' else None
         self.stop = rnd.uniform(3, 5) * HEARTBEAT * 3 / 1000 if stopped else 0
 
 
 class Machines:
     def __init__(self, server, k, rd, seed, steps):
         self.steps, self.ended_at, self.stopped_at = steps, set(), set()
+        self.dealt = {stopped: [steps.index(COMMON)] for stopped in (False, True)}
         self.server, self.kernel, self.rd = server, k, rd
         self.tables, self.stall, self.copy = Tables(server), Stall(), template(k, rd)
         self.random, self.rnd_killer = random.Random(seed), random.Random(seed + 1)
@@ -173,7 +181,16 @@ class Machines:
     def plan(self):
         with self.lock:
             self.plans += 1
-            return Plan(self.plans - 1, self.random, len(self.steps))
+            return Plan(self.plans - 1, self.random, self.deal)
+
+    def deal(self, stopped):
+        """A step at which none was stopped, or ended: all in turn, and those that none came by again."""
+        deck, done = self.dealt[stopped], self.stopped_at if stopped else self.ended_at
+        if not deck:
+            steps = range(len(self.steps))
+            deck += [step for step in steps if step not in done] or list(steps)
+            self.random.shuffle(deck)
+        return deck.pop()
 
     def becomes(self, n, row, states, seconds):
         """Until the machine that has made this claim is known to be so."""
@@ -367,8 +384,10 @@ def main():
             '%d of %d in %d s' % (m.killed, KILLS, SECONDS * SCALE))
         print('# stopped at: ' + ', '.join(steps[n] for n in sorted(m.stopped_at)))
         print('# ended at: ' + ', '.join(steps[n] for n in sorted(m.ended_at)))
-        # Few come by one that is rare in their time; of some machines, none may.
-        t.ok(len(m.ended_at) >= KILLS / 15 - 2, 'at %d of %d steps' % (len(m.ended_at), len(steps)))
+        t.ok(m.stopped >= max(1, KILLS // 8), '%d of them were stopped, and went on' % m.stopped)
+        # Some come by one that is rare in their time.
+        t.ok(len(m.ended_at) >= max(1, KILLS // 8), 'they end at %d of %d steps' % (len(m.ended_at), len(steps)))
+        t.ok(len(m.stopped_at) >= max(1, KILLS // 20), 'and stand still at %d' % len(m.stopped_at))
         inside = [line for line in said if line.startswith("# guests' processes:")]
         t.ok(inside and int(re.search(r'(\d+) kills', inside[0]).group(1)) >= KILLS,
              "and processes in them: %s" % (inside or ['none'])[0].strip('# \n'))
