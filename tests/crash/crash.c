@@ -17,6 +17,7 @@ static int usage(void)
 	fprintf(stderr, "usage: crash [join] [-k KILLS] [-t SECONDS] [-s SEED] [-w WORKERS] [-b FIRST-LIFE]\n"
 		"             [-S STOP-MS] [-D TIMES] [-a] URI\n"
 		"       crash steps\n"
+		"       crash mistake|over URI PEER\n"
 		"  -a: go on until somebody was killed at each step, and stopped\n"
 		"  -D: workers are slow, and live so many times longer\n"
 		"  join: on a portal where another crash runs already; it judges the end\n");
@@ -110,6 +111,8 @@ int main(int argc, char **argv)
 		return idle();
 	if (argc == 2 && !strcmp(argv[1], "steps"))
 		return tell_steps();
+	if (argc == 4 && (!strcmp(argv[1], "mistake") || !strcmp(argv[1], "over")))
+		return mistake(argv[2], (uint32_t)strtoul(argv[3], NULL, 0), *argv[1] == 'o');
 	join = argc > 1 && !strcmp(argv[1], "join");
 	argc -= join;
 	argv += join;

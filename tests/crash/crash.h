@@ -11,6 +11,7 @@
  *	work.c		a worker's life; send.c, lock.c, object.c, window.c: what it does
  *	message.c	what is sent
  *	stall.c		how late the machine itself makes everybody
+ *	mistake.c	machines that are declared dead by mistake
  *	judge.c		findings, and the judgement at the end
  *
  * The ledger is an object of the portal itself, so that workers of all machines share it:
@@ -38,6 +39,8 @@
 #define STREAMS		200000U
 #define FINDINGS	32U
 #define SLOTS		32U	/* workers of one driver at a time */
+#define MISTAKES	64U
+#define MISTAKEN	64U	/* sessions of one, and objects */
 
 #define CHANNEL_LANES	10U
 #define CHANNEL_BYTES	8192U
@@ -76,6 +79,8 @@ enum own_step {
  * @token: its session; @life: the worker
  * @before: the session's previous stream to the same channel, plus 1, 0: none
  * @committed: messages that it was told are; the next may be, too
+ * @vouched: how many those were when it was declared dead by mistake
+ * @doubt: its lane broke as one may (mistake.c): nothing more is asked
  * @next: the number of the message that a hub wants next; those below are done
  */
 struct stream {
@@ -83,7 +88,24 @@ struct stream {
 	uint32_t life, channel;
 	uint32_t before;
 	_Atomic uint32_t committed, next;
-	uint32_t reserved;
+	uint32_t vouched;
+	_Atomic uint32_t doubt;
+};
+
+struct place { uint64_t offset, end; };
+
+/**
+ * struct mistake - a machine that is declared dead while it stands still, and goes on (mistake.c)
+ * @over: its processes store no more
+ * @token: their sessions; @place: of what they have open; @object: what lay there when it was over
+ * @lock, @lane: which may be in disorder, or break
+ */
+struct mistake {
+	_Atomic uint32_t over, nobjects;
+	uint32_t peer, ntokens, nplaces;
+	uint64_t token[MISTAKEN], object[MISTAKEN];
+	struct place place[MISTAKEN];
+	_Atomic uint32_t lock[LOCKS], lane[CHANNELS][CHANNEL_LANES];
 };
 
 /* A lock and what it protects, in the object "locks". */
@@ -115,6 +137,8 @@ struct ledger {
 	_Atomic uint64_t fates[2][FATES];
 	_Atomic uint64_t steps[2][OWN_STEPS];
 	char finding[FINDINGS][480];
+	_Atomic uint32_t nmistakes;
+	struct mistake mistake[MISTAKES];
 	struct stream stream[STREAMS];
 };
 
@@ -223,6 +247,14 @@ void finish(struct world *w);
 
 /* Something is wrong: noted with this life's plan, once for all machines. */
 void finding(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+bool is_mistaken(struct ledger *g, uint64_t token);
+bool lock_in_doubt(struct world *w, uint32_t lock);
+bool lane_in_doubt(struct world *w, uint32_t channel, uint32_t lane);
+void lane_is_clean(struct world *w, uint32_t channel, uint32_t lane);
+bool object_in_doubt(struct world *w, const struct vmp_object *o);
+void streams_in_doubt(struct world *w, uint64_t token, uint32_t channel);
+int mistake(const char *uri, uint32_t peer, bool over);
 
 /* Open the portal and what all share; @make: and make that. */
 int open_world(struct world *w, const char *uri, bool make);

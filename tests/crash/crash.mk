@@ -3,7 +3,7 @@
 # The crash tests' program: workers, their driver and their judge. tests/crash/crash.t runs
 # it on the host, machines.py in guests that are killed.
 
-crash_src := $(patsubst %,$(top)/tests/crash/%.c,crash drive judge lock message object plan send stall window work)
+crash_src := $(patsubst %,$(top)/tests/crash/%.c,crash drive judge lock message mistake object plan send stall window work)
 
 # For guests without any library, too.
 $(O)/tests/crash.static: crash_ld := -static

@@ -65,10 +65,12 @@ static void judge_streams(struct world *w)
 	for (i = 0; i < n && i < STREAMS; i++) {
 		const struct stream *s = &w->ledger->stream[i];
 
+		if (atomic_load(&s->doubt))
+			continue;
 		committed = atomic_load(&s->committed);
 		next = atomic_load(&s->next);
 		/* It may have died between the message and its note. */
-		if (next < committed || next > committed + 1)
+		if (next < (is_mistaken(w->ledger, s->token) ? s->vouched : committed) || next > committed + 1)
 			finding(w, "stream %u (life %u): %u messages were committed, %u came", i, s->life,
 				committed, next);
 	}

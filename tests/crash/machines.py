@@ -5,9 +5,10 @@
 Workers of the host, and of two guests at a time, use one portal, and are killed. Each guest's
 QEMU is killed at a random moment, too: while it boots, while it joins, in the middle of
 everything; or it ends, or stops, when one of its processes comes by a marked step. Some are
-stopped for several times the suspicion time before, and go on. portald, under its keeper, is
-killed now and then. At the end the host's judge looks at what all of them did. 8 kills by
-default. CRASH_SEED repeats the choices.
+stopped for several times the suspicion time before, and go on; some of these are declared dead
+meanwhile, by mistake, and join anew (mistake.c). portald, under its keeper, is killed now and
+then. At the end the host's judge looks at what all of them did. 8 kills by default. CRASH_SEED
+repeats the choices.
 
 Most guests do not boot: they go on from where one did that had no portal yet. The device is
 plugged into each of them; its kernel is told by vmgenid that it is a copy, and draws new
@@ -123,10 +124,12 @@ class Victim(Guest):
 
 # The first of them end, and stop, at a step that each machine soon comes by.
 COMMON = 'has a lock'
-# What becomes of one after the other: when it is killed, and whether it is stopped before.
-DECK = (('at a step', False), ('at work', True), ('at a step', True), ('joining', False), ('at work', False),
-        ('at a step', False), ('booting', False), ('at a step', True), ('at work', True), ('at a step', False),
-        ('joining', False), ('at a step', False))
+# What becomes of one after the other: when it is killed, and whether it is stopped before, and is
+# declared dead meanwhile, by mistake: it goes on.
+DECK = (('at a step', ''), ('at work', 'mistaken'), ('at a step', 'stopped'), ('joining', ''), ('at work', 'stopped'),
+        ('at a step', ''), ('booting', ''), ('at a step', 'mistaken'), ('at work', ''), ('at a step', ''),
+        ('joining', ''), ('at a step', ''))
+HAS_THE_DIRECTORY = 3               # status of "crash mistake"
 
 
 class Plan:
@@ -135,9 +138,10 @@ class Plan:
     def __init__(self, n, rnd, deal):
         self.n = n
         self.kind, stopped = DECK[n % len(DECK)]
+        self.mistaken = stopped == 'mistaken'
         most = {'booting': 7, 'joining': 0.8, 'at work': 3, 'at a step': 0}[self.kind]
         self.after = rnd.uniform(0.05, most) if most else SEEN_BY
-        self.step = deal(stopped) if self.kind == 'at a step' else None
+        self.step = deal(bool(stopped)) if self.kind == 'at a step' else None
         self.stop = rnd.uniform(3, 5) * HEARTBEAT * 3 / 1000 if stopped else 0
 
 
@@ -149,7 +153,8 @@ class Machines:
         self.tables, self.stall, self.copy = Tables(server), Stall(), template(k, rd)
         self.random, self.rnd_killer = random.Random(seed), random.Random(seed + 1)
         self.lock = threading.Lock()
-        self.plans, self.killed, self.stopped, self.trouble = 0, 0, 0, []
+        self.plans, self.killed, self.stopped, self.mistaken, self.trouble = 0, 0, 0, 0, []
+        self.words = threading.Lock()
         self.longest = {}
         self.when = {'booting': 0, 'joining': 0, 'at work': 0, 'at a step': 0}
         self.delicate, self.restarts, self.over = 0, 0, threading.Event()
@@ -237,7 +242,7 @@ class Machines:
         at_step = row and plan.stop and plan.kind == 'at a step' and self.stands(g, g.until)
         if row and plan.stop and (at_step or plan.kind == 'at work'):
             with self.undisturbed():
-                self.pause(plan, g, row, at_step)
+                row = self.pause(plan, g, row, at_step)
         self.end(plan, g, row)
 
     def work(self, plan, g):
@@ -246,7 +251,7 @@ class Machines:
         step = 'export CRASH_MACHINE_STEP=%d; ' % plan.step if plan.kind == 'at a step' else ''
         if step and plan.stop:
             step += 'export CRASH_MACHINE_STOP=1; '
-        job = g.start((LOAD + '; ' if plan.kind == 'booting' else '') + WORK % (step, (plan.n + 1) << 18))
+        job = g.job = g.start((LOAD + '; ' if plan.kind == 'booting' else '') + WORK % (step, (plan.n + 1) << 18))
         try:
             g._pump(lambda: job.status is not None or b'# peer' in job.output, 60, 'peer', job)
             if plan.kind in ('at work', 'at a step') and job.status is None:
@@ -277,16 +282,77 @@ class Machines:
         began = time.monotonic()
         g.process.send_signal(signal.SIGSTOP)
         self.becomes(plan.n, row, ['suspect'], SUSPICION)
+        mistaken = plan.mistaken and self.declare_dead(plan, g, row, at_step)
         time.sleep(max(0, began + plan.stop - time.monotonic()))
         g.process.send_signal(signal.SIGCONT)
         if at_step:
             g.qmp('cont')
-        self.becomes(plan.n, row, ['alive'], AGAIN)
+        if mistaken:
+            row = self.begins_anew(plan, g, row)
+        else:
+            self.becomes(plan.n, row, ['alive'], AGAIN)
         with self.lock:
             self.stopped += 1
+            self.mistaken += mistaken
             if at_step:
                 self.stopped_at.add(plan.step)
         time.sleep(0.5)
+        return row
+
+    def note(self, word, row):
+        """In the ledger, for the judges: (status, what it said)"""
+        with self.words:
+            r = subprocess.run([self.crash, word, self.server.uri, str(row[0])], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return r.returncode, r.stdout
+
+    def declare_dead(self, plan, g, row, at_step):
+        """As an administrator would, who is wrong: it only stands still. What its processes have is others'."""
+        status, said = self.note('mistake', row)
+        for _ in range(0 if at_step else 30):
+            if status != HAS_THE_DIRECTORY:
+                break
+            g.process.send_signal(signal.SIGCONT)
+            time.sleep(0.03)
+            g.process.send_signal(signal.SIGSTOP)
+            status, said = self.note('mistake', row)
+        if not status:
+            r = subprocess.run([portal.portalctl_static(), 'fence', '--force', self.server.uri, str(row[0])],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            status, said = r.returncode, r.stdout
+            self.becomes(plan.n, row, ['dead'], 0)
+        elif status == HAS_THE_DIRECTORY:
+            return False
+        if status:
+            self.wrong(plan.n, 'it cannot be declared dead (%d): %s' % (status, said))
+        return not status
+
+    def successor(self, row):
+        """The next life of the machine of that row, by its address, or None."""
+        for slot in range(1, self.tables.peers):
+            claim = self.tables.claim(slot)
+            if claim >> 32 == row[1] >> 32 and claim != row[1] and self.tables.says(slot, claim) == 'alive':
+                return slot, claim
+        return None
+
+    def begins_anew(self, plan, g, row):
+        """It hears that it was declared dead: its processes lose the memory, and it joins as another."""
+        began, stalled, old = time.monotonic(), self.stall.so_far(), row
+        while not self.successor(old):
+            if time.monotonic() - began > AGAIN + self.stall.so_far() - stalled:
+                self.wrong(plan.n, 'it has not joined anew since it goes on')
+                return None
+            time.sleep(0.01)
+        row, g.until = self.successor(old), time.monotonic() + 60 * SCALE
+        g._pump(lambda: g.job.status is not None, 30, 'end of the processes of before', g.job)
+        if not g.job.status:
+            self.wrong(plan.n, 'its processes of before ended (%s): %s' % (g.job.status, g.job.text()[-600:]))
+        status, said = self.note('over', old)
+        if status:
+            self.wrong(plan.n, 'what they had is not in order: ' + said)
+        g.job = g.start(WORK % ('', ((plan.n + 1) << 18) + (1 << 17)))
+        g._pump(lambda: g.job.status is not None or b'# peer' in g.job.output, 60, 'peer', g.job)
+        return row
 
     def end(self, plan, g, row):
         kind, ended = plan.kind, g.process.poll()
@@ -326,8 +392,8 @@ class Machines:
             time.sleep(0.1)
             if time.monotonic() - told > 15:
                 told = time.monotonic()
-                print('# %d of %d machines killed, %d stopped before; portald %d times; %d s' % (
-                    self.killed, KILLS, self.stopped, self.restarts, told - began), flush=True)
+                print('# %d of %d machines killed, %d stopped before, %d of these declared dead; portald %d times; %d s' % (
+                    self.killed, KILLS, self.stopped, self.mistaken, self.restarts, told - began), flush=True)
         self.over.set()
         for th in threads + [killer]:
             th.join()
@@ -365,6 +431,7 @@ def main():
         steps = subprocess.run([os.path.join(out, 'tests/crash.static'), 'steps'], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.splitlines()
         m = Machines(server, k, rd, seed, steps)
+        m.crash = os.path.join(out, 'tests/crash.static')
         m.run(host)
         m.proof(t)
         for what in ('ls', 'check') if m.trouble else ():
@@ -385,6 +452,7 @@ def main():
         print('# stopped at: ' + ', '.join(steps[n] for n in sorted(m.stopped_at)))
         print('# ended at: ' + ', '.join(steps[n] for n in sorted(m.ended_at)))
         t.ok(m.stopped >= max(1, KILLS // 8), '%d of them were stopped, and went on' % m.stopped)
+        t.ok(m.mistaken >= max(1, KILLS // 16), '%d of these were declared dead meanwhile' % m.mistaken)
         # Some come by one that is rare in their time.
         t.ok(len(m.ended_at) >= max(1, KILLS // 8), 'they end at %d of %d steps' % (len(m.ended_at), len(steps)))
         t.ok(len(m.stopped_at) >= max(1, KILLS // 20), 'and stand still at %d' % len(m.stopped_at))

@@ -14,6 +14,8 @@ static void check(struct world *w, const struct vmp_object *o, const uint64_t *a
 		v = __atomic_load_n(&at[i], __ATOMIC_RELAXED);
 		if (!v || v == o->creator)
 			continue;
+		if (object_in_doubt(w, o))
+			return;
 		finding(w, "object '%s' (%#llx) of session %#llx has bytes of %#llx at %zu", o->name,
 			(unsigned long long)o->id, (unsigned long long)o->creator, (unsigned long long)v, 8 * i);
 		return;

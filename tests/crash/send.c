@@ -69,7 +69,8 @@ static int take_reply(struct world *w, struct vmp_channel *ch, uint32_t id, uint
 
 	if (n < 0)
 		return (int)n;
-	if (n != sizeof(got) || got[0] != id || got[1] != seq)
+	if ((n != sizeof(got) || got[0] != id || got[1] != seq) &&
+	    !lane_in_doubt(w, w->ledger->stream[id].channel, CHANNEL_LANES))
 		finding(w, "the answer to message %u of stream %u is to %u of %u (%zd bytes)", seq, id, got[1], got[0], n);
 	return 0;
 }
@@ -96,7 +97,11 @@ static void send_some(struct world *w, struct vmp_channel *ch, uint32_t channel)
 	}
 	if (!r)
 		r = vmp_flush(ch);
-	if (r && !expected(r))
+	if (!r || expected(r))
+		return;
+	if (lane_in_doubt(w, channel, CHANNEL_LANES))
+		streams_in_doubt(w, w->token, channel);
+	else
 		finding(w, "sending: %d %s", r, vmp_errmsg());
 }
 
@@ -129,8 +134,14 @@ static bool judge_message(struct world *w, const struct message *m, size_t n, co
 	uint32_t nstreams = atomic_load(&w->ledger->nstreams), next;
 	struct stream *s;
 
+	/* What it has peeked at is another's to note. */
+	if (is_mistaken(w->ledger, w->token))
+		return false;
 	if (!whole_message(m, n) || m->stream >= nstreams || m->stream >= STREAMS) {
-		finding(w, "a torn message of %zu bytes in lane %u of session %#llx", n, from->lane,
+		if (lane_in_doubt(w, channel, from->lane))
+			streams_in_doubt(w, from->token, channel);
+		else
+			finding(w, "a torn message of %zu bytes in lane %u of session %#llx", n, from->lane,
 			(unsigned long long)from->token);
 		return false;
 	}
@@ -145,6 +156,8 @@ static bool judge_message(struct world *w, const struct message *m, size_t n, co
 		atomic_fetch_add(&w->ledger->flagged, 1);
 	if (m->seq == next) {
 		atomic_store(&s->next, next + 1);
+	} else if (atomic_load(&s->doubt) || lane_in_doubt(w, channel, from->lane)) {
+		streams_in_doubt(w, from->token, channel);
 	} else if (m->seq + 1 == next && from->flags & VMP_FROM_AGAIN) {
 		atomic_fetch_add(&w->ledger->redelivered, 1);
 		return true;
@@ -156,20 +169,25 @@ static bool judge_message(struct world *w, const struct message *m, size_t n, co
 	if (!m->seq && s->before) {
 		const struct stream *b = &w->ledger->stream[s->before - 1];
 
-		if (atomic_load(&b->next) < atomic_load(&b->committed))
+		if (atomic_load(&b->next) < atomic_load(&b->committed) && !atomic_load(&b->doubt) &&
+		    !is_mistaken(w->ledger, b->token))
 			finding(w, "stream %u overtakes stream %u of the same session", m->stream, s->before - 1);
 	}
 	return true;
 }
 
-static void judge_event(struct world *w, const struct vmp_from *from)
+static void judge_event(struct world *w, const struct vmp_from *from, uint32_t channel)
 {
 	int state = vmp_token_state(w->p, from->token);
 
 	if (from->event == VMP_FROM_DEAD && state != VMP_STATE_DEAD)
 		finding(w, "the hub says that session %#llx is dead; the table says %d", (unsigned long long)from->token, state);
-	if (from->event == VMP_FROM_BROKEN)
+	if (from->event == VMP_FROM_BROKEN && lane_in_doubt(w, channel, from->lane))
+		streams_in_doubt(w, from->token, channel);
+	else if (from->event == VMP_FROM_BROKEN)
 		finding(w, "a broken lane, of session %#llx", (unsigned long long)from->token);
+	if (from->event == VMP_FROM_BROKEN || from->event == VMP_FROM_DEAD || from->event == VMP_FROM_LEFT)
+		lane_is_clean(w, channel, from->lane);
 }
 
 ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int timeout_ms)
@@ -185,7 +203,7 @@ ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int t
 	if (n < 0)
 		return n;
 	if (from.event) {
-		judge_event(w, &from);
+		judge_event(w, &from, channel);
 		return n;
 	}
 	m = ptr;
@@ -198,7 +216,7 @@ ssize_t read_message(struct world *w, struct vmp_hub *h, uint32_t channel, int t
 	answer[0] = m->stream;
 	answer[1] = m->seq;
 	r = good && m->reply ? vmp_hub_reply(h, &from, answer, sizeof(answer), 0, CALL_MS) : 0;
-	if (r && !expected(r) && r != -ESTALE)
+	if (r && !expected(r) && r != -ESTALE && !lane_in_doubt(w, channel, from.lane))
 		finding(w, "answering: %d %s", r, vmp_errmsg());
 	vmp_hub_release(h);
 	return n;

@@ -84,9 +84,13 @@ void finish(struct world *w)
 void finding(struct world *w, const char *fmt, ...)
 {
 	char text[300], plan[160];
-	uint32_t i = atomic_fetch_add(&w->ledger->nfindings, 1);
 	va_list ap;
+	uint32_t i;
 
+	/* It sees what others make of what it had, and is told that its session is over. */
+	if (is_mistaken(w->ledger, w->token))
+		return;
+	i = atomic_fetch_add(&w->ledger->nfindings, 1);
 	if (i >= FINDINGS)
 		return;
 	va_start(ap, fmt);
