@@ -30,6 +30,7 @@ int main(int argc, char **argv)
 		perror("kexec_file_load");
 		return 1;
 	}
+	fprintf(stderr, "%s is loaded\n", argv[1]);
 	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
 	perror("reboot");
 	return 1;

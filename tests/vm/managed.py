@@ -350,10 +350,12 @@ def replaced(t, tables, k, server):
         if e.call('grep -q sys_kexec_file_load /proc/kallsyms')[0]:
             t.skip('another kernel in its place', 'this kernel has no kexec_file_load(2)')
             return
-        e.start("exec kexec /vmlinuz 'console=ttyS0 panic=-1'")
-        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD, 20) is not None and
-             tables.token(token) == DEAD, 'another kernel in its place: it has left', e.log())
-        t.ok(until(lambda: 'Linux version' in e.log(), 60) is not None, 'which runs')
+        slow = getattr(k, 'slow', 1)
+        job = e.start("exec kexec /vmlinuz 'console=ttyS0 panic=-1'")
+        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD, 100 * slow)
+             is not None and tables.token(token) == DEAD,
+             'another kernel in its place: it has left', job.text() + e.log()[-2000:])
+        t.ok(until(lambda: 'Linux version' in e.log(), 60 * slow) is not None, 'which runs')
         e.kill()
 
 

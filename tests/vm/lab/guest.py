@@ -362,7 +362,7 @@ class Guest:
 
     def tap(self, t, script, timeout=60, name=None):
         """Run a program that prints TAP; its points become t's."""
-        status, text = self.call(script, timeout)
+        status, text = self.call('export GUEST_SLOW=%d; %s' % (self.slow, script), timeout)
         t.nested(text, name or script.split()[0].split('/')[-1], status)
 
     def dmesg(self):
