@@ -18,6 +18,8 @@ from lab.tap import Tap  # noqa: E402
 KILLS = int(sys.argv[2]) if len(sys.argv) > 2 else 400
 SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 240
 SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
+SENT = 'message sent'               # a step of who has a window and nothing else
+EACH = 2000                         # so many end, and stand still, at each step
 LOAD = ('modprobe portal heartbeat_ms=100; modprobe portal_loopback pairs=1 size=32M vectors=4; '
         'portalctl format --sessions 64 --name crash /dev/portal0; portalctl mode /dev/portal1 managed')
 # They work in emulation, so that all takes longer.
@@ -42,7 +44,8 @@ def main():
         g.run('rmmod portal_loopback; ' + LOAD)
         judge = g.start(CRASH % ('', seed, 0, 1 << 30, 1 << 20, 0))
         judge.expect(r'^# peer', 60)
-        other = g.start(CRASH % ('join', seed, 1 << 20, KILLS * 2 // 3, SECONDS * SCALE, 1))
+        other = g.start(CRASH % ('join' + (' -a' if KILLS >= EACH else ''), seed, 1 << 20, KILLS * 2 // 3,
+                                 SECONDS * SCALE, 1))
         line = ''
         while not line.startswith('# killed at'):
             line = other.expect(r'^# (\d+ of|killed at).*$', 120).group(0).decode()
@@ -57,6 +60,12 @@ def main():
         t.ok(killed and int(killed.group(1)) >= KILLS, '%d processes were killed' % KILLS, killed and killed.group(0))
         missing = re.findall(r'\b0 ([a-z ]+)', killed.group(2)) if killed else ['all']
         t.ok(not missing, 'in every way that is planned', 'never: ' + ', '.join(missing))
+        for how in ('killed', 'stopped'):
+            line = re.search('^# %s at:(.*)' % how, said, re.M)
+            steps = re.findall(r"(\d+) '([^']+)'", line.group(1) if line else '')
+            never = [step for count, step in steps if count == '0' and (KILLS >= EACH or step == SENT)]
+            t.ok(steps and not never, '%s at %s' % (how, 'each step' if KILLS >= EACH else "'%s', too" % SENT),
+                 'never at: ' + ', '.join(never))
         through = re.search(r'windows: (\d+) messages; (\d+) ends', said)
         t.ok(through and int(through.group(1)) > KILLS and int(through.group(2)) > KILLS // 50,
              'among them such as have a window and nothing else', through and through.group(0))
