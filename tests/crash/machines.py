@@ -29,6 +29,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from lab import portal, qemu, suite  # noqa: E402
 from lab.cache import LabError  # noqa: E402
 from lab.guest import Guest, bad_lines  # noqa: E402
+from lab.late import Stall  # noqa: E402
 from lab.tables import Tables  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
@@ -52,27 +53,6 @@ DEVICES = ['-device', 'vmgenid,guid=auto', '-device', 'isa-debug-exit,iobase=0xf
            '-device', 'pvpanic', '-action', 'panic=pause']
 AT_A_STEP = 2 * 42 + 1              # QEMU's status, by that
 SEEN_BY = 8                         # seconds to come by a step; else it is killed
-
-
-class Stall(threading.Thread):
-    """By how much this machine itself makes everybody late: a thread that wants to run often."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.total, self.due = 0, time.monotonic()
-        self.start()
-
-    def run(self):
-        while True:
-            self.due = time.monotonic() + 0.02
-            time.sleep(0.02)
-            late = time.monotonic() - self.due
-            if late > 0.02:
-                self.total += late
-
-    def so_far(self):
-        late = time.monotonic() - self.due
-        return self.total + (late if late > 0.02 else 0)
 
 
 def template(k, rd):

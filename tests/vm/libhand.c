@@ -21,8 +21,11 @@
  *	leave			close it
  *	lock MS | unlock | repaired	the lock at its start
  *	watch MS		wait until a table has changed; what came before is told at once
- *	hub NAME		vmp_hub_open()
+ *	hub NAME [FLAGS]	vmp_hub_open()
  *	hears MS		as watch; then the hub must have heard of the change, too, or "deaf"
+ *	from MS			vmp_hub_recv() of a hub with VMP_HUB_EVENTS: "ok EVENT TOKEN"
+ *	channel NAME		vmp_channel_named()
+ *	end			vmp_channel_peer_state(): "ok N"
  *	fence SLOT		vmp_fence()
  *	blocking VECTOR [N]	make the vector's eventfd a blocking one, and write N to it
  *	hangup			close the socket alone: the memory stays mapped
@@ -284,13 +287,43 @@ static void do_watch(int ms)
 		puts("timeout");
 }
 
-static void do_hub(const char *name)
+static void do_hub(const char *name, uint32_t flags)
 {
-	int r = vmp_hub_open(&hub, portal, name, NULL);
+	struct vmp_hub_opts o = { .size = sizeof(o), .flags = flags };
+	int r = vmp_hub_open(&hub, portal, name, &o);
 
 	if (!r)
 		r = vmp_hub_fd(hub);
 	result(r);
+}
+
+static void do_from(int ms)
+{
+	static char buf[65536];
+	struct vmp_from from;
+	ssize_t n = vmp_hub_recv(hub, buf, sizeof(buf), &from, ms);
+
+	if (n < 0)
+		result((int)n);
+	else
+		printf("ok %u %" PRIu64 "\n", from.event, from.token);
+}
+
+static void do_channel(const char *name)
+{
+	vmp_channel_close(channel);
+	channel = NULL;
+	result(vmp_channel_named(&channel, portal, name, NULL, 10000));
+}
+
+static void do_end(void)
+{
+	int r = vmp_channel_peer_state(channel);
+
+	if (r < 0)
+		result(r);
+	else
+		printf("ok %d\n", r);
 }
 
 /* Rows of the host's, who is peer 0, that have changed so far. */
@@ -393,9 +426,15 @@ static bool obey_managed(const char *what, const char *text, const uint64_t n[4]
 	else if (!strcmp(what, "watch"))
 		do_watch((int)n[0]);
 	else if (!strcmp(what, "hub"))
-		do_hub(text);
+		do_hub(text, (uint32_t)bytes);
 	else if (!strcmp(what, "hears") && hub)
 		do_hears((int)n[0]);
+	else if (!strcmp(what, "from") && hub)
+		do_from((int)n[0]);
+	else if (!strcmp(what, "channel"))
+		do_channel(text);
+	else if (!strcmp(what, "end") && channel)
+		do_end();
 	else if (!strcmp(what, "fence"))
 		result(vmp_fence(portal, (uint32_t)n[0]));
 	else

@@ -18,10 +18,17 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vmbuspair                                # noqa: E402
 from lab import suite                     # noqa: E402
 from lab.hand import Hand                       # noqa: E402
+from lab.late import Clock                      # noqa: E402
 from lab.portal import Portald                  # noqa: E402
 from lab.tap import Tap                         # noqa: E402
 
 ALIVE, DEAD, SUSPECT = 2, 4, 5
+CAME, MESSAGE, FROM_SUSPECT, FROM_BACK = 1, 0, 2, 3
+EVENTS = 1                                      # a hub that tells of senders, too
+BEAT = 0.5
+# In seconds, what portal-layout(5) promises (WHO WAITS HOW LONG).
+DEATH = 2
+SUSPICION = 3 * BEAT
 UNIT = 65536
 
 
@@ -113,16 +120,105 @@ def handed_over(t, hands):
     hands['a'].must('unlock')
 
 
-def inherits(t, heir, what, kill, seconds):
-    """@kill ends the owner while @heir waits for the lock."""
+def pair(guests, lock=False):
+    """Two processes of their own, one in each machine."""
+    both = [hand(g) for g in guests]
+    for h in both if lock else ():
+        h.must('name shared 1')
+    return both
+
+
+def sent(receiver, sender):
+    """A message, and what the hub hears with it; who has just opened the channel is let in."""
+    sender.ask('send 8')
+    heard = [receiver.say('from 10000')]
+    while heard[-1].startswith('ok %d ' % CAME):
+        heard.append(receiver.say('from 10000'))
+    if sender.answer() != 'ok':
+        raise AssertionError('send')
+    return heard
+
+
+def over(g, name, *hands):
+    for h in hands:
+        h.must('close')
+        h.end()
+    g.run('portalctl rm ' + name)
+
+
+def stands_still(t, guests):
+    """A machine stands still with a lock, and as a sender: the lock stays its own, and the hub
+    in the other machine hears of it; and when it goes on."""
+    (a, b), (sender, receiver) = guests, pair(guests, lock=True)
+    token = int(sender.must('join'))
+    receiver.must('hub jobs %d' % EVENTS)
+    sender.must('channel jobs')
+    of = ' %d' % token
+    t.equal(sent(receiver, sender), ['ok %d%s' % (e, of) for e in (CAME, MESSAGE)],
+            'a sender in one machine, a hub in the other')
+    sender.must('lock 0')
+    receiver.ask('from 20000')
+    a.qmp('stop')
+    clock = Clock(b.process.pid)
+    answer = receiver.answer()
+    took, wall = clock.took()
+    t.ok(answer == 'ok %d%s' % (FROM_SUSPECT, of) and took < SUSPICION,
+         'its machine stands still: the hub is told that it is suspect (%.2f s; %.2f)' % (took, wall), answer)
+    answer = receiver.say('lock 2000')
+    t.ok(answer.startswith('err ETIMEDOUT') and 'suspect' in answer,
+         'its lock is not to be had: ETIMEDOUT, for it is suspect', answer)
+    t.equal(receiver.must('state %d' % token), str(SUSPECT), 'so is its session')
+    receiver.ask('from 20000')
+    clock = Clock(a.process.pid, b.process.pid)
+    a.qmp('cont')
+    answer = receiver.answer()
+    took, wall = clock.took()
+    t.ok(answer == 'ok %d%s' % (FROM_BACK, of) and took < SUSPICION,
+         'it goes on: the hub is told that, too (%.2f s; %.2f)' % (took, wall), answer)
+    sender.must('unlock')
+    t.equal(receiver.say('lock 2000'), 'ok', 'and what it unlocks the other has')
+    receiver.must('unlock')
+    t.equal(sent(receiver, sender), ['ok %d%s' % (MESSAGE, of)], 'what it sends comes')
+    over(b, 'jobs', sender, receiver)
+
+
+def end_of(sender, wanted, clock):
+    """A sender waits at its watch descriptor until the other end is as wanted: how long it took."""
+    while True:
+        answer = sender.say('watch 20000')
+        if answer != 'ok' or int(sender.must('end')) == wanted:
+            return answer, clock.took()
+
+
+def hub_stands_still(t, guests):
+    """The same for who sends to a hub in such a machine."""
+    (a, b), (receiver, sender) = guests, pair(guests)
+    receiver.must('hub results %d' % EVENTS)
+    sender.must('channel results')
+    sent(receiver, sender)
+    t.equal(int(sender.must('end')), ALIVE, 'a sender, and a hub whose machine lives')
+    for what, act, wanted in (('stands still: by its watch descriptor its sender sees it suspect', 'stop', SUSPECT),
+                              ('goes on: alive', 'cont', ALIVE)):
+        while sender.say('watch 100') == 'ok':
+            pass
+        machines = [g.process.pid for g in (a, b) if g is b or act == 'cont']
+        a.qmp(act)
+        answer, (took, wall) = end_of(sender, wanted, Clock(*machines))
+        t.ok(answer == 'ok' and took < SUSPICION, "the hub's machine %s (%.2f s; %.2f)" % (what, took, wall), answer)
+    t.equal(len(sent(receiver, sender)), 1, 'and it gets what is sent')
+    over(b, 'results', sender, receiver)
+
+
+def inherits(t, heir, what, kill, *machines):
+    """@kill ends the owner while @heir waits for the lock; whose QEMUs must run for that."""
     heir.ask('lock 60000')
     time.sleep(0.3)
-    began = time.monotonic()
+    clock = Clock(*(g.process.pid for g in machines))
     kill()
     answer = heir.answer()
-    took = time.monotonic() - began
-    t.ok(answer.startswith('err EOWNERDEAD') and took < seconds, '%s: the other inherits the lock (%.2f s)' % (
-        what, took), answer)
+    took, wall = clock.took()
+    t.ok(answer.startswith('err EOWNERDEAD') and took < DEATH,
+         '%s: the other inherits the lock (%.2f s; %.2f)' % (what, took, wall), answer)
     heir.must('repaired')
     heir.must('unlock')
 
@@ -130,10 +226,10 @@ def inherits(t, heir, what, kill, seconds):
 def killed(t, hands, tokens, guests):
     a, b = guests
     hands['a'].must('lock 0')
-    inherits(t, hands['b'], 'its process is killed', lambda: a.run('killall -9 libhand'), 3)
+    inherits(t, hands['b'], 'its process is killed', lambda: a.run('killall -9 libhand'), a, b)
     t.equal(int(hands['b'].must('state %d' % tokens['a'])), DEAD, 'its session is dead')
     hands['host'].must('lock 0')
-    inherits(t, hands['b'], 'the process of the host is killed', hands['host'].process.kill, 3)
+    inherits(t, hands['b'], 'the process of the host is killed', hands['host'].process.kill, b)
     rows = json.loads(b.run('portalctl ls --json'))
     t.ok(rows[0]['opens'] >= 1, 'uses of the dead stand in the table', rows)
     b.run('portalctl create next 1')
@@ -191,7 +287,7 @@ def machine_dies(t, hands, guests):
     h = hand(a)
     h.must('name shared 1')
     h.must('lock 0')
-    inherits(t, hands['b'], 'its machine is killed', a.process.kill, 5)
+    inherits(t, hands['b'], 'its machine is killed', a.process.kill, b)
     peers = json.loads(b.run('portalctl peers --all --json'))['peers']
     t.ok(any(p['state'] == 'dead' and p.get('reason') == 'exited' for p in peers),
          'portalctl peers: dead, its QEMU has exited', peers)
@@ -200,14 +296,16 @@ def machine_dies(t, hands, guests):
 def main(t):
     k = suite.kernel()
     rd = suite.initrd(k, user=['portalctl'], extra=[(vmbuspair.libhand(), '/bin/libhand')])
-    server = Portald(size='8M', vectors=4, more=['--managed', '--heartbeat=500'])
+    server = Portald(size='8M', vectors=4, more=['--managed', '--heartbeat=%d' % (1000 * BEAT)])
     with suite.guest('a', k, rd, server.doorbell()) as a, suite.guest('b', k, rd, server.doorbell()) as b:
         for g in (a, b):
-            g.run('modprobe portal_ivshmem')
+            g.run('modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (1000 * BEAT))
         hands = {'a': hand(a), 'b': hand(b), 'host': HostHand(vmbuspair.libhand(), server.uri)}
         tokens = joined(t, hands)
         shared(t, hands, (a, b))
         handed_over(t, hands)
+        stands_still(t, (a, b))
+        hub_stands_still(t, (a, b))
         killed(t, hands, tokens, (a, b))
         watched(t, hands, (a, b))
         heard_by_all(t, hands, server.uri)
