@@ -47,7 +47,7 @@ static void test_mapped_as_it_ends(void)
 	char *m;
 
 	ok(alive(token), "a session");
-	set_delay("300");
+	set_delay("1500");
 	pthread_create(&thread, NULL, closes, (void *)(intptr_t)file);
 	seen = UNTIL(ending(), 5000);
 	took = now();
