@@ -50,7 +50,7 @@ def pair(t, k, rd):
             status = job.wait(200)
             t.nested(job.text(), 'rings, side %d' % n, status)
         for program in ('ioctls', 'ioctls32', 'mapping', 'mapping32', 'window',
-                        'widen', 'sandbox'):
+                        'widen', 'lent', 'sandbox', 'managed'):
             a.tap(t, program)
         words = cycle(identity(a))
         a.tap(t, 'revoke /dev/portal0 ' + words, timeout=120)
@@ -250,7 +250,7 @@ def main(t):
     k = suite.kernel()
     hinder, = build.modules(k, top=os.path.join(TOP, 'tests', 'vm', 'hinder'), parts=['.'],
                             target=None)
-    rd = suite.initrd(k, programs=True, names=['uio_pci_generic', 'vfio_pci'],
+    rd = suite.initrd(k, programs=True, names=['uio_pci_generic', 'vfio_pci', 'loop', 'udmabuf'],
                       extra=[(hinder, '/hinder.ko')])
     pair(t, k, rd)
     memory_types(t, k, rd)

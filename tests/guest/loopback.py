@@ -74,13 +74,13 @@ def main(t):
     k = suite.kernel()
     hinder, = build.modules(k, top=os.path.join(TOP, 'tests', 'vm', 'hinder'), parts=['.'],
                             target=None)
-    rd = suite.initrd(k, programs=True, extra=[(hinder, '/hinder.ko')])
+    rd = suite.initrd(k, programs=True, names=['loop', 'udmabuf'], extra=[(hinder, '/hinder.ko')])
     two_processors(t, k, rd)
     with suite.guest('a', k, rd) as g:
         parameters(t, g)
         g.run(LOAD)
         for program in ('ioctls', 'ioctls32', 'events', 'window', 'window32',
-                        'widen', 'sandbox /dev/portal0 /dev/portal1',
+                        'widen', 'lent', 'sandbox /dev/portal0 /dev/portal1',
                         'mapping /dev/portal0 /dev/portal1',
                         'mapping32 /dev/portal0 /dev/portal1'):
             g.tap(t, program, timeout=120)

@@ -23,6 +23,7 @@ PLAIN = [
     ('mapping', 'mapping /dev/portal0 -'),
     ('window', 'window /dev/portal0'),
     ('widen', 'widen /dev/portal0'),
+    ('lent', 'lent /dev/portal0'),
     ('sandbox', 'sandbox /dev/portal0'),
     ('revoke', "revoke /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
     ('swarm', "swarm /dev/portal0 '%s' '%s'" % (IVP_GO, IVP_BACK)),
@@ -74,7 +75,7 @@ def managed(t, g, region):
 
 def main(t):
     k = suite.kernel()
-    rd = suite.initrd(k, programs=True)
+    rd = suite.initrd(k, programs=True, names=['loop', 'udmabuf'])
     region = Region(4 << 20)
     with suite.guest('one', k, rd, region.plain(addr='4'),
                      memory='512M') as g:
