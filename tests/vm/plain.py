@@ -46,6 +46,27 @@ def again(g):
     g.run('%s; %s' % (IVP_GO, IVP_BACK))
 
 
+def untouched(t, g, region):
+    """A kernel stores nothing in a raw region, whether it comes or goes, nor in a damaged one."""
+    ctl = os.path.join(userspace(), 'bin', 'portalctl')
+    pattern = (bytes(range(1, 252)) * (region.size // 251 + 1))[:region.size]
+    for mode in ('raw', 'damaged'):
+        g.run('rmmod portal_ivshmem')
+        region.write(0, pattern)
+        if mode == 'damaged':
+            subprocess.run([ctl, 'format', '-ff', 'file:' + region.path], check=True,
+                           stdout=subprocess.DEVNULL)
+            region.write(1000, b'x')
+        kept = region.read(0, region.size)
+        g.run('modprobe portal_ivshmem')
+        g.tap(t, 'managed --is %s /dev/portal0' % mode, name='filled from outside: ' + mode)
+        g.run('sleep 2; rmmod portal_ivshmem')
+        t.ok(region.read(0, region.size) == kept, '%s: loaded, looked at, unloaded: not a byte is written' % mode)
+        g.run('modprobe portal_ivshmem')
+    region.write(0, bytes(region.size))
+    again(g)
+
+
 def managed(t, g, region):
     """The mode is what the host's bytes say when the device is probed, and stays."""
     ctl = os.path.join(userspace(), 'bin', 'portalctl')
@@ -80,6 +101,7 @@ def main(t):
     with suite.guest('one', k, rd, region.plain(addr='4'),
                      memory='512M') as g:
         run_all(t, g, PLAIN)
+        untouched(t, g, region)
         managed(t, g, region)
         g.finish(t)
 
