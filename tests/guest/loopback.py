@@ -17,6 +17,7 @@ from lab.tap import Tap  # noqa: E402
 
 LOAD = 'modprobe portal_loopback size=8M'
 UNLOAD = 'rmmod portal_loopback'
+HEARTBEAT = '/sys/module/portal/parameters/heartbeat_ms'
 TRACING = '/sys/kernel/tracing'
 BAD_PARAMETERS = ['size=0', 'size=-1', 'size=4097', 'size=1Q', 'size=2000G',
                   'pairs=0', 'pairs=65', 'vectors=2049', 'vectors=-1']
@@ -36,6 +37,21 @@ def parameters(t, g):
     g.tap(t, 'ioctls /dev/portal1', name='ioctls with 2048 vectors')
     g.tap(t, 'mapping /dev/portal0 /dev/portal1', name='mapping of 64 KiB')
     g.run(UNLOAD)
+
+
+def heartbeat(t, g):
+    """portal's own parameter."""
+    t.equal(g.run('modprobe portal; cat ' + HEARTBEAT).strip(), '1000', 'a heart beats once in a second by default')
+    g.run('rmmod portal')
+    for bad in ('99', '60001', '-1', '4294967396', 'x', ''):
+        status, said = g.call('modprobe portal heartbeat_ms=' + bad)
+        t.ok(status and g.call('ls ' + HEARTBEAT)[0], 'heartbeat_ms=%s is refused' % bad, said)
+    for bad in ('99', '60001'):
+        t.ok('heartbeat_ms=%s: give 100 to 60000, or 0 for none' % bad in g.dmesg(), 'and what may be is said')
+    for fine in ('100', '60000', '0'):
+        g.run('modprobe portal heartbeat_ms=' + fine)
+        t.equal(g.run('cat ' + HEARTBEAT).strip(), fine, 'heartbeat_ms=' + fine)
+        g.run('rmmod portal')
 
 
 def tracepoints(t, g):
@@ -78,6 +94,7 @@ def main(t):
     two_processors(t, k, rd)
     with suite.guest('a', k, rd) as g:
         parameters(t, g)
+        heartbeat(t, g)
         g.run(LOAD)
         for program in ('ioctls', 'ioctls32', 'events', 'window', 'window32',
                         'widen', 'lent', 'sandbox /dev/portal0 /dev/portal1',
