@@ -23,6 +23,7 @@ from lab.tap import Tap  # noqa: E402
 SIZE = 4 << 20
 BEAT = 0.2
 DATA = 1 << 20
+DRIVER = '/sys/bus/pci/drivers/portal_ivshmem'
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (BEAT * 1000)
 
 
@@ -306,22 +307,34 @@ def reformatted(t, k, rd):
 
 
 def left(t, tables, a, b, slots):
-    hand = Hand(a, '/dev/portal0')
-    token = session(hand)
-    hand.must('map 65536 rw %d' % DATA)
-    sequence = tables.sequence(slots[0])
-    a.run('rmmod portal_ivshmem')
-    t.ok(tables.claim(slots[0]) == 0 and tables.state(slots[0]) == DEAD, 'unloaded: it has left')
-    t.equal(tables.token(token), DEAD, 'and its sessions are over')
-    t.equal(hand.say('put 0 1'), 'sigbus', 'their mappings gone')
-    hand.end()
-    a.run('modprobe portal_ivshmem')
-    t.ok(slot_of(a) == slots[0] and tables.sequence(slots[0]) > sequence, 'loaded again: a new life')
-    hand = Hand(a, '/dev/portal0')
-    again = session(hand)
-    t.ok(again != token and tables.token(again) == ALIVE, 'whose tokens are new (%#x, %#x)' % (
-        token, again))
-    hand.end()
+    """The driver is unloaded, or loses the device, and has it again: another life of the machine."""
+    address = a.run('cat /sys/class/portal/portal0/identity').strip()[len('pci-'):]
+    for what, go, back in (('unloaded', 'rmmod portal_ivshmem', 'modprobe portal_ivshmem'),
+                           ('unbound', 'echo %s > %s/unbind' % (address, DRIVER), 'echo %s > %s/bind' % (address, DRIVER))):
+        watch, hand, other = Hand(b, '/dev/portal0'), Hand(a, '/dev/portal0'), Hand(a, '/dev/portal0', 'ro')
+        token = session(hand)
+        hand.must('map 65536 rw %d' % DATA)
+        hand.must('put 0 4711')
+        sequence = tables.sequence(slots[0])
+        quiet(watch)
+        a.run(go)
+        t.ok(tables.claim(slots[0]) == 0 and tables.state(slots[0]) == DEAD, what + ': it has left')
+        t.equal(tables.token(token), DEAD, what + ': its sessions are over')
+        t.ok(watch.say('change 10000').startswith('ok'), what + ': which the other machine is told')
+        t.equal((hand.say('put 0 1'), hand.say('session 1'), hand.say('info'), other.say('info')),
+                ('sigbus', 'err ENODEV', 'err ENODEV', 'err ENODEV'), what + ': what is open or mapped is of no use')
+        t.ok('HUP' in other.say('poll 1000'), what + ': which poll() says', 'POLLHUP')
+        a.run(back)
+        t.ok(slot_of(a) == slots[0] and tables.sequence(slots[0]) > sequence and tables.state(slots[0]) == ALIVE,
+             what + ', and there again: a new life')
+        t.equal((hand.say('get 0'), hand.say('session 1')), ('sigbus', 'err ENODEV'), 'in which the old files have no part')
+        new = Hand(a, '/dev/portal0')
+        again = session(new)
+        t.ok(again != token and tables.token(again) == ALIVE, 'whose tokens are new (%#x, %#x)' % (token, again))
+        new.must('map 65536 ro %d' % DATA)
+        t.equal(new.must('get 0'), '4711', 'and whose data are as they were')
+        for h in (new, other, hand, watch):
+            h.end()
 
 
 def rebooted(t, tables, k, rd, server):
