@@ -12,6 +12,7 @@ Debian is made, two more.
 """
 import glob
 import os
+import re
 import shutil
 import sys
 
@@ -30,7 +31,7 @@ After=portald.service multi-user.target
 [Service]
 Type=oneshot
 ExecStart=/usr/local/sbin/vmportal-report
-TimeoutStartSec=160
+TimeoutStartSec=240
 StandardOutput=file:/dev/ttyS1
 StandardError=file:/dev/ttyS1
 [Install]
@@ -76,6 +77,37 @@ for i in 1 2 3 4 5 6 7 8; do
 	for j in $(seq 50); do as member portald status one > /dev/null && break; sleep 0.1; done
 done
 say limit "$(prop portald StartLimitIntervalUSec) $(prop portald@one StartLimitIntervalUSec)"
+# under load: two processes, a channel by name, and a guest that is there
+printf '[load]\nsize = 4M\nvectors = 2\nmanaged = yes\n' >> /etc/vmportal/portald.conf
+systemctl reload portald
+uri=unix:/run/vmportal/load.sock
+for i in $(seq 50); do [ -S /run/vmportal/load.sock ] && break; sleep 0.1; done
+knock /run/vmportal/load.ivshmem > /tmp/beside &
+portalctl recv --name=load $uri > /tmp/got 2> /tmp/got.error &
+receiver=$!
+for i in $(seq 150); do seq $((i * 100)) $((i * 100 + 99)); sleep 0.1; done |
+	tee /tmp/sent | portalctl send --name=load $uri > /tmp/sent.error 2>&1 &
+sender=$!
+deaths=0
+sleep 1
+while kill -0 $sender 2> /dev/null; do
+	systemctl kill -s KILL portald
+	deaths=$((deaths + 1))
+	for j in $(seq 100); do as member portald status load > /dev/null && break; sleep 0.1; done
+	sleep 1
+done
+wait $sender
+say sent "$? $deaths $(cat /tmp/sent.error)"
+for j in $(seq 100); do cmp -s /tmp/sent /tmp/got && break; sleep 0.1; done
+say got "$(wc -l < /tmp/sent) $(cmp /tmp/sent /tmp/got 2>&1 && echo alike) $(cat /tmp/got.error)"
+# nobody sees the receiver's end: what systemd has kept tells it
+systemctl kill -s KILL portald
+kill -9 $receiver
+echo next | portalctl send --name=load $uri > /tmp/next.error 2>&1 &
+for j in $(seq 100); do
+	portalctl recv --name=load --count=1 $uri > /tmp/next 2>> /tmp/next.error && break; sleep 0.1; done
+say next "$(cat /tmp/next /tmp/next.error)"
+say beside "$(cat /tmp/beside)"
 # a configuration that is wrong for a while, and a crash
 cp /etc/vmportal/portald.conf /tmp/good.conf
 printf '[bad]\nsize = 3M\n' >> /etc/vmportal/portald.conf
@@ -152,6 +184,18 @@ def check_service(t, r):
          r.get('reload'))
 
 
+def check_load(t, r):
+    """Sessions, doorbells and a lane in use, while portald is killed again and again."""
+    sent = re.match(r'0 (\d+)', r.get('sent', ''))
+    t.ok(sent and int(sent.group(1)) >= 4,
+         'under load, killed %s times: who sends goes on' % (sent and sent.group(1)), r.get('sent'))
+    t.ok(r.get('got', '').startswith('15000 alike'), 'and all of it arrives, once and in order', r.get('got'))
+    t.ok(r.get('next', '').startswith('next|') or r.get('next') == 'next',
+         'a receiver that died while nobody was there to see it has a successor', r.get('next'))
+    beside = r.get('beside', '')
+    t.ok(beside.startswith('0') and 'end' not in beside, 'the guest beside them noticed nothing', beside)
+
+
 def check_end(t, r, log):
     t.ok(r.get('again') == 'active' and int(r.get('restarts', '0')) > 8,
          'it is restarted after SIGKILL, and when its configuration is right again',
@@ -202,6 +246,7 @@ def main():
         say('booting it')
         report, log = c.boot(image)
         check_service(t, report)
+        check_load(t, report)
         check_end(t, report, log)
 
 
