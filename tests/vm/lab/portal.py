@@ -136,13 +136,21 @@ class Portald:
             if os.path.exists(path):
                 os.unlink(path)
         with open(self.log, 'a') as log:
+            before = log.tell()
             self.process = qemu.spawn([self.binary('portald')] + self.args,
                                       stdout=log, stderr=log)
-        qemu.wait_until(lambda: os.path.exists(self.guest_socket) or
+        # Its sockets are there before its region is.
+        qemu.wait_until(lambda: ' serving ' in self.said(before) or
                         self.process.poll() is not None, 20, 'portald')
         if self.process.poll() is not None:
             raise LabError('portald ended: ' + open(self.log).read()[-2000:])
         say('portald serves ' + self.name)
+
+    def said(self, before=0):
+        """Its log, from byte @before on."""
+        with open(self.log) as log:
+            log.seek(before)
+            return log.read()
 
     def binary(self, name):
         for base in (self.out, os.path.join(self.out, 'bin')):
