@@ -106,8 +106,8 @@ class Victim(Guest):
 COMMON = 'has a lock'
 # What becomes of one after the other: when it is killed, and whether it is stopped before, and is
 # declared dead meanwhile, by mistake: it goes on.
-DECK = (('at a step', ''), ('at work', 'mistaken'), ('at a step', 'stopped'), ('joining', ''), ('at work', 'stopped'),
-        ('at a step', ''), ('booting', ''), ('at a step', 'mistaken'), ('at work', ''), ('at a step', ''),
+DECK = (('at a step', ''), ('at work', 'mistaken'), ('at a step', 'stopped'), ('joining', ''), ('at work', 'mistaken'),
+        ('at a step', ''), ('booting', ''), ('at a step', 'mistaken'), ('at work', 'stopped'), ('at a step', ''),
         ('joining', ''), ('at a step', ''))
 HAS_THE_DIRECTORY = 3               # status of "crash mistake"
 
@@ -289,7 +289,7 @@ class Machines:
     def declare_dead(self, plan, g, row, at_step):
         """As an administrator would, who is wrong: it only stands still. What its processes have is others'."""
         status, said = self.note('mistake', row)
-        for _ in range(0 if at_step else 30):
+        for _ in range(0 if at_step else 100):
             if status != HAS_THE_DIRECTORY:
                 break
             g.process.send_signal(signal.SIGCONT)
