@@ -31,7 +31,7 @@ After=portald.service multi-user.target
 [Service]
 Type=oneshot
 ExecStart=/usr/local/sbin/vmportal-report
-TimeoutStartSec=240
+TimeoutStartSec=360
 StandardOutput=file:/dev/ttyS1
 StandardError=file:/dev/ttyS1
 [Install]
