@@ -153,15 +153,19 @@ class Machines:
 
     def killer(self):
         """Of portald, the child of its keeper."""
-        while not self.over.wait(self.rnd_killer.uniform(2, 6)):
+        wait = self.rnd_killer.uniform(2, 6)
+        while not self.over.wait(wait):
             pid = self.server.process.pid
             with self.lock:
                 with open('/proc/%d/task/%d/children' % (pid, pid)) as f:
                     child = f.read().split()
+                # As soon as it may be: in a short run there are few such moments.
+                wait = 0.05
                 if self.delicate or not child:
                     continue
                 os.kill(int(child[0]), signal.SIGKILL)
                 self.restarts += 1
+                wait = self.rnd_killer.uniform(2, 6)
 
     def plan(self):
         with self.lock:
