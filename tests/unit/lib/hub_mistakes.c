@@ -397,32 +397,46 @@ static void a_reset_under_way(void **state)
 	they_leave();
 }
 
+/*
+ * A hub opens the lane of a sender, and others act at the word number @after that it says. False:
+ * it says no such.
+ */
+static bool stopped_as_it_opens(int after, void (*others)(void))
+{
+	struct vmp_from from;
+	bool reached = false;
+	char buf[257];
+	int n;
+
+	zombie = hub(0);
+	sender[0] = producer();
+	senders = 1;
+	its_lane = lane_of(&sender[0]);
+	act_at(STEP_SAYS, after, others);
+	for (n = 0; n < 10 && !reached; n++) {
+		get(&zombie, buf, &from, 0);
+		reached = house_act_at < 0;
+		/* Not what the sender says. */
+		house_act_at = -1;
+		if (!reached) {
+			vmp_channel_connect(sender[0].ch, 0);
+			house_act_at = STEP_SAYS;
+		}
+	}
+	house_act_at = -1;
+	return reached;
+}
+
 /* At any word that a hub says when it opens its side. */
 static void an_opening_by_mistake(void **state)
 {
 	struct vmp_from from;
 	bool reached = true;
-	int after, n;
 	char buf[257];
+	int after;
 
 	for (after = 0; reached; after++) {
-		zombie = hub(0);
-		sender[0] = producer();
-		senders = 1;
-		its_lane = lane_of(&sender[0]);
-		act_at(STEP_SAYS, after, another_hub_comes);
-		reached = false;
-		for (n = 0; n < 10 && !reached; n++) {
-			get(&zombie, buf, &from, 0);
-			reached = house_act_at < 0;
-			/* Not what the sender says. */
-			house_act_at = -1;
-			if (!reached) {
-				vmp_channel_connect(sender[0].ch, 0);
-				house_act_at = STEP_SAYS;
-			}
-		}
-		house_act_at = -1;
+		reached = stopped_as_it_opens(after, another_hub_comes);
 		if (reached) {
 			assert_int_equal(get(&zombie, buf, &from, 100), -ESTALE);
 			leave(&zombie);
@@ -454,28 +468,11 @@ static void others_come_and_go(void)
 /* The same, when what the lane says is again what stood there before: nothing. */
 static void an_opening_that_is_over(void **state)
 {
-	struct vmp_from from;
 	bool reached = true;
-	int after, n;
-	char buf[257];
+	int after;
 
 	for (after = 0; reached; after++) {
-		zombie = hub(0);
-		sender[0] = producer();
-		senders = 1;
-		its_lane = lane_of(&sender[0]);
-		act_at(STEP_SAYS, after, others_come_and_go);
-		reached = false;
-		for (n = 0; n < 10 && !reached; n++) {
-			get(&zombie, buf, &from, 0);
-			reached = house_act_at < 0;
-			house_act_at = -1;
-			if (!reached) {
-				vmp_channel_connect(sender[0].ch, 0);
-				house_act_at = STEP_SAYS;
-			}
-		}
-		house_act_at = -1;
+		reached = stopped_as_it_opens(after, others_come_and_go);
 		house_act_after = 0;
 		if (reached) {
 			leave(&zombie);

@@ -143,7 +143,7 @@ class Portald:
         qemu.wait_until(lambda: ' serving ' in self.said(before) or
                         self.process.poll() is not None, 20, 'portald')
         if self.process.poll() is not None:
-            raise LabError('portald ended: ' + open(self.log).read()[-2000:])
+            raise LabError('portald ended: ' + self.said()[-2000:])
         say('portald serves ' + self.name)
 
     def said(self, before=0):
