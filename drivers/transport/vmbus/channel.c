@@ -50,6 +50,8 @@ int vbl_channel_open(struct vbl *line, u32 index, struct vmbus_channel *channel)
 	vbl_channel_prepare(line, channel);
 	ret = vmbus_open(channel, size, size, NULL, 0, vbl_on_signal, c);
 	if (ret) {
+		if (index)
+			vbl_subchannel_failed(channel);
 		dev_err(&line->dev->device, "channel %u with two rings of %u bytes cannot be opened: %d\n",
 			index, size, ret);
 		return ret;

@@ -109,6 +109,7 @@ void vbl_channels_close(struct vbl *line);
 int vbl_find_subchannels(struct vbl *line, u32 channels);
 struct vmbus_channel *vbl_subchannel_get(struct vbl_channel *c, bool opened);
 int vbl_subchannel_open(struct vbl *line, u32 index);
+void vbl_subchannel_failed(struct vmbus_channel *channel);
 void vbl_subchannels_settle(struct vbl *line);
 
 /* memory.c; in the line's worker */

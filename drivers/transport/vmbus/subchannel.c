@@ -4,6 +4,7 @@
  */
 #include <linux/bitmap.h>
 #include <linux/bitops.h>
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/jiffies.h>
@@ -84,9 +85,11 @@ struct vmbus_channel *vbl_subchannel_get(struct vbl_channel *c, bool opened)
 /*
  * A subchannel that is rescinded while it is being opened stays with the bus, which has
  * said that it may go, but waits for that word at each closing again. As an open one it
- * is closed once, and gone. The bus sets the flag before it looks at the state.
+ * is closed once, and gone. The bus sets the flag before it looks at the state; if it
+ * comes to look only now, between the end of the opening and this, it takes the channel
+ * off by itself, which the host is not told as a closing. So this is not to be late.
  */
-static void vbl_subchannel_failed(struct vmbus_channel *channel)
+void vbl_subchannel_failed(struct vmbus_channel *channel)
 {
 	struct vmbus_gpadl gone;
 
@@ -107,8 +110,6 @@ int vbl_subchannel_open(struct vbl *line, u32 index)
 	if (!sc)
 		return -ENODEV;
 	ret = vbl_channel_open(line, index, sc);
-	if (ret)
-		vbl_subchannel_failed(sc);
 	kobject_put(&sc->kobj);
 	return ret;
 }
@@ -140,7 +141,10 @@ static int vbl_look_for_subchannels(struct vbl *line, u32 channels)
 	return ret ? ret : bitmap_weight(seen, channels) + 1 < channels;
 }
 
-/* How many are not open, and whether the bus is doing something to one of them. */
+/*
+ * How many are not open, and whether the bus is doing something to one of them: also to
+ * one that is rescinded and looks open, before it has said that it may go.
+ */
 static u32 vbl_subchannels_idle(struct vbl *line, bool *busy)
 {
 	struct list_head *at = &vbl_primary(line)->sc_list;
@@ -155,8 +159,11 @@ static u32 vbl_subchannels_idle(struct vbl *line, bool *busy)
 			n++;
 			break;
 		}
-		if (READ_ONCE(sc->state) == CHANNEL_OPENED_STATE)
-			continue;
+		if (READ_ONCE(sc->state) == CHANNEL_OPENED_STATE) {
+			if (!READ_ONCE(sc->rescind) || completion_done(&sc->rescind_event))
+				continue;
+			*busy = true;
+		}
 		*busy |= READ_ONCE(sc->rescind) || !READ_ONCE(sc->probe_done);
 		n++;
 	}
@@ -169,10 +176,12 @@ static u32 vbl_subchannels_idle(struct vbl *line, bool *busy)
  * one that is rescinded and was not open: for ever, for it takes such a one off by itself
  * and frees it. A host takes all of them, if any, after the first closing of a session and
  * before it says that it let go: so some of these looks find it at work, or it has done.
+ *
+ * Who waits for the closing has patience left for the answers to it.
  */
 void vbl_subchannels_settle(struct vbl *line)
 {
-	unsigned long deadline = jiffies + line->terms.patience;
+	unsigned long deadline = jiffies + line->terms.patience / 2;
 	unsigned int quiet = 0;
 	u32 n, last = 0;
 	bool busy;
@@ -182,6 +191,8 @@ void vbl_subchannels_settle(struct vbl *line)
 		if (!n)
 			return;
 		quiet = busy || n != last ? 0 : quiet + 1;
+		if (n != last)
+			vbl_answered(line);
 		last = n;
 		msleep(20);
 	}
