@@ -17,8 +17,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 
-/* As QEMU numbers them (VMBUS_CHAN_CONNECTION_OFFSET). */
-#define CONNECTION_ID(relid)	(16 + (relid))
 /* Where the guest gets its messages: Linux connects on CPU 0. */
 #define MESSAGE_VP		0
 
@@ -144,6 +142,11 @@ void offer_left(struct vsp *p)
 		vsp_log(p, "rescind: %s", err);
 }
 
+/*
+ * The guest has released the one before. Of a subchannel whose opening a rescind ended
+ * that may be all that it said; a host takes it for the closing, but QEMU's bus does not
+ * know the message, and would not hear of another opening.
+ */
 int offer_one(struct vsp *p, uint32_t index, char *err)
 {
 	VMBusDeviceClass *k = VMBUS_DEVICE_GET_CLASS(p);
@@ -159,6 +162,8 @@ int offer_one(struct vsp *p, uint32_t index, char *err)
 		.interrupt_flags = VMBUS_OFFER_INTERRUPT_DEDICATED,
 	};
 
+	if (index)
+		private_close(p->ch[index].vc);
 	memcpy(m.type_uuid, &class, sizeof(class));
 	memcpy(m.instance_uuid, &instance, sizeof(instance));
 	return offer_post(p, &m, sizeof(m), err);

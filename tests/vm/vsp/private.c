@@ -53,7 +53,9 @@ struct bus {
 
 /* Its states, and a channel's, of which we know the beginning. */
 #define BUS_OPEN_CHANNEL	5
+#define CHAN_INIT		0
 #define CHAN_OPENING		1
+#define CHAN_OPEN		2
 #define OFFER_INIT		0
 #define OFFER_SENT		2
 
@@ -197,6 +199,28 @@ bool private_open_result(struct vsp *p, vmbus_message_open_result *m)
 		return true;
 	}
 	return false;
+}
+
+/* As close_channel() does; whose reference to the rings' GPADL is found by that one's id. */
+void private_close(VMBusChannel *vc)
+{
+	struct chan *c = (void *)vc;
+	VMBusGpadl *rings;
+
+	if (c->state != CHAN_OPEN || !c->is_open)
+		return;
+	VMBUS_DEVICE_GET_CLASS(c->dev)->close_channel(vc);
+	hyperv_sint_route_unref(c->notify_route);
+	hyperv_set_event_flag_handler(CONNECTION_ID(c->id), NULL);
+	event_notifier_set_handler(&c->notifier, NULL);
+	event_notifier_cleanup(&c->notifier);
+	rings = vmbus_get_gpadl(vc, c->ringbuf_gpadl);
+	if (rings) {
+		vmbus_put_gpadl(rings);
+		vmbus_put_gpadl(rings);
+	}
+	c->is_open = false;
+	c->state = CHAN_INIT;
 }
 
 /* As if the guest had taken a message: a route that waits for that looks again. */

@@ -33,6 +33,9 @@
 #define VSP_CLIENTS_MAX	32U
 #define VSP_ERR		160	/* a reason, in one line */
 
+/* As QEMU numbers them (VMBUS_CHAN_CONNECTION_OFFSET). */
+#define CONNECTION_ID(relid)	(16 + (relid))
+
 /* In the order of the handshake; see linux/portal_vmbus.h. */
 enum vsp_state {
 	VSP_CLOSED,
@@ -231,6 +234,8 @@ int private_speak(struct vsp *p, struct hyperv_message *m, char *err);
 bool private_offered(VMBusChannel *vc);
 void private_set_offered(VMBusChannel *vc, bool offered);
 bool private_open_result(struct vsp *p, vmbus_message_open_result *m);
+/* As if the guest had closed a channel that is open. */
+void private_close(VMBusChannel *vc);
 
 /* clients.c */
 int clients_listen(struct vsp *p, char *err);
