@@ -10,6 +10,8 @@ from lab.cache import LabError
 HERE = os.path.dirname(os.path.abspath(__file__))
 DRIVER = '/sys/bus/vmbus/drivers/portal_vmbus'
 INSTANCE = 'd2c5f6a0-7e1b-4a57-8b5e-00000000000%d'
+# Seconds of patience with a host that answers: on a busy machine it may take some.
+ANSWERS = 30
 
 
 def libhand():
@@ -53,7 +55,18 @@ def guest(l1, **kw):
     return vmbus.VmbusGuest(l1, 'a', **kw)
 
 
-def load(g, region=None, ring=None, timeout=None):
+def silent(g):
+    """Seconds of patience where the host does not answer, and that is waited for. They
+    are real ones, and what it does answer it has to answer in them."""
+    return 4 * g.slow
+
+
+def patience(g, seconds=ANSWERS):
+    """How long the driver waits from now on; for channels and GPADLs, from the next bind."""
+    g.run('echo %d >/sys/module/portal_vmbus/parameters/timeout' % seconds)
+
+
+def load(g, region=None, ring=None, timeout=ANSWERS):
     """Load the module; True if there is a /dev/portal0 then."""
     words = ['%s=%s' % (name, value) for name, value in (
         ('region_size', region), ('ring_size', ring), ('timeout', timeout))
@@ -91,6 +104,11 @@ def wait_run(g, script, timeout=60):
             raise LabError('%s: "%s" does not come true in %d s: %s' % (
                 g.name, script, timeout, text))
         time.sleep(0.2)
+
+
+def wait_asked(g):
+    """Wait until the driver waits for its worker, which waits for the host."""
+    wait_run(g, 'grep -qs " vbl_work+" /proc/[0-9]*/stack')
 
 
 def wait_channels(g, device, n):
