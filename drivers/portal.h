@@ -48,7 +48,8 @@ struct portal;
  *	@close_rings between, except that a @close_rings may be left out during a
  *	pause. It may wait for the host, killable and for a bounded time, provided that
  *	the transport ends the wait before it calls portal_remove() or portal_pause().
- *	Returns 0 or -errno, which the process gets. NULL: rings stay as they are.
+ *	Returns 0 or -errno, which the process gets; -ERESTARTSYS if it is being frozen
+ *	and has been waiting. NULL: rings stay as they are.
  * @close_rings: the process and its mappings are gone. Same context. NULL: as above.
  * @flush: for fsync(), fdatasync() and msync(): put what was stored to the region
  *	before on stable storage. Process context, concurrently, under a read lock that

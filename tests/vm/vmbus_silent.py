@@ -282,6 +282,38 @@ def check_foreign(s):
     h.end()
 
 
+def check_frozen(s):
+    """A process that waits sleeps with its machine, or its group, and begins anew."""
+    t, g = s.t, s.g
+    name = 'foreign, a process that waits is frozen'
+    group = '/tmp/freezer'
+    if g.call('mkdir -p {0} && mount -t cgroup -o freezer freezer {0} && mkdir {0}/a'.format(
+            group))[0]:
+        t.skip(name, 'this kernel has no such groups')
+        return
+    lab.patience(g, 60)
+    h = hand.Hand(g, program='libhand')
+    h.say('open /dev/portal1')
+    g.run('pidof libhand >%s/a/cgroup.procs' % group)
+    g.vsp('mute')
+    h.ask('packets 0')
+    lab.wait_asked(g)
+    g.run('echo FROZEN >%s/a/freezer.state' % group)
+    began = time.monotonic()
+    lab.wait_run(g, 'grep -q FROZEN %s/a/freezer.state' % group, 50)
+    took = time.monotonic() - began
+    t.ok(took < 20 * g.slow, name + ': at once', '%.1f s' % took)
+    g.run('echo THAWED >%s/a/freezer.state' % group)
+    t.ok(h.answer(60).startswith('err EBUSY'), name + ': it asks again, and is told to wait')
+    g.vsp('speak')
+    lab.wait_run(g, 'dmesg | grep -q "has answered after all"')
+    g.run('dmesg -c >/dev/null')
+    t.equal(h.say('packets 0'), 'ok', name + ': and gets its rings when the host has answered')
+    h.end()
+    lab.patience(g)
+    g.run('rmdir {0}/a; umount {0}'.format(group))
+
+
 def check_others(s):
     """Nor does another driver get the device, while its channel is half open."""
     t, g = s.t, s.g
@@ -362,6 +394,7 @@ def main():
         check_bye(s)
         check_bye_rescind(s)
         check_foreign(s)
+        check_frozen(s)
         check_others(s)
         check_reload(s)
         g.allow = 'unknown message type 0xd'

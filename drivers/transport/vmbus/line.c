@@ -38,6 +38,7 @@
  * overdue		memory.c.
  */
 #include <linux/device.h>
+#include <linux/freezer.h>
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/module.h>
@@ -212,11 +213,23 @@ static bool vbl_give_up(struct vbl *line, const char *why)
 	return asked;
 }
 
+/* Why the caller is not to wait any more, or 0. */
+static int vbl_stopped(const bool *stop, bool killable)
+{
+	if ((stop && READ_ONCE(*stop)) || (killable && fatal_signal_pending(current)))
+		return -ENODEV;
+	/* Who sleeps here keeps the machine from sleeping. The signal restarts the call. */
+	if (killable && freezing(current) && signal_pending(current))
+		return -ERESTARTSYS;
+	return 0;
+}
+
 /* Waits for the worker, which waits for the host. */
 static int vbl_wait(struct vbl *line, const bool *stop, bool killable)
 {
 	unsigned int seen = READ_ONCE(line->answers), now;
 	unsigned long began = jiffies, since = began;
+	int stopped;
 
 	while (!wait_for_completion_timeout(&line->done, VBL_LOOK)) {
 		now = READ_ONCE(line->answers);
@@ -227,11 +240,11 @@ static int vbl_wait(struct vbl *line, const bool *stop, bool killable)
 		    time_after(jiffies, began + VBL_SLOW * line->terms.patience)) {
 			if (vbl_give_up(line, "the host does not answer"))
 				return -ETIMEDOUT;
-		} else if ((stop && READ_ONCE(*stop)) ||
-			   (killable && fatal_signal_pending(current))) {
-			if (vbl_give_up(line, "the host was not waited for"))
-				return -ENODEV;
+			continue;
 		}
+		stopped = vbl_stopped(stop, killable);
+		if (stopped && vbl_give_up(line, "the host was not waited for"))
+			return stopped;
 	}
 	return line->result;
 }

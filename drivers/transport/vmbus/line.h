@@ -92,7 +92,7 @@ struct vbl *vbl_begin(struct hv_device *dev, const struct vbl_terms *terms);
  *
  * vbl_open:	the primary channel, with rings that are new and empty, of @ring_size bytes
  *		each, header page included. @stop, if not NULL: give up once it is true or
- *		the process is being killed
+ *		the process is being killed; or frozen, then with -ERESTARTSYS
  * vbl_open_subchannels: those with the indices 1 .. @channels - 1, with rings of that size
  * vbl_close:	all channels
  * vbl_share:	a GPADL for each piece; on error some have one. Zeroed where the
