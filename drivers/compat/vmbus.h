@@ -124,8 +124,11 @@ static inline char *portal_vmbus_overridden(struct hv_device *dev)
 
 static inline void portal_vmbus_override(struct hv_device *dev, const char *name)
 {
-	kfree(dev->driver_override);
-	dev->driver_override = kstrdup(name, GFP_KERNEL);
+	const char *old = dev->driver_override;
+
+	/* The bus looks at it without the lock, too: what is freed is not there any more. */
+	WRITE_ONCE(dev->driver_override, kstrdup(name, GFP_KERNEL));
+	kfree(old);
 }
 #endif
 
