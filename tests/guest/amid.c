@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-#define PATIENCE_MS	20000
+#define PATIENCE_MS	PATIENT_MS
 
 static size_t page;
 
@@ -142,7 +142,7 @@ static void goes_amid(const char *device, const char *go, const char *back, bool
 	for (i = first; i < end; i++)
 		close(calls[i].fd);
 	ok(system(back) == 0, "it comes back: %s", back);
-	for (n = 0; n < 100 && access(device, F_OK); n++)
+	for (n = 0; n < PATIENT_MS / 100 && access(device, F_OK); n++)
 		usleep(100000);
 }
 
@@ -215,22 +215,6 @@ static void *read_thread(void *arg)
 	return NULL;
 }
 
-static bool sleeps(const struct reader *r)
-{
-	char path[64], text[256] = "";
-	FILE *f;
-
-	if (!r->tid)
-		return false;
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", r->tid);
-	f = fopen(path, "r");
-	if (f && !fgets(text, sizeof(text), f))
-		text[0] = 0;
-	if (f)
-		fclose(f);
-	return strstr(text, ") S ");
-}
-
 /*
  * The same of changes, by a file of open() or a window: who sleeps for one, in read() or poll(),
  * gets it.
@@ -256,7 +240,7 @@ static void gives_back_changes(const char *device, int fd, bool window, bool pol
 	ok(n && hole_wait(&c.hole), "%s is in the middle%s", c.name, window ? ", by a window" : "");
 	ok(!wait_for(c.fd, POLLPRI, 0), "nothing is left for others");
 	pthread_create(&reader, NULL, read_thread, &r);
-	ok(UNTIL(sleeps(&r), PATIENCE_MS), "another one sleeps in %s", polls ? "poll()" : "read()");
+	ok(UNTIL(is_asleep(r.tid), PATIENCE_MS), "another one sleeps in %s", polls ? "poll()" : "read()");
 	mprotect(c.hole.at + page, page, PROT_NONE);
 	range = (struct uffdio_range){ (uintptr_t)c.hole.at + page, page };
 	ioctl(c.hole.uffd, UFFDIO_WAKE, &range);

@@ -12,6 +12,19 @@
 
 #include <sys/wait.h>
 
+/* Who comes by is held there until he is told to go on, for otherwise a busy machine comes too late. */
+static void hold_before(const char *function)
+{
+	hinder_set(HINDER "ms", "60000");
+	hinder_set(HINDER "before", function);
+}
+
+/* Soon: what is asked meanwhile waits for it. */
+static void go_on(void)
+{
+	hinder_set(HINDER "ms", "500");
+}
+
 /*
  * A strange claim stands in its row for a beat, which is to go at the next. By then it is empty;
  * it has judged that, and stops; another machine takes the row.
@@ -26,18 +39,18 @@ static void test_newcomer(void)
 	hinder_set(HINDER "ms", "1");
 	hinder_set(HINDER "before", "portal_sessions_idle");
 	settle();
-	hinder_set(HINDER "ms", "2000");
 	beats = row->heartbeat;
 	UNTIL(row->heartbeat != beats, 10 * beat_ms);
 	row->claim = claim + 1;
 	usleep(1300 * beat_ms);
 	row->claim = 0;
-	hinder_set(HINDER "before", "portal_sessions_idle");
+	hold_before("portal_sessions_idle");
 	ok(comes_to_wait() && !row->claim, "a claim that is overwritten is about to be put right");
 	row->claim = claim;
 	row->heartbeat_ms = 0;
 	row->life += (1 << PORTAL_SLOT_BITS) + PORTAL_LIFE_JOINING - PORTAL_LIFE_ALIVE;
 	ok(waits(), "another machine takes the row before that");
+	go_on();
 	ok(UNTIL(own_slot() && own_slot() != slot, 20000), "it has another row");
 	ok(row->claim == claim, "and the other machine keeps its claim (%#llx)",
 	   (unsigned long long)row->claim);
@@ -65,7 +78,7 @@ static void test_smaller(void)
 	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == SUPER_PEERS - 1, "in the last row");
 	row = own();
 	memcpy(&before, (void *)row, sizeof(before));
-	hinder_set(HINDER "before", "portal_zap");
+	hold_before("portal_zap");
 	pid = fork();
 	if (!pid)
 		_exit(open("/dev/snapshot", O_WRONLY) < 0);
@@ -82,6 +95,7 @@ static void test_smaller(void)
 	fd = open_portal(device, O_RDWR);
 	/* No row any more; bytes that say what it said. */
 	memcpy((void *)row, &before, sizeof(before));
+	go_on();
 	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && !waits(), "which it takes when that is over");
 	waitpid(pid, &status, 0);
 	ok(!status && !memcmp((void *)row, &before, sizeof(before)), "what lies behind them is as it was");
@@ -107,7 +121,8 @@ static void formatted_before(const char *function, pid_t pid, const char *what)
 	ok(comes_to_wait(), "%s stands still", what);
 	format_anew(0, true);
 	ok(waits(), "the region is formatted meanwhile");
-	ok(UNTIL(!waits(), 10000), "it goes on (%s)", function);
+	go_on();
+	ok(UNTIL(!waits(), PATIENT_MS), "it goes on (%s)", function);
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
 	usleep(5000 * beat_ms);
@@ -121,19 +136,18 @@ static void test_formatted(void)
 	pid_t pid;
 
 	make_managed(fd);
-	hinder_set(HINDER "ms", "1000");
-	hinder_set(HINDER "before", "portal_sessions_idle");
+	hold_before("portal_sessions_idle");
 	formatted_before("portal_sessions_idle", 0, "who puts its row right");
 	ok(is_damaged(), "it has seen it");
 
 	set_mode(fd, PORTAL_MODE_RAW);
-	hinder_set(HINDER "before", "portal_row_begin");
+	hold_before("portal_row_begin");
 	pid = changes_mode(PORTAL_MODE_MANAGED);
 	formatted_before("portal_row_begin", pid, "who begins a life");
 	ok(is_damaged(), "it has seen it");
 
 	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && own_slot() == 1, "managed, with these tables");
-	hinder_set(HINDER "before", "portal_sessions_end");
+	hold_before("portal_sessions_end");
 	pid = changes_mode(PORTAL_MODE_RAW);
 	formatted_before("portal_sessions_end", pid, "who leaves");
 	set_mode(fd, PORTAL_MODE_RAW);

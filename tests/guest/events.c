@@ -12,7 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
+#include <sys/syscall.h>
 
 static int a, b;
 static struct portal_info info;
@@ -259,6 +259,7 @@ static void full_eventfd(void)
 
 struct reader {
 	pthread_t thread;
+	volatile pid_t tid;
 	int fd;
 	uint64_t events;
 	int error;
@@ -270,6 +271,7 @@ static void *reading(void *arg)
 	struct reader *r = arg;
 	struct portal_event ev;
 
+	r->tid = syscall(SYS_gettid);
 	for (;;) {
 		if (read(r->fd, &ev, sizeof(ev)) != sizeof(ev)) {
 			r->error = errno;
@@ -281,30 +283,34 @@ static void *reading(void *arg)
 	}
 }
 
-static void nap(long ms)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
-}
+static volatile sig_atomic_t handled;
 
-static void nothing(int sig)
+static void noted(int sig)
 {
 	(void)sig;
+	handled = 1;
+}
+
+static void start_reading(struct reader *r)
+{
+	r->tid = 0;
+	pthread_create(&r->thread, NULL, reading, r);
+	if (!UNTIL(is_asleep(r->tid), PATIENT_MS))
+		die("a thread that sleeps in read()");
 }
 
 static void blocking(void)
 {
 	struct reader r = { .fd = open_portal(path_a, O_RDONLY) };
-	struct sigaction act = { .sa_handler = nothing };
+	struct sigaction act = { .sa_handler = noted };
 
 	sigaction(SIGUSR1, &act, NULL);
-	pthread_create(&r.thread, NULL, reading, &r);
-	nap(100);
+	start_reading(&r);
 	ring_a(info.vectors - 1);
 	pthread_join(r.thread, NULL);
 	ok(r.events == 1 && !r.error, "a ring ends a blocking read()");
 
-	pthread_create(&r.thread, NULL, reading, &r);
-	nap(100);
+	start_reading(&r);
 	pthread_kill(r.thread, SIGUSR1);
 	pthread_join(r.thread, NULL);
 	ok(r.error == EINTR, "so does a signal: EINTR");
@@ -312,18 +318,20 @@ static void blocking(void)
 	act.sa_flags = SA_RESTART;
 	sigaction(SIGUSR1, &act, NULL);
 	r = (struct reader){ .fd = r.fd };
-	pthread_create(&r.thread, NULL, reading, &r);
-	nap(100);
+	start_reading(&r);
+	handled = 0;
 	pthread_kill(r.thread, SIGUSR1);
-	nap(100);
+	ok(UNTIL(handled && is_asleep(r.tid), PATIENT_MS), "a signal that restarts what it interrupts");
 	ring_a(info.vectors - 1);
 	pthread_join(r.thread, NULL);
-	ok(r.events == 1 && !r.error, "with SA_RESTART it goes on waiting");
+	ok(r.events == 1 && !r.error, "it goes on waiting");
 	close(r.fd);
 }
 
 #define READERS	4
 #define RINGS	20000
+
+static volatile bool all_rung;
 
 static void *count_events(void *arg)
 {
@@ -333,7 +341,8 @@ static void *count_events(void *arg)
 
 	while ((n = read(r->fd, ev, sizeof(ev))) > 0 || errno == EAGAIN) {
 		if (n < 0) {
-			if (!wait_for(r->fd, POLLIN, 1000))
+			/* There is nothing, and nothing will come. */
+			if (!wait_for(r->fd, POLLIN, 100) && all_rung && !wait_for(r->fd, POLLIN, 0))
 				return NULL;
 			continue;
 		}
@@ -357,6 +366,7 @@ static void sharing(void)
 	}
 	for (i = 0; i < RINGS; i++)
 		ring_a(i % info.vectors);
+	all_rung = true;
 	for (i = 0; i < READERS; i++) {
 		pthread_join(r[i].thread, NULL);
 		sum += r[i].events;
@@ -438,7 +448,7 @@ static void epolls(void)
 	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
 	for (i = 0; i < 100; i++) {
 		ring_a(0);
-		good += epoll_wait(ep, &ev, 1, 1000) == 1 && epoll_wait(ep, &ev, 1, 0) == 0;
+		good += epoll_wait(ep, &ev, 1, PATIENT_MS) == 1 && epoll_wait(ep, &ev, 1, 0) == 0;
 	}
 	ok(good == 100, "edge-triggered epoll: each ring is an edge");
 	close(fd);

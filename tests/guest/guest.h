@@ -32,14 +32,21 @@
 
 static int tap_count, tap_failed;
 
-/* GUEST_SLOW: so many times slower is this kernel than others. */
+/*
+ * So long one waits for what has to come at once: a machine that others keep from running may
+ * take its time, and only a test that fails waits for all of it.
+ */
+#define PATIENT_MS	60000
+
+/* A test that hangs comes to an end; GUEST_SLOW: so many times slower is this kernel than others. */
 static void start(unsigned int limit_s)
 {
 	const char *slow = getenv("GUEST_SLOW");
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
-	alarm(limit_s * (slow ? (unsigned int)atoi(slow) : 1));
+	/* Four times, for the machine has others to serve. */
+	alarm(4 * limit_s * (slow ? (unsigned int)atoi(slow) : 1));
 }
 
 static bool __attribute__((format(printf, 2, 3))) ok(bool good, const char *fmt, ...)
@@ -147,6 +154,40 @@ static MAYBE int plain_window(int fd, uint32_t flags, uint64_t offset, uint64_t 
 {
 	return window(fd, flags, offset, length, NULL, 0, NULL, 0);
 }
+
+/* Of a thread, or a process, as in /proc/PID/stat; 0 of one that is not there, or has no number yet. */
+static MAYBE char state_of_thread(pid_t tid)
+{
+	char path[64], text[256] = "";
+	const char *behind;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", (int)tid, (int)tid);
+	f = tid ? fopen(path, "r") : NULL;
+	if (f && !fgets(text, sizeof(text), f))
+		text[0] = 0;
+	if (f)
+		fclose(f);
+	behind = strrchr(text, ')');
+	return behind && behind[1] ? behind[2] : 0;
+}
+
+/* Whether it sleeps until something wakes it. */
+static MAYBE bool is_asleep(pid_t tid)
+{
+	return state_of_thread(tid) == 'S';
+}
+
+/* Evaluates a condition every few milliseconds, for so long; what a machine stood still does not count. */
+#define UNTIL(condition, ms) ({						\
+	int left_ = (ms);						\
+									\
+	while (!(condition) && left_ > 0) {				\
+		usleep(5000);						\
+		left_ -= 5;						\
+	}								\
+	(condition);							\
+})
 
 /* revents within ms, or 0. */
 static MAYBE short wait_for(int fd, short events, int ms)

@@ -82,7 +82,7 @@ static void held(const char *device, const char *go, const char *back, size_t le
 	munmap(map, len);
 	close(fd);
 	ok(!system(back), "%s: it comes back: %s", entry, back);
-	for (n = 0; n < 100 && access(device, F_OK); n++)
+	for (n = 0; n < PATIENT_MS / 100 && access(device, F_OK); n++)
 		usleep(100000);
 }
 

@@ -6,7 +6,7 @@
 #include "guest.h"
 
 #define HINDER		"/sys/module/hinder/parameters/"
-#define PATIENCE	2000	/* of 10 ms */
+#define PATIENCE	(PATIENT_MS / 10)
 
 static MAYBE int hinder_number(const char *path)
 {

@@ -72,6 +72,38 @@ static void test_declared_often(void)
 	fd = open_portal(device, O_RDWR);
 }
 
+/*
+ * A claim that is seen once, and goes by itself; and one more, later, which is stored right behind
+ * a beat: for how many beats it stands there. Negative: who stores it came too late for that, as a
+ * busy machine lets him.
+ */
+static double later(volatile struct portal_peer *row, uint64_t strange, uint64_t claim)
+{
+	double looked, next, stored;
+	uint64_t last;
+
+	do {
+		row->claim = strange;
+		usleep(1300 * beat_ms);
+	} while (!__sync_bool_compare_and_swap(&row->claim, strange, claim));
+	/* Two beats without one; the second comes after the last look that does not see it. */
+	last = row->heartbeat;
+	if (!UNTIL(row->heartbeat != last, 20 * beat_ms))
+		return 0;
+	next = now();
+	last = row->heartbeat;
+	do {
+		looked = next;
+		usleep(1000);
+		next = now();
+	} while (row->heartbeat == last);
+	row->claim = strange;
+	stored = now();
+	if (!UNTIL(row->claim == claim, 20 * beat_ms))
+		return 0;
+	return (stored - looked) * 1000 < 0.3 * beat_ms ? (now() - stored) * 1000 / beat_ms : -1;
+}
+
 static void test_repair(void)
 {
 	volatile struct portal_peer *row = own();
@@ -82,6 +114,7 @@ static void test_repair(void)
 	const uint32_t pid = s->pid;
 	const uint64_t its = s->life;
 	double last;
+	int i;
 
 	settle();
 	row->notice = 12345;
@@ -90,7 +123,7 @@ static void test_repair(void)
 	s->pid = 1;
 	ok(UNTIL(row->notice != 12345 && row->name[0] != 1 && s->pid == pid &&
 		 row->heartbeat > beats, 10 * beat_ms), "scribbled over: put right");
-	ok(wait_for(fd, POLLPRI, 5000) & POLLPRI, "POLLPRI");
+	ok(wait_for(fd, POLLPRI, PATIENT_MS) & POLLPRI, "POLLPRI");
 	settle();
 	s->life = its + 1;
 	row->life = life + 1;
@@ -104,19 +137,10 @@ static void test_repair(void)
 	ok(UNTIL(row->claim == claim, 20 * beat_ms), "the claim, of another machine, for no reason: put right");
 	last = (now() - last) * 1000 / beat_ms;
 	ok(last > 0.95, "not before it stood there for a beat (%.2f)", last);
-	/* Once it was seen, and gone by itself; and once more. */
-	do {
-		row->claim = strange;
-		usleep(1300 * beat_ms);
-	} while (!__sync_bool_compare_and_swap(&row->claim, strange, claim));
-	last = row->heartbeat;
-	ok(UNTIL(row->heartbeat >= last + 2, 20 * beat_ms), "one that goes by itself: its heart beats on");
-	last = now();
-	row->claim = strange;
-	ok(UNTIL(row->claim == claim, 20 * beat_ms), "one more, later: put right");
-	last = (now() - last) * 1000 / beat_ms;
-	/* It was stored right behind a beat: the next one saw it, the one after that put it right. */
-	ok(last > 1.5, "not before this one stood there for a beat, either (%.2f)", last);
+	for (i = 0, last = -1; i < 50 && last < 0; i++)
+		last = later(row, strange, claim);
+	/* The next beat saw it, the one after that put it right. */
+	ok(last > 1.5, "one that goes by itself; one more, later, is not put right before it stood there for a beat, either (%.2f)", last);
 	ok(token_state(tables, token) == PORTAL_LIFE_ALIVE && token_of(fd) == token,
 	   "the session is the same");
 	memset(tables, 0xff, SUPER_PROTECTED);
@@ -347,7 +371,7 @@ static void test_no_delay(void)
 {
 	struct watcher watcher = { .w = plain_window(fd, 0, 0, PORTAL_UNIT) };
 	volatile struct portal_peer *row = peer_row(tables, PLAYED);
-	double took[ROUNDS];
+	double took[3][ROUNDS];
 	pthread_t thread;
 	int i, k;
 
@@ -363,10 +387,10 @@ static void test_no_delay(void)
 		take_changes(fd, NULL);
 		for (k = 0; k < 3; k++) {
 			row->changes++;
-			took[i] = now();
+			took[k][i] = now();
 			ring(other, info.peer_id, info.vectors - 1);
 			wait_for(fd, POLLPRI, 1000);
-			took[i] = (now() - took[i]) * 1000;
+			took[k][i] = (now() - took[k][i]) * 1000;
 			take_changes(fd, NULL);
 			usleep(25000);
 		}
@@ -374,10 +398,15 @@ static void test_no_delay(void)
 	watcher.stop = true;
 	pthread_join(thread, NULL);
 	close(watcher.w);
-	/* The median: a heartbeat that comes just then tells it, too. */
-	qsort(took, ROUNDS, sizeof(took[0]), by_size);
-	ok(took[ROUNDS / 2] < 15, "a change is told at once, though a window is to be told later (%.1f ms)",
-	   took[ROUNDS / 2]);
+	/*
+	 * The median: a heartbeat that comes just then tells it, too. A busy machine needs longer for
+	 * the first, of which nobody waits to be told later.
+	 */
+	for (k = 0; k < 3; k++)
+		qsort(took[k], ROUNDS, sizeof(took[k][0]), by_size);
+	ok(took[2][ROUNDS / 2] < 15 + 2 * took[0][ROUNDS / 2],
+	   "a change is told at once, though a window is to be told later (%.1f ms; the first %.1f)",
+	   took[2][ROUNDS / 2], took[0][ROUNDS / 2]);
 	memset((void *)row, 0, sizeof(*row));
 	settle();
 }
@@ -385,11 +414,11 @@ static void test_no_delay(void)
 static void test_scribble(void)
 {
 	struct watcher watcher = { .w = plain_window(fd, 0, 0, PORTAL_UNIT) };
-	const double seconds = 6;
+	const double most = 6;
 	uint64_t wakes = 0;
 	pthread_t thread;
 	pid_t pids[3];
-	double end;
+	double seconds;
 	int i;
 
 	for (i = 0; i < 3; i++) {
@@ -401,19 +430,20 @@ static void test_scribble(void)
 		}
 	}
 	pthread_create(&thread, NULL, watches, &watcher);
-	for (end = now() + seconds; now() < end;) {
+	for (seconds = now(); now() < seconds + most;) {
 		if (wait_for(fd, POLLPRI, 100) & POLLPRI)
 			wakes++;
 		take_changes(fd, NULL);
 	}
 	watcher.stop = true;
 	pthread_join(thread, NULL);
+	seconds = now() - seconds;
 	close(watcher.w);
 	for (i = 0; i < 3; i++) {
 		kill(pids[i], SIGKILL);
 		waitpid(pids[i], NULL, 0);
 	}
-	ok(wakes && wakes <= seconds * 75, "scribbling for %.0f s: %llu wake-ups, no more than 75 a second",
+	ok(wakes && wakes <= seconds * 75, "scribbling for %.1f s: %llu wake-ups, no more than 75 a second",
 	   seconds, (unsigned long long)wakes);
 	/* Twice: a change between its look and its next poll() is one without a wake-up. */
 	ok(watcher.wakes && watcher.wakes <= seconds * 2 * 11,

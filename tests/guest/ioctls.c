@@ -386,7 +386,7 @@ static void reads(void)
 	fails(read(ro, ev, sizeof(ev)), EAGAIN, "read() without events");
 	if (info.peer_id == PORTAL_PEER_NONE)
 		goto out;
-	if (ring(fd, info.peer_id, 0) || !(wait_for(ro, POLLIN, 5000) & POLLIN)) {
+	if (ring(fd, info.peer_id, 0) || !(wait_for(ro, POLLIN, PATIENT_MS) & POLLIN)) {
 		ok(false, "ring oneself and see it");
 		goto out;
 	}

@@ -247,7 +247,7 @@ static int request(const struct uring *u, unsigned int op, int file, void *to, u
 	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
 	if (syscall(SYS_io_uring_enter, u->fd, 1, 0, 0, NULL, 0) != 1)
 		return -errno;
-	while (wait_for(u->fd, POLLIN, 500)) {
+	while (wait_for(u->fd, POLLIN, PATIENT_MS / 10)) {
 		at_cq = *head & (u->p.cq_entries - 1);
 		__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
 		if (cqe[at_cq].user_data == number)
@@ -294,12 +294,12 @@ static int aio(aio_context_t ctx, unsigned int op, int file, void *to, uint64_t 
 {
 	struct iocb cb = { .aio_lio_opcode = op, .aio_fildes = file, .aio_buf = (uintptr_t)to,
 			   .aio_nbytes = page, .aio_offset = (int64_t)offset }, *list = &cb;
-	struct timespec half = { 0, 500000000 };
+	struct timespec most = { PATIENT_MS / 10000, 0 };
 	struct io_event ev = { 0 };
 
 	if (syscall(SYS_io_submit, ctx, 1, &list) != 1)
 		return -errno;
-	return syscall(SYS_io_getevents, ctx, 1, 1, &ev, &half) == 1 ? (int)ev.res : 0;
+	return syscall(SYS_io_getevents, ctx, 1, 1, &ev, &most) == 1 ? (int)ev.res : 0;
 }
 
 static void submitted(void)

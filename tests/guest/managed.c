@@ -337,7 +337,7 @@ static void test_session(const char *device)
 		return;
 	}
 	ok(!session(fd, 0, PORTAL_SESSION_SILENT, &b) && b.token && b.peer, "a session");
-	ok(wait_for(watch, POLLPRI, 5000) & POLLPRI, "of which others hear");
+	ok(wait_for(watch, POLLPRI, PATIENT_MS) & POLLPRI, "of which others hear");
 	ok(read(watch, &ev, sizeof(ev)) == sizeof(ev) && ev.type == PORTAL_EVENT_CHANGE && ev.count,
 	   "by read()");
 	ok(!session(fd, PORTAL_SESSION_END, 0, NULL), "over");

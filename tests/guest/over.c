@@ -47,9 +47,9 @@ static void test_mapped_as_it_ends(void)
 	char *m;
 
 	ok(alive(token), "a session");
-	set_delay("1500");
+	set_delay("3000");
 	pthread_create(&thread, NULL, closes, (void *)(intptr_t)file);
-	seen = UNTIL(ending(), 5000);
+	seen = UNTIL(ending(), PATIENT_MS);
 	took = now();
 	m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, second, DATA);
 	took = now() - took;

@@ -88,7 +88,7 @@ int main(int argc, char **argv)
 	ok(region[5] == PATTERN, "the memory is as it was");
 	ok(!(info.caps & PORTAL_CAP_DOORBELL) || !ring(fd, info.peer_id, 0), "ringing works");
 	if (info.vectors)
-		ok(wait_for(quiet, POLLIN, 5000) & POLLIN && read(quiet, (struct portal_event[1]){},
+		ok(wait_for(quiet, POLLIN, PATIENT_MS) & POLLIN && read(quiet, (struct portal_event[1]){},
 		   sizeof(struct portal_event)) > 0, "and is heard");
 
 	pthread_create(&looker, NULL, look, NULL);

@@ -44,15 +44,26 @@ static void test_row(void)
 	ok(beat_ms == atoi(text), "heartbeat_ms is the module's (%d)", beat_ms);
 }
 
+/*
+ * Never too many. But a machine that stands still loses beats, and its clock goes on: of several
+ * times the best counts.
+ */
 static void test_heartbeat(void)
 {
 	volatile struct portal_peer *row = own();
-	uint64_t from = row->heartbeat, n;
-	double start_at = now(), beats;
+	uint64_t from, n = 0;
+	double start_at, beats = 1;
+	int i;
 
-	usleep(20 * beat_ms * 1000);
-	n = row->heartbeat - from;
-	beats = (now() - start_at) * 1000 / beat_ms;
+	for (i = 0; i < 10 && n < beats * 0.7 - 1 + !i; i++) {
+		start_at = now();
+		from = row->heartbeat;
+		usleep(20 * beat_ms * 1000);
+		n = row->heartbeat - from;
+		beats = (now() - start_at) * 1000 / beat_ms;
+		if (n > beats * 1.1 + 1)
+			break;
+	}
 	ok(n >= beats * 0.7 - 1 && n <= beats * 1.1 + 1, "%llu beats where %.1f are due",
 	   (unsigned long long)n, beats);
 }
@@ -81,16 +92,16 @@ static void test_watch(void)
 		pause();
 		_exit(0);
 	}
-	ok(poll(&p, 1, 5000) == 1 && p.revents == POLLPRI, "a process comes: POLLPRI, not POLLIN");
+	ok(poll(&p, 1, PATIENT_MS) == 1 && p.revents == POLLPRI, "a process comes: POLLPRI, not POLLIN");
 	n = read(fd, ev, sizeof(ev));
 	ok(n == sizeof(ev[0]) && ev[0].type == PORTAL_EVENT_CHANGE && ev[0].vector == 0 && ev[0].count,
 	   "which read() returns");
-	ok(wait_for(second, POLLPRI, 5000) == POLLPRI, "another file hears of it, too");
-	ok(wait_for(w, POLLPRI, 5000) == POLLPRI, "and a window");
+	ok(wait_for(second, POLLPRI, PATIENT_MS) == POLLPRI, "another file hears of it, too");
+	ok(wait_for(w, POLLPRI, PATIENT_MS) == POLLPRI, "and a window");
 	settle();
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	ok(poll(&p, 1, 5000) == 1 && p.revents == POLLPRI, "it is killed: POLLPRI");
+	ok(poll(&p, 1, PATIENT_MS) == 1 && p.revents == POLLPRI, "it is killed: POLLPRI");
 	settle();
 
 	pid = fork();
@@ -107,28 +118,47 @@ static void test_watch(void)
 	settle();
 }
 
+/* Its last beat, and that its heart stands still: at which of our beats after it. */
+static uint64_t falls_silent(volatile struct portal_peer *row)
+{
+	uint64_t last;
+
+	take_changes(fd, NULL);
+	do {
+		last = own()->heartbeat;
+		row->heartbeat++;
+	} while (own()->heartbeat != last);
+	if (wait_for(fd, POLLPRI, PATIENT_MS) != POLLPRI)
+		return 0;
+	return own()->heartbeat - last;
+}
+
 static void test_silence(void)
 {
 	const uint64_t claim = (uint64_t)(info.max_peers ? info.max_peers : 100) << 32 | 4711;
 	volatile struct portal_peer *row = peer_row(tables, PLAYED);
-	uint64_t last;
+	uint64_t at = 0;
 	int i;
 
 	settle();
 	play(claim, PORTAL_VECTOR_NONE, beat_ms);
-	ok(wait_for(fd, POLLPRI, 5000) == POLLPRI, "a machine comes: POLLPRI");
+	ok(wait_for(fd, POLLPRI, PATIENT_MS) == POLLPRI, "a machine comes: POLLPRI");
 	for (i = 0; i < 20; i++) {
 		row->heartbeat++;
 		usleep(500 * beat_ms);
 	}
 	ok(!row->suspect, "it is not suspect while its heart beats");
-	take_changes(fd, NULL);
-	last = own()->heartbeat;
-	row->heartbeat++;
-	ok(wait_for(fd, POLLPRI, 20 * beat_ms + 5000) == POLLPRI, "its heart stands still: POLLPRI");
-	last = own()->heartbeat - last;
+	/* Too soon is wrong each time; who comes too late may be we who look. */
+	at = falls_silent(row);
+	for (i = 0; i < 10 && at > 3; i++) {
+		row->heartbeat++;
+		if (!UNTIL(!row->suspect, 100 * beat_ms))
+			break;
+		at = falls_silent(row);
+	}
+	ok(at, "its heart stands still: POLLPRI");
 	ok(row->suspect == claim && row->reason == PORTAL_REASON_SILENT, "it is suspect, because silent");
-	ok(last == 3, "at the third of our beats after its last (%llu)", (unsigned long long)last);
+	ok(at == 3, "at the third of our beats after its last (%llu)", (unsigned long long)at);
 	ok(row->claim == claim && !row->dead && state_of(row->life) == PORTAL_LIFE_ALIVE,
 	   "and no more than that");
 	row->heartbeat++;
@@ -174,11 +204,11 @@ static void test_notice(void)
 	}
 	settle();
 	take_changes(other, &rings);
-	ok(token_of(fd) && wait_for(other, POLLIN, 5000) == POLLIN, "a session: who wants to be told is rung");
+	ok(token_of(fd) && wait_for(other, POLLIN, PATIENT_MS) == POLLIN, "a session: who wants to be told is rung");
 	usleep(200000);
 	take_changes(other, &rings);
 	ok(rings == 1, "once, though three rows say so (%llu)", (unsigned long long)rings);
-	ok(!session(fd, PORTAL_SESSION_END, 0, NULL) && wait_for(other, POLLIN, 5000) == POLLIN,
+	ok(!session(fd, PORTAL_SESSION_END, 0, NULL) && wait_for(other, POLLIN, PATIENT_MS) == POLLIN,
 	   "its end: likewise");
 	for (i = PLAYED; i < (int)SUPER_PEERS; i++)
 		memset((void *)peer_row(tables, i), 0, 512);
@@ -187,7 +217,7 @@ static void test_notice(void)
 	/* It tells us, by our own notice vector: a look at once, long before the next beat. */
 	peer_row(tables, PLAYED)->claim = claim;
 	ring(other, info.peer_id, info.vectors - 1);
-	ok(wait_for(fd, POLLPRI, 5000) & POLLPRI, "rung by another: a look, and POLLPRI");
+	ok(wait_for(fd, POLLPRI, PATIENT_MS) & POLLPRI, "rung by another: a look, and POLLPRI");
 	memset((void *)peer_row(tables, PLAYED), 0, 512);
 	settle();
 }
@@ -226,7 +256,7 @@ static void test_fence_other(void)
 	settle();
 	ok(!fence(fd, PORTAL_FENCE_SUSPECT, PLAYED, 4711) && row->suspect == 4711 && !row->dead &&
 	   row->reason == PORTAL_REASON_FENCED, "another is declared suspect");
-	ok(wait_for(fd, POLLPRI, 5000) == POLLPRI, "POLLPRI");
+	ok(wait_for(fd, POLLPRI, PATIENT_MS) == POLLPRI, "POLLPRI");
 	ok(!fence(fd, 0, PLAYED, 4711) && row->dead == 4711 && row->reason == PORTAL_REASON_FENCED,
 	   "another is declared dead");
 	ok(row->claim == 4711, "its claim is left to who takes the row");
@@ -462,13 +492,30 @@ static void test_overwritten(void)
 
 /* ---- Leaving ------------------------------------------------------------------------------------- */
 
+/* A row with its address that is said to live: whether it is its own after a while, in beats. */
+static bool takes_over(volatile struct portal_peer *row, uint64_t claim, double *took)
+{
+	bool good;
+
+	row->claim = claim;
+	row->life = 20 << 16 | PORTAL_LIFE_ALIVE;
+	row->heartbeat_ms = beat_ms;
+	*took = now();
+	good = ok(!set_mode(fd, PORTAL_MODE_MANAGED) && !own_slot() && row->claim == claim,
+		  "one that is said to live is not, at once");
+	good = token_of(fd) && own_slot() == 6 && row->life >> 16 == 21 && good;
+	*took = (now() - *took) * 1000 / beat_ms;
+	set_mode(fd, PORTAL_MODE_RAW);
+	return good;
+}
+
 /* Of before a reset, if its heart stands still; else another machine's, which has our address. */
 static void test_own_address(void)
 {
 	volatile struct portal_peer *row = peer_row(tables, 6);
 	const uint64_t claim = (info.peer_id + 1ULL) << 32 | 1;
 	unsigned int i;
-	double from;
+	double took;
 
 	row->claim = claim;
 	row->life = 9 << 16 | PORTAL_LIFE_DEAD;
@@ -476,17 +523,11 @@ static void test_own_address(void)
 	   "a row with its address that is dead is its own");
 	set_mode(fd, PORTAL_MODE_RAW);
 
-	row->claim = claim;
-	row->life = 20 << 16 | PORTAL_LIFE_ALIVE;
-	row->heartbeat_ms = beat_ms;
-	from = now();
-	ok(!set_mode(fd, PORTAL_MODE_MANAGED) && !own_slot() && row->claim == claim,
-	   "one that is said to live is not, at once");
-	ok(token_of(fd) && own_slot() == 6 && row->life >> 16 == 21,
-	   "who asks for a session waits until it has been still for long enough");
-	from = (now() - from) * 1000 / beat_ms;
-	ok(from > 2.5 && from < 20, "for %.1f beats", from);
-	set_mode(fd, PORTAL_MODE_RAW);
+	ok(takes_over(row, claim, &took), "who asks for a session waits until it has been still for long enough");
+	/* Nobody waits for less; where a busy machine makes all of them late, the next time may be better. */
+	for (i = 0; i < 5 && took >= 20; i++)
+		takes_over(row, claim, &took);
+	ok(took > 2.5 && took < 20, "for %.1f beats", took);
 
 	row->claim = claim;
 	row->life = 30 << 16 | PORTAL_LIFE_ALIVE;

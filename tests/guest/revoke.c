@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define GO_LIMIT_MS	20000	/* a removal that waits for user space takes for ever */
+#define GO_LIMIT_MS	PATIENT_MS	/* a removal that waits for user space takes for ever */
 
 static const char *device;
 static size_t page, size;
@@ -62,7 +62,7 @@ static void *sleep_in_poll(void *arg)
 {
 	struct sleeper *s = arg;
 
-	s->result = wait_for(s->fd, POLLIN, 60000);
+	s->result = wait_for(s->fd, POLLIN, 3 * PATIENT_MS);
 	return NULL;
 }
 
@@ -94,21 +94,27 @@ static void *hammer(void *arg)
  */
 static pid_t forked(volatile uint32_t *bus, volatile uint32_t *zero, int *tell)
 {
-	int fds[2];
+	int fds[2], up[2];
 	uint32_t got = 1;
 	char c;
 	pid_t child;
 
-	if (pipe(fds))
+	if (pipe(fds) || pipe(up))
 		die("pipe");
 	child = fork();
 	if (child) {
 		close(fds[0]);
+		close(up[1]);
 		*tell = fds[1];
+		if (read(up[0], &c, 1) != 1)
+			die("what the child says");
+		close(up[0]);
 		return child;
 	}
 	close(fds[1]);
 	bus[1] = 7;
+	if (write(up[1], "", 1) != 1)
+		_exit(9);
 	if (read(fds[0], &c, 1) < 0)
 		_exit(9);
 	if (touch(bus + 1, -1, NULL) != SIGBUS)
@@ -215,7 +221,7 @@ static void comes_back(const char *back, const char *node, int old, volatile uin
 	int fd, n;
 
 	ok(system(back) == 0, "it comes back: %s", back);
-	for (n = 0; n < 100 && access(device, F_OK); n++)
+	for (n = 0; n < PATIENT_MS / 100 && access(device, F_OK); n++)
 		usleep(100000);
 	fd = open(device, O_RDWR | O_CLOEXEC);
 	if (!ok(fd >= 0, "with the same name, though the old one is still open"))

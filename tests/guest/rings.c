@@ -16,8 +16,9 @@
 
 #define ACKED	300	/* rounds per vector */
 #define BURST	1000
-#define PATIENCE_MS	20000	/* for the other machine, however slow */
+#define PATIENCE_MS	PATIENT_MS	/* for the other machine, however slow */
 #define SETTLE_MS	300	/* in which a stray event would show */
+#define DRAIN_MS	3000	/* in which what was rung comes, if the machines are busy */
 
 /* Each word on its own pair of cache lines; the other side only reads it. */
 struct side {
@@ -114,7 +115,7 @@ static void drain(void)
 	struct portal_event ev[64];
 	int v;
 
-	usleep(SETTLE_MS * 1000);
+	usleep(DRAIN_MS * 1000);
 	while (read(fd, ev, sizeof(ev)) > 0)
 		;
 	for (v = 0; v < my_vectors; v++) {
@@ -207,7 +208,7 @@ static void burst(const char *how, int ringer)
 				n += events_on(v);
 		}
 		meet("after a burst");
-		usleep(SETTLE_MS * 1000);
+		usleep(DRAIN_MS / 3 * 1000);
 		if (efds[v] > 0)
 			n += count_of(efds[v]);
 		else if (wait_for(fd, POLLIN, 0) & POLLIN)

@@ -349,7 +349,7 @@ static pid_t spawn(bool jail, int fd, FILE **from)
 	}
 	close_others(pair[1], pipes[1]);
 	report = fdopen(pipes[1], "w");
-	alarm(90);
+	alarm(4 * 90);
 	if ((jail && empty_root()) || become_nobody()) {
 		tell(false, "the confinement");
 		_exit(1);

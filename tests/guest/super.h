@@ -151,17 +151,6 @@ static MAYBE bool has_sessions(int fd)
 	return false;
 }
 
-/* Evaluates a condition every few milliseconds, for so long. */
-#define UNTIL(condition, ms) ({						\
-	int left_ = (ms);						\
-									\
-	while (!(condition) && left_ > 0) {				\
-		usleep(5000);						\
-		left_ -= 5;						\
-	}								\
-	(condition);							\
-})
-
 /* Writable, as another machine can, through the other portal's file: that one is raw. */
 static MAYBE void *map_tables(int file)
 {

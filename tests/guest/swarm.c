@@ -17,12 +17,12 @@
 
 #define K64	65536UL
 #define MANY	1000
-#define GO_LIMIT_MS	20000	/* a removal that waits for user space takes for ever */
+#define GO_LIMIT_MS	PATIENT_MS	/* a removal that waits for user space takes for ever */
 
 static const char *device;
 static size_t page, size;
 static struct portal_info info;
-static int windows[MANY];
+static int root, windows[MANY];
 static volatile uint32_t *maps[MANY];
 
 static long now_ms(void)
@@ -42,7 +42,7 @@ static void room_for_descriptors(void)
 }
 
 /* One window after another, each made of a window, all over the region. */
-static void make_all(int root)
+static void make_all(void)
 {
 	uint32_t vector = info.vectors - 1, n = info.vectors && info.caps & PORTAL_CAP_DOORBELL;
 	size_t parts = size / K64, made = 0, i;
@@ -67,7 +67,7 @@ static void make_all(int root)
 }
 
 /* A signal reaches each of them, once. */
-static void hear(int root)
+static void hear(void)
 {
 	struct epoll_event ev = { .events = EPOLLIN }, got[64];
 	int ep = epoll_create1(EPOLL_CLOEXEC), n, i, total = 0, wrong = 0;
@@ -82,7 +82,7 @@ static void hear(int root)
 		epoll_ctl(ep, EPOLL_CTL_ADD, windows[i], &ev);
 	}
 	ring(root, info.peer_id, info.vectors - 1);
-	while (total < MANY && (n = epoll_wait(ep, got, 64, 5000)) > 0) {
+	while (total < MANY && (n = epoll_wait(ep, got, 64, PATIENT_MS)) > 0) {
 		for (i = 0; i < n; i++) {
 			struct portal_event e;
 
@@ -96,14 +96,16 @@ static void hear(int root)
 	close(ep);
 }
 
+static volatile unsigned long made_so_far[2];
+
 /* Makes, maps and drops windows of one until that is dead. */
 static void *maker(void *arg)
 {
-	int parent = *(int *)arg;
+	volatile unsigned long *so_far = arg;
 	unsigned long n = 0;
 
 	for (;;) {
-		int fd = plain_window(parent, n & 1, 0, K64);
+		int fd = plain_window(root, n & 1, 0, K64);
 		volatile uint32_t *m;
 
 		if (fd < 0) {
@@ -120,7 +122,7 @@ static void *maker(void *arg)
 		/* madvise() faults without a signal if it is too late. */
 		madvise((void *)m, K64, MADV_WILLNEED);
 		munmap((void *)m, K64);
-		n++;
+		*so_far = ++n;
 	}
 	return (void *)n;
 }
@@ -164,7 +166,7 @@ static void dead_windows(void)
 
 int main(int argc, char **argv)
 {
-	int root, fd, tell[2], i, status;
+	int fd, tell[2], i, status;
 	pthread_t makers[2];
 	unsigned long made = 0;
 	bool stopped = true;
@@ -190,8 +192,8 @@ int main(int argc, char **argv)
 	close(fd);
 	if (root < 0)
 		die("PORTAL_WINDOW");
-	make_all(root);
-	hear(root);
+	make_all();
+	hear();
 
 	/* A child with all of them, which touches its mappings only afterwards. */
 	if (pipe2(tell, O_CLOEXEC))
@@ -203,7 +205,8 @@ int main(int argc, char **argv)
 	}
 	close(tell[0]);
 	for (i = 0; i < 2; i++)
-		pthread_create(&makers[i], NULL, maker, &root);
+		pthread_create(&makers[i], NULL, maker, (void *)&made_so_far[i]);
+	UNTIL(made_so_far[0] && made_so_far[1], PATIENT_MS);
 	usleep(300000);
 	took = now_ms();
 	status = system(argv[2]);
@@ -225,7 +228,7 @@ int main(int argc, char **argv)
 	ok(!status, "a child that was forked before finds the same (%#x)", status);
 
 	ok(!system(argv[3]), "it comes back: %s", argv[3]);
-	for (i = 0; i < 100 && access(device, F_OK); i++)
+	for (i = 0; i < PATIENT_MS / 100 && access(device, F_OK); i++)
 		usleep(100000);
 	fd = open_portal(device, O_RDWR);
 	ok(plain_window(fd, 1, 0, K64) >= 0, "and has windows");

@@ -187,7 +187,7 @@ static bool hears(int fd, uint32_t vector)
 	struct portal_event ev[8];
 	ssize_t n;
 
-	if (!(wait_for(fd, POLLIN, 5000) & POLLIN))
+	if (!(wait_for(fd, POLLIN, PATIENT_MS) & POLLIN))
 		return false;
 	n = read(fd, ev, sizeof(ev));
 	return n == sizeof(ev[0]) && ev[0].vector == vector && ev[0].count >= 1;
@@ -221,7 +221,7 @@ static void hearing(void)
 	fails(bind_eventfd(w, last + 1, efd), EINVAL, "binding one behind the last");
 	ok(!bind_eventfd(w, last, efd), "binding its own");
 	ring(rw, info.peer_id, last);
-	ok(wait_for(efd, POLLIN, 5000) & POLLIN, "wakes the eventfd");
+	ok(wait_for(efd, POLLIN, PATIENT_MS) & POLLIN, "wakes the eventfd");
 	ok(hears(twin, last), "while the other window reads");
 	close(efd);
 
@@ -319,9 +319,9 @@ static void sleep_in(struct sleeper *s)
 	s->pid = fork();
 	if (s->pid)
 		return;
-	alarm(60);
+	alarm(4 * PATIENT_MS / 1000);
 	if (s->polls)
-		_exit(!(wait_for(s->fd, POLLIN, 60000) & POLLIN));
+		_exit(!(wait_for(s->fd, POLLIN, 2 * PATIENT_MS) & POLLIN));
 	_exit(read(s->fd, &ev, sizeof(ev)) != sizeof(ev));
 }
 
@@ -341,6 +341,22 @@ static long sleeps_of(pid_t pid)
 	return n;
 }
 
+/* The same, when it has slept for a while. */
+static long fast_asleep(pid_t pid)
+{
+	long n = -1, before;
+	int i;
+
+	for (i = 0; i < PATIENT_MS / 100; i++) {
+		before = n;
+		n = is_asleep(pid) ? sleeps_of(pid) : -1;
+		if (n >= 0 && n == before)
+			return n;
+		usleep(100000);
+	}
+	return -1;
+}
+
 /* Who waits in a window is not woken, not for a moment, by what is none of his. */
 static void sleeping(void)
 {
@@ -353,9 +369,8 @@ static void sleeping(void)
 		s[i].fd = window(rw, 0, 0, K64, &last, 1, NULL, 0);
 		sleep_in(&s[i]);
 	}
-	usleep(300000);
 	for (i = 0; i < 2; i++)
-		before[i] = sleeps_of(s[i].pid);
+		before[i] = fast_asleep(s[i].pid);
 	for (k = 0; k < 100; k++) {
 		ring(rw, info.peer_id, 0);
 		usleep(1000);

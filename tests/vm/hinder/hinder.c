@@ -7,7 +7,8 @@
  * In /sys/module/hinder/parameters/:
  *
  * armed	so many insertions of entries by a program named "held" are to wait
- * ms		how long each waits
+ * ms		how long each waits, from then on, or from when this was written: who has seen
+ *		what he wanted of one that waits for long writes less
  * over_ms	how long each session takes to say that it is over; 0: as ever
  * waiting	how many are waiting now
  * claim	written "START LENGTH": reserves this memory, and gives it back; the
@@ -22,6 +23,7 @@
 #include <linux/atomic.h>
 #include <linux/delay.h>
 #include <linux/ioport.h>
+#include <linux/jiffies.h>
 #include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -29,7 +31,22 @@
 #include <linux/string.h>
 
 static unsigned int ms = 3000;
-module_param(ms, uint, 0644);
+static unsigned long ms_written;
+
+static int ms_set(const char *text, const struct kernel_param *kp)
+{
+	int ret = param_set_uint(text, kp);
+
+	if (!ret)
+		WRITE_ONCE(ms_written, jiffies);
+	return ret;
+}
+
+static const struct kernel_param_ops ms_ops = {
+	.set = ms_set,
+	.get = param_get_uint,
+};
+module_param_cb(ms, &ms_ops, &ms, 0644);
 
 static unsigned int over_ms;
 module_param(over_ms, uint, 0644);
@@ -77,8 +94,14 @@ module_param_cb(claim, &claim_ops, NULL, 0200);
 
 static void hinder(void)
 {
+	unsigned long from = jiffies;
+
 	atomic_inc(&waiting);
-	msleep(ms);
+	do {
+		msleep(10);
+		if (time_after(READ_ONCE(ms_written), from))
+			from = READ_ONCE(ms_written);
+	} while (time_before(jiffies, from + msecs_to_jiffies(READ_ONCE(ms))));
 	atomic_dec(&waiting);
 }
 
@@ -214,6 +237,7 @@ static int __init hinder_init(void)
 #ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
 	insert_pmd = (insert_pmd_t)(unsigned long)vmf_insert_pfn_pmd;
 #endif
+	ms_written = jiffies;
 	return register_kprobes(probes, ARRAY_SIZE(probes));
 }
 module_init(hinder_init);
