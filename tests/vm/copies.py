@@ -75,7 +75,7 @@ def pair(saved, region, bytes_, generation, hand, tables):
 
 
 def joined_anew(copies, claim):
-    return until(lambda: len({c.claim() for c in copies} - {0, claim}) == len(copies), 20)
+    return until(lambda: len({c.claim() for c in copies} - {0, claim}) == len(copies))
 
 
 def said(t, copies, tables, slot, claim, token):
@@ -90,7 +90,7 @@ def said(t, copies, tables, slot, claim, token):
     for c in copies:
         log = c.guest.dmesg()
         t.ok("another's, too" in log, '%s: says why' % c.guest.name, log[-1000:])
-    t.ok(until(lambda: tables.suspect(slot) == claim and tables.reason(slot) == SILENT, 20)
+    t.ok(until(lambda: tables.suspect(slot) == claim and tables.reason(slot) == SILENT)
          is not None, 'what they had together is suspect: nobody lives there')
     t.equal(tables.token(token), ALIVE, 'no more than that, for nobody saw its end')
     Hand(copies[0].guest, '/dev/portal0').must('fence %d %d' % (slot, claim))
@@ -99,7 +99,7 @@ def said(t, copies, tables, slot, claim, token):
 
 def unsaid(t, copies, tables, claim, token):
     """Returns the one that kept what both had, and all tokens that either gave."""
-    took = until(lambda: any(c.claim() not in (0, claim) for c in copies), 20)
+    took = until(lambda: any(c.claim() not in (0, claim) for c in copies))
     t.ok(took is not None, 'nobody says so: found out all the same (%.2f s)' % (took or 0))
     time.sleep(10 * BEAT)
     claims = [c.claim() for c in copies]
@@ -121,7 +121,7 @@ def put_back(t, saved, region, bytes_, what, given, hand, tables, claim):
     token = c.new()
     t.ok(token not in given and tables.token(token) == ALIVE,
          'put back, %s: no token is given again' % what, '%d, %s' % (token, given))
-    t.ok(until(lambda: c.claim() not in (0, claim), 20) is not None,
+    t.ok(until(lambda: c.claim() not in (0, claim)) is not None,
          'put back, %s: it has a new claim' % what)
     t.ok(c.lost(), 'put back, %s: no process of before reaches anything' % what)
     return c
@@ -173,7 +173,7 @@ def main(t):
     slot = c.slot()
     for job in list(c.guest.jobs.values()):
         job.send('')
-    t.ok(until(lambda: not c.guest.call('! pidof hand')[0], 10) is not None, 'its processes end')
+    t.ok(until(lambda: not c.guest.call('! pidof hand')[0]) is not None, 'its processes end')
     status, text = c.guest.call('portalctl check /dev/portal0')
     t.ok(status == 0, 'portalctl check: clean', text)
     c.guest.finish(t)

@@ -46,7 +46,7 @@ class Machine:
             '-drive', 'if=none,id=hd,format=raw,file=' + self.disk,
             '-device', 'virtio-blk-pci,drive=hd'], boot_timeout=PATIENCE)
         g.run('modprobe virtio_pci; modprobe virtio_blk; ' + LOAD)
-        if until(lambda: not g.call('test -b ' + DISK)[0], 10) is None:
+        if until(lambda: not g.call('test -b ' + DISK)[0]) is None:
             raise LabError('no ' + DISK)
         return g
 
@@ -116,10 +116,10 @@ def same(t, m, tables, how):
             '%s: down, it sleeps, and has not left' % how)
     t.equal(m.wake_up(), 0, '%s: woken up' % how)
     managed, raw = m.again(managed, raw)
-    t.ok(until(lambda: tables.state(slot) == ALIVE, 10) is not None and
+    t.ok(until(lambda: tables.state(slot) == ALIVE) is not None and
          tables.claim(slot) == claim and tables.sequence(slot) > sequence,
          '%s: it lives where it did' % how)
-    t.ok(until(lambda: tables.heartbeat(slot) > beats + 2, 10) is not None and
+    t.ok(until(lambda: tables.heartbeat(slot) > beats + 2) is not None and
          tables.claim(slot) == claim, '%s: its heart goes on from where it was' % how)
     t.ok(session(managed) == token and tables.token(token) == ALIVE and
          managed.say('get 0') == 'ok 4711', '%s: its process goes on' % how)
@@ -143,12 +143,12 @@ def another(t, m, tables, region, managed, raw):
     managed, raw = m.again(managed, raw)
     t.equal(managed.say('get 0'), 'ok 4711', 'another region: the other portal is as it was')
     t.ok(tables.sequence(slot) == sequence + 1 and
-         until(lambda: tables.heartbeat(slot) > beats + 2, 10) is not None,
+         until(lambda: tables.heartbeat(slot) > beats + 2) is not None,
          'its counters go on from the highest there were')
     t.equal(attribute(m.guest, 'mode', 1), 'managed', 'another region: managed')
     t.equal((raw.say('put 0 1'), raw.say('session -1')), ('sigbus', 'err ESTALE'),
             'another region: who had the raw one mapped reaches no table')
-    t.ok(until(lambda: rows(other), 10) is not None and len(rows(other)) == 1,
+    t.ok(until(lambda: rows(other)) is not None and len(rows(other)) == 1,
          'another region: joined, once')
     raw.end()
     return managed
@@ -165,7 +165,7 @@ def copied(t, m, tables, managed):
     t.equal((managed.say('get 0'), managed.say('session -1')), ('sigbus', 'err ESTALE'),
             'a copy of it lives: no process of before reaches anything')
     managed.end()
-    t.ok(until(lambda: joined(m, tables), 10) is not None and
+    t.ok(until(lambda: joined(m, tables)) is not None and
          tables.claim(joined(m, tables)) != claim, 'a copy of it lives: it joins anew')
     new = Hand(m.guest, '/dev/portal0')
     t.ok(session(new) not in (token, 0), 'a copy of it lives: other tokens')
@@ -197,7 +197,7 @@ def spoilt(t, m, tables):
     log = m.guest.dmesg()
     t.ok('given up for that of the image' in log and 'recovering' in log,
          'a spoilt image: the kernel that reads it had left', log[-2000:])
-    t.ok(until(lambda: joined(m, tables), 10) is not None and joined(m, tables) != slot,
+    t.ok(until(lambda: joined(m, tables)) is not None and joined(m, tables) != slot,
          'a spoilt image: and joins again')
     t.equal(tables.says(slot, claim), 'suspect', 'a spoilt image: whose it was sleeps still')
     hand = Hand(m.guest, '/dev/portal0')
@@ -255,7 +255,7 @@ def moved(t, k, rd, told):
     raw.must('bind 0')
     before = check_rings(t, raw, name)
     m.hibernate('reboot')
-    t.ok(until(lambda: tables.says(slot, claim) == ('dead' if told else 'suspect'), 10) is not None,
+    t.ok(until(lambda: tables.says(slot, claim) == ('dead' if told else 'suspect')) is not None,
          '%s: down, it is %s' % (name, 'dead' if told else 'asleep'))
     t.equal(m.wake_up(), 0, name + ': woken up')
     managed, raw = m.again(managed, raw)
@@ -263,7 +263,7 @@ def moved(t, k, rd, told):
             name + ': a raw portal, mapped as before, and who waits is woken once')
     t.ok(check_rings(t, raw, name) != before, name + ': which is another')
 
-    t.ok(until(lambda: joined(m, tables) and tables.claim(joined(m, tables)) != claim, 10)
+    t.ok(until(lambda: joined(m, tables) and tables.claim(joined(m, tables)) != claim)
          is not None, name + ': it joins anew')
     now = joined(m, tables)
     t.equal(tables.claim(now) >> 32, int(attribute(m.guest, 'peer_id')) + 1,
@@ -281,7 +281,7 @@ def moved(t, k, rd, told):
         check_end(t, m, tables, name + ': ')
     else:
         m.guest.start('reboot -f')
-        t.ok(until(lambda: not living(tables), 20) is not None and
+        t.ok(until(lambda: not living(tables)) is not None and
              tables.state(now) == DEAD, name + ': then it reboots, and has left')
         m.guest.kill()
     for server in servers:

@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import build, suite  # noqa: E402
 from lab.cache import LabError  # noqa: E402
 from lab.hand import Hand  # noqa: E402
+from lab.late import Clock  # noqa: E402
 from lab.portal import Portald, Region, userspace  # noqa: E402
 from lab.tables import ALIVE, ASLEEP, DEAD, FENCED, SILENT, Tables, until  # noqa: E402
 from lab.tap import Tap  # noqa: E402
@@ -23,6 +24,8 @@ from lab.tap import Tap  # noqa: E402
 SIZE = 4 << 20
 BEAT = 0.2
 DATA = 1 << 20
+DEATH = 2           # seconds, by portal-layout(5)
+CHANGE = 'change 20000'     # a hand's answer is waited for at least so long
 DRIVER = '/sys/bus/pci/drivers/portal_ivshmem'
 LOAD = 'modprobe portal heartbeat_ms=%d; modprobe portal_ivshmem' % (BEAT * 1000)
 
@@ -50,11 +53,22 @@ def joined(t, tables, a, b):
         peer = int(g.run('cat /sys/class/portal/portal0/peer_id'))
         t.ok(tables.claim(slot) >> 32 == peer + 1 and tables.state(slot) == ALIVE,
              '%s: claimed by its address, and alive' % g.name)
-        n = tables.heartbeat(slot)
+        n, due = beats(tables, slot)
+        t.ok(5 <= n <= 1.1 * due + 1, '%s: its heart beats (%d, where %.1f are due)' % (g.name, n, due))
+    return slots
+
+
+def beats(tables, slot):
+    """How many come, and how many are due: never more. A machine that is kept from running leaves
+    some out; then once more."""
+    for _ in range(5):
+        began, n = time.monotonic(), tables.heartbeat(slot)
         time.sleep(20 * BEAT)
         n = tables.heartbeat(slot) - n
-        t.ok(5 <= n <= 22, '%s: its heart beats (%d, where 20 are due)' % (g.name, n))
-    return slots
+        due = (time.monotonic() - began) / BEAT
+        if n >= 5:
+            break
+    return n, due
 
 
 def processes(t, tables, a, b, slots):
@@ -64,16 +78,17 @@ def processes(t, tables, a, b, slots):
     hand = Hand(a, '/dev/portal0')
     token = session(hand)
     t.ok(tables.token(token) == ALIVE, 'a session')
-    t.ok(watch.say('change 10000').startswith('ok'), 'the other machine is told')
+    t.ok(watch.say(CHANGE).startswith('ok'), 'the other machine is told')
     hand.must('map 65536 rw %d' % DATA)
     hand.must('put 0 4711')
     quiet(watch)
     pid = a.run("pidof hand").split()[0]
-    began = time.monotonic()
+    clock = Clock(a.process.pid)
     a.run('kill -9 %s' % pid)
-    t.ok(watch.say('change 10000').startswith('ok'), 'it is killed: the other machine is told')
-    t.ok(until(lambda: tables.token(token) == DEAD, 2) is not None,
-         'its token is dead (%.2f s)' % (time.monotonic() - began))
+    dead = until(lambda: tables.token(token) == DEAD)
+    took, wall = clock.took()
+    t.ok(dead is not None and took < DEATH, 'it is killed: its token is dead (%.2f s; %.2f)' % (took, wall))
+    t.ok(watch.say(CHANGE).startswith('ok'), 'and the other machine is told')
     watch.end()
 
 
@@ -85,14 +100,13 @@ def stopped(t, tables, a, b, slots):
     claim = tables.claim(slots[0])
     a.qmp('stop')
     # Not by the first change that is heard of: on a busy host the other one may be late.
-    took = until(lambda: tables.suspect(slots[0]) == claim and tables.reason(slots[0]) == SILENT,
-                 8 * BEAT + 5)
+    took = until(lambda: tables.suspect(slots[0]) == claim and tables.reason(slots[0]) == SILENT)
     t.ok(took is not None, 'stopped: it is suspect, because silent (%s s)' % took)
-    t.ok(watch.say('change 10000').startswith('ok'), 'which is heard of')
+    t.ok(watch.say(CHANGE).startswith('ok'), 'which is heard of')
     time.sleep(10 * BEAT)
     t.ok(tables.token(token) == ALIVE and tables.state(slots[0]) == ALIVE, 'no more than that')
     a.qmp('cont')
-    t.ok(until(lambda: not tables.suspect(slots[0]), 5) is not None and
+    t.ok(until(lambda: not tables.suspect(slots[0])) is not None and
          not tables.reason(slots[0]), 'continued: no suspicion')
     t.ok(tables.token(token) == ALIVE and int(hand.must('session 1').split()[0]) == token,
          'the session goes on')
@@ -113,7 +127,7 @@ def fenced(t, tables, a, b, slots):
     time.sleep(5 * BEAT)
     a.qmp('cont')
 
-    t.ok(until(lambda: rejoined(a, tables, slots, claim), 10) is not None,
+    t.ok(until(lambda: rejoined(a, tables, slots, claim)) is not None,
          'continued: it joins anew')
     t.equal(hand.say('put 0 2'), 'sigbus', 'what was mapped is taken away')
     t.equal(hand.say('session 1'), 'err ESTALE', 'the file is of before')
@@ -132,7 +146,7 @@ def can_suspend(g):
 def fall_asleep(g):
     """The shell's job that does it; it ends when the machine is awake again."""
     job = g.start('echo mem > /sys/power/state')
-    if until(lambda: g.qmp('query-status')['status'] == 'suspended', 30) is None:
+    if until(lambda: g.qmp('query-status')['status'] == 'suspended') is None:
         raise LabError('%s does not fall asleep' % g.name)
     return job
 
@@ -150,7 +164,7 @@ def suspended(t, tables, a, b, slots):
     time.sleep(10 * BEAT)
     t.equal(tables.suspect(slots[0]), 0, 'for which nobody declares it silent')
     a.qmp('system_wakeup')
-    t.ok(job.wait(60) == 0 and until(lambda: tables.state(slots[0]) == ALIVE, 10) is not None,
+    t.ok(job.wait(60) == 0 and until(lambda: tables.state(slots[0]) == ALIVE) is not None,
          'woken up: alive')
     t.ok(tables.claim(slots[0]) == claim and tables.incarnation(slots[0]) != incarnation and
          tables.sequence(slots[0]) == sequence + 1, 'the same claim, another incarnation')
@@ -179,7 +193,7 @@ def suspended(t, tables, a, b, slots):
         life = tables.word(slots[0], 128)
         slot = slots[0]
         a.qmp('system_wakeup')
-        t.ok(job.wait(60) == 0 and until(lambda: rejoined(a, tables, slots, claim), 10) is not None,
+        t.ok(job.wait(60) == 0 and until(lambda: rejoined(a, tables, slots, claim)) is not None,
              'a copy of it that %s: it joins anew' % what)
         t.ok(hand.say('session 1') == 'err ESTALE' and
              (slots[0] == slot or tables.word(slot, 128) == life), 'and all sessions are over')
@@ -283,7 +297,7 @@ def reformatted(t, k, rd):
         kept = struct.pack('<Q', 1) * ((SIZE - 65536 - data) // 8)
         region.write(data, kept)
         b.qmp('cont')
-        t.ok(until(lambda: b.run('cat /sys/class/portal/portal0/mode').strip() == 'damaged', 10)
+        t.ok(until(lambda: b.run('cat /sys/class/portal/portal0/mode').strip() == 'damaged')
              is not None, 'formatted anew: the other one finds out')
         t.equal((hand.say('put 0 2'), hand.say('session -1')), ('sigbus', 'err ESTALE'),
                 'formatted anew: what was mapped or open is of before')
@@ -320,7 +334,7 @@ def left(t, tables, a, b, slots):
         a.run(go)
         t.ok(tables.claim(slots[0]) == 0 and tables.state(slots[0]) == DEAD, what + ': it has left')
         t.equal(tables.token(token), DEAD, what + ': its sessions are over')
-        t.ok(watch.say('change 10000').startswith('ok'), what + ': which the other machine is told')
+        t.ok(watch.say(CHANGE).startswith('ok'), what + ': which the other machine is told')
         t.equal((hand.say('put 0 1'), hand.say('session 1'), hand.say('info'), other.say('info')),
                 ('sigbus', 'err ENODEV', 'err ENODEV', 'err ENODEV'), what + ': what is open or mapped is of no use')
         t.ok('HUP' in other.say('poll 1000'), what + ': which poll() says', 'POLLHUP')
@@ -345,7 +359,7 @@ def rebooted(t, tables, k, rd, server):
         token = session(hand)
         t.ok(tables.token(token) == ALIVE, 'a third machine, with a session')
         c.start('reboot -f')
-        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD, 20) is not None,
+        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD) is not None,
              'reboots: it has left')
         t.equal(tables.token(token), DEAD, 'and its session is over')
         c.kill()
@@ -364,12 +378,11 @@ def replaced(t, tables, k, server):
         if e.call("grep -q ' T .*_sys_kexec_file_load$' /proc/kallsyms")[0]:
             t.skip('another kernel in its place', 'this kernel has no kexec_file_load(2)')
             return
-        slow = getattr(k, 'slow', 1)
         job = e.start("exec kexec /vmlinuz 'console=ttyS0 panic=-1'")
-        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD, 20 * slow)
+        t.ok(until(lambda: tables.claim(slot) == 0 and tables.state(slot) == DEAD)
              is not None and tables.token(token) == DEAD,
              'another kernel in its place: it has left', job.text() + e.log()[-2000:])
-        t.ok(until(lambda: 'Linux version' in e.log(), 60 * slow) is not None, 'which runs')
+        t.ok(until(lambda: 'Linux version' in e.log()) is not None, 'which runs')
         e.kill()
 
 

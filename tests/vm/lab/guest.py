@@ -185,7 +185,7 @@ class Guest:
         self.qmp = qemu.Qmp(self._accept(mon))
 
     def _accept(self, listener):
-        end = time.monotonic() + 30
+        end = time.monotonic() + 30 * qemu.PATIENCE
         listener.settimeout(0.2)
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -233,7 +233,7 @@ class Guest:
     # -- the control channel
 
     def _send(self, data):
-        self.sock.settimeout(60 * self.slow)
+        self.sock.settimeout(60 * self.slow * qemu.PATIENCE)
         try:
             self.sock.sendall(data)
         except OSError as e:
@@ -249,8 +249,8 @@ class Guest:
             more and '-- QEMU: ' + more + '\n', '-- console:\n' + tail))
 
     def _pump(self, done, timeout, what, job=None):
-        """Handle frames until done(); at most timeout seconds."""
-        timeout *= self.slow
+        """Handle frames until done(); at most timeout seconds, or what a busy machine makes of them."""
+        timeout *= self.slow * qemu.PATIENCE
         end = time.monotonic() + timeout
         while not done():
             left = end - time.monotonic()
@@ -389,7 +389,7 @@ class Guest:
              '\n'.join(bad))
         self._send(b'Q\n')
         self._pump(lambda: self.goodbye, timeout, 'goodbye')
-        code = qemu.stop(self.process, 20 * self.slow)
+        code = qemu.stop(self.process, 20 * self.slow * qemu.PATIENCE)
         t.ok(code == 0, self.name + ': powers off when told',
              'QEMU ended with %s' % code)
 

@@ -175,7 +175,13 @@ def stop(p, timeout=0):
     return p.returncode
 
 
+# So many times longer than a quiet machine needs is waited for what has to come: others may keep
+# this one busy, and only a test that fails waits in vain.
+PATIENCE = 4
+
+
 def wait_until(done, timeout, what, every=0.02):
+    timeout *= PATIENCE
     end = time.monotonic() + timeout
     while not done():
         if time.monotonic() > end:
@@ -202,7 +208,7 @@ def listener(path):
 class Qmp:
     """The QEMU monitor: commands with bounded waits; events are kept."""
 
-    def __init__(self, sock, timeout=30):
+    def __init__(self, sock, timeout=30 * PATIENCE):
         self.sock = sock
         self.sock.settimeout(timeout)
         self.buffer = b''
@@ -210,7 +216,7 @@ class Qmp:
         self._message()
         self('qmp_capabilities')
 
-    def _message(self, timeout=30):
+    def _message(self, timeout=30 * PATIENCE):
         end = time.monotonic() + timeout
         while b'\n' not in self.buffer:
             left = end - time.monotonic()
@@ -246,6 +252,7 @@ class Qmp:
                 return reply.get('return')
 
     def wait_event(self, name, timeout=30):
+        timeout *= PATIENCE
         end = time.monotonic() + timeout
         while True:
             for e in self.events:

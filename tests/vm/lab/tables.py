@@ -85,7 +85,11 @@ class Tables:
         return life & 0xffff
 
 
-def until(condition, seconds):
+# What has to come may take its time on a busy machine; who waits in vain waits once.
+PATIENT = 120
+
+
+def until(condition, seconds=PATIENT):
     """How long it took, or None."""
     begin = time.monotonic()
     while not condition():
