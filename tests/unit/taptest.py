@@ -10,11 +10,15 @@
     point.run()             # arguments: only points whose name holds one of them
 """
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
 import time
 import traceback
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '../vm'))
+from lab.late import Stall          # noqa: E402
 
 
 class Skip(Exception):
@@ -78,7 +82,20 @@ def equal(got, want, what=''):
         raise AssertionError(f'{what}: got {got!r}, want {want!r}')
 
 
-def wait_for(fn, what, seconds=10):
+# Seconds for what has to come, on a machine that has much else to do: who waits in vain does so once.
+PATIENT = 60
+_stall = None
+
+
+def ran():
+    """Seconds by a clock that stands still when this machine does: for what is promised "at once"."""
+    global _stall
+    if _stall is None:
+        _stall = Stall()
+    return time.monotonic() - _stall.so_far()
+
+
+def wait_for(fn, what, seconds=PATIENT):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         v = fn()

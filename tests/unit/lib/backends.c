@@ -421,7 +421,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_doorbell_that_blocks),
 	};
 
-	alarm(120);
+	alarm(ALARM_S);
 	find_portald(argv[0]);
 	return cmocka_run_group_tests_name("backends", tests, set_up, tear_down);
 }

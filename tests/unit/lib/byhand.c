@@ -34,7 +34,7 @@ static void begin_with(struct hand *h, uint32_t flags)
 	struct vmp_channel_opts o = { .size = sizeof(o), .spin_us = 1, .flags = flags };
 	void *base;
 
-	alarm(60);
+	alarm(ALARM_S);
 	assert_int_equal(vmp_pair(h->p, SIZE, 1), 0);
 	vmp_map(h->p[1], &base, NULL);
 	h->base = base;

@@ -154,7 +154,7 @@ static void death_heard_by_who_polls(void **state)
 	c1 = side_of(p1, 1);
 	meet(ch, c1);
 	die(p1, c1, 1);
-	until = now_us() + 1000000;
+	until = now_us() + PATIENCE_MS * INT64_C(1000);
 	do {
 		r = (int)vmp_recv(ch, &c, 1, 0);
 	} while (r == -EAGAIN && now_us() < until);
@@ -189,7 +189,7 @@ static void a_death_of_another(void **state)
 	(void)!read(s->notice, &n, sizeof(n));
 	assert_int_equal(poll(&notice, 1, 0), 0);
 	vmp_close(dies);
-	until = now_us() + 3000000;
+	until = now_us() + PATIENCE_MS * INT64_C(1000);
 	while (!poll(&notice, 1, 0) && now_us() < until)
 		assert_int_equal(vmp_recv(ch, &c, 1, 0), -EAGAIN);
 	assert_int_equal(poll(&notice, 1, 0), 1);
@@ -305,7 +305,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_death_before_the_announcement),
 	};
 
-	alarm(120);
+	alarm(ALARM_S);
 	find_portald(argv[0]);
 	return cmocka_run_group_tests_name("deaths", tests, set_up, tear_down);
 }

@@ -89,7 +89,7 @@ static void opened_anew(void)
 	}
 	do {
 		assert_int_equal(vmp_get_peer(p, 0, &peer, sizeof(peer)), 0);
-		assert_true(now_us() - t < 5000000);
+		assert_true(now_us() - t < PATIENCE_MS * INT64_C(1000));
 	} while (peer.state != VMP_STATE_ALIVE);
 	assert_int_equal(vmp_join(p, NULL), 0);
 	assert_int_equal(vmp_named_open(&n, p, "new", VMP_CREATE | VMP_EXCL, 1, 0600), 0);

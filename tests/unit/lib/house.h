@@ -313,7 +313,7 @@ static inline pid_t house_spawn(int (*fn)(void *arg), void *arg, int step, int a
 	if (pid)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	alarm(60);
+	alarm(ALARM_S);
 	house_die_at = step;
 	house_die_after = after;
 	_exit(fn(arg));

@@ -325,7 +325,7 @@ int main(int argc, char **argv)
 		with_portald(a_hub_dies_anywhere),
 	};
 
-	alarm(120);
+	alarm(ALARM_S);
 	find_portald(argv[0]);
 	return cmocka_run_group_tests_name("hub_deaths", tests, set_up, tear_down);
 }

@@ -688,7 +688,7 @@ int main(int argc, char **argv)
 		in_house(a_sleeping_sender_by_mistake),
 	};
 
-	alarm(60);
+	alarm(ALARM_S);
 	find_portald(argv[0]);
 	return cmocka_run_group_tests_name("hub_mistakes", tests, set_up, tear_down);
 }

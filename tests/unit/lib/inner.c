@@ -247,7 +247,7 @@ static void reset_behind_a_ring(void **state)
 	pthread_t t;
 	int i;
 
-	alarm(60);
+	alarm(ALARM_S);
 	set_scene(&s);
 	r.ch = s.ch[0];
 	pthread_create(&t, NULL, read_all, &r);
@@ -277,7 +277,7 @@ static void reset_behind_a_ring_by_fd(void **state)
 	int fd, i;
 	char c;
 
-	alarm(60);
+	alarm(ALARM_S);
 	set_scene(&s);
 	fd = vmp_channel_fd(s.ch[0]);
 	for (i = 0; i < 50; i++) {
@@ -352,7 +352,7 @@ static void reset_alone(void **state)
 	struct scene s;
 	char c;
 
-	alarm(60);
+	alarm(ALARM_S);
 	set_scene(&s);
 	assert_true(sleeps(s.ch[0]) > 4);
 	assert_true(comes_to_trust(&s));
@@ -375,7 +375,7 @@ static void strangers_ring(void **state)
 	char c;
 	int i;
 
-	alarm(60);
+	alarm(ALARM_S);
 	set_scene(&s);
 	for (i = 0; i < 30; i++) {
 		s.side[1].rx_rung = s.side[0].rx_armed - (uint64_t)(i % 3);
@@ -406,7 +406,7 @@ int __wrap_pthread_mutex_unlock(pthread_mutex_t *m)
 	 */
 	if (slow_here && m == slow_lock &&
 	    __atomic_add_fetch(&slow_unlocks, 1, __ATOMIC_SEQ_CST) == hold_at)
-		for (i = 0; i < 300 && !__atomic_load_n(&overtaken, __ATOMIC_SEQ_CST); i++)
+		for (i = 0; i < 2000 && !__atomic_load_n(&overtaken, __ATOMIC_SEQ_CST); i++)
 			usleep(1000);
 	return r;
 }
@@ -430,7 +430,7 @@ static void two_look_at_once(void **state)
 	pthread_t t;
 	int i;
 
-	alarm(60);
+	alarm(ALARM_S);
 	for (hold_at = 1; hold_at <= 3; hold_at++) {
 		set_scene(&s);
 		slow_lock = &s.p[0]->lock;

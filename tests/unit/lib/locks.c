@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Robust locks between processes that die, stop, and overwrite. */
 #include "house.h"
+#include "late.h"
 
 /* ---- One process --------------------------------------------------------------- */
 
@@ -125,25 +126,43 @@ static void until_it_waits(struct portal_lock *l)
 	usleep(20000);
 }
 
-/* Several times: a look by the clock comes soon enough once, but not always. */
+/*
+ * Whether who waits is woken by @ends_it, which says in the data when it was. Several times: a
+ * look by the clock comes soon enough once, but not always. And again: a busy machine makes who
+ * is woken late for a while, but the clock does so each time.
+ */
+static bool is_woken(struct vmp *p, void (*ends_it)(struct vmp *p))
+{
+	_Atomic int64_t *t = house_data(p, 4096);
+	int late = 3, round, i;
+
+	for (round = 0; round < 6 && late > 2; round++)
+		for (i = late = 0; i < 8; i++) {
+			ends_it(p);
+			late += t[1] > 20000;
+		}
+	return late <= 2;
+}
+
+static void it_is_unlocked(struct vmp *p)
+{
+	struct portal_lock *l = house_data(p, 0);
+	_Atomic int64_t *t = house_data(p, 4096);
+	pid_t pid;
+
+	assert_int_equal(vmp_lock(p, l, 0), 0);
+	pid = house_spawn(takes_the_time, NULL, -1, 0);
+	until_it_waits(l);
+	t[0] = now_us();
+	assert_int_equal(vmp_unlock(p, l), 0);
+	assert_int_equal(house_reap(pid), 0);
+}
+
 static void an_unlock_wakes(void **state)
 {
 	struct vmp *p = house_open();
-	struct portal_lock *l = house_data(p, 0);
-	_Atomic int64_t *t = house_data(p, 4096);
-	int late = 0, i;
-	pid_t pid;
 
-	for (i = 0; i < 8; i++) {
-		assert_int_equal(vmp_lock(p, l, 0), 0);
-		pid = house_spawn(takes_the_time, NULL, -1, 0);
-		until_it_waits(l);
-		t[0] = now_us();
-		assert_int_equal(vmp_unlock(p, l), 0);
-		assert_int_equal(house_reap(pid), 0);
-		late += t[1] > 20000;
-	}
-	assert_true(late <= 2);
+	assert_true(is_woken(p, it_is_unlocked));
 	vmp_close(p);
 }
 
@@ -167,27 +186,27 @@ static void until_it_is_locked(struct portal_lock *l)
 	assert_true(i < 2000);
 }
 
+static void its_owner_dies(struct vmp *p)
+{
+	struct portal_lock *l = house_data(p, 0);
+	_Atomic int64_t *t = house_data(p, 4096);
+	pid_t owner = house_spawn(locks_and_stays, NULL, -1, 0), pid;
+
+	until_it_is_locked(l);
+	pid = house_spawn(takes_the_time, NULL, -1, 0);
+	until_it_waits(l);
+	kill(owner, SIGKILL);
+	t[0] = now_us();
+	assert_int_equal(house_reap(owner), -SIGKILL);
+	assert_int_equal(house_reap(pid), 0);
+	assert_int_equal(t[2], -EOWNERDEAD);
+}
+
 static void a_death_wakes(void **state)
 {
 	struct vmp *p = house_open();
-	struct portal_lock *l = house_data(p, 0);
-	_Atomic int64_t *t = house_data(p, 4096);
-	int late = 0, i;
-	pid_t owner, pid;
 
-	for (i = 0; i < 8; i++) {
-		owner = house_spawn(locks_and_stays, NULL, -1, 0);
-		until_it_is_locked(l);
-		pid = house_spawn(takes_the_time, NULL, -1, 0);
-		until_it_waits(l);
-		kill(owner, SIGKILL);
-		t[0] = now_us();
-		assert_int_equal(house_reap(owner), -SIGKILL);
-		assert_int_equal(house_reap(pid), 0);
-		assert_int_equal(t[2], -EOWNERDEAD);
-		late += t[1] > 20000;
-	}
-	assert_true(late <= 2);
+	assert_true(is_woken(p, its_owner_dies));
 	house_check(p);
 	vmp_close(p);
 }
@@ -537,7 +556,7 @@ static void suspicion(void **state)
 	struct vmp *p = house_open();
 	struct portal_lock *l = house_data(p, 0);
 	pid_t pid = house_spawn(locks_and_stays, NULL, -1, 0);
-	int64_t t;
+	int64_t t, ran;
 
 	until_it_is_locked(l);
 	ends_with(vmp_lock(p, l, 0), -EAGAIN, NULL);
@@ -545,9 +564,9 @@ static void suspicion(void **state)
 	house_peer()->suspect = HOUSE_CLAIM;
 	assert_int_equal(vmp_token_state(p, l->owner), VMP_STATE_SUSPECT);
 	t = now_us();
+	ran = ran_us();
 	ends_with(vmp_lock(p, l, 250), -ETIMEDOUT, "is suspect");
-	t = now_us() - t;
-	assert_true(t >= 249000 && t < 2000000);
+	assert_true(now_us() - t >= 249000 && ran_us() - ran < 2000000);
 	assert_true(l->owner && !l->previous);
 	kill(pid, SIGKILL);
 	house_reap(pid);
@@ -627,11 +646,11 @@ static void scribbled(void **state)
 	int i, r, n = 0;
 
 	for (end = now_us() + 1500000; now_us() < end; n++) {
-		t = now_us();
+		t = ran_us();
 		r = vmp_lock(p, l, n % 3 * 5);
 		if (r == -EOWNERDEAD)
 			vmp_lock_repaired(p, l);
-		assert_true(now_us() - t < 2000000);
+		assert_true(ran_us() - t < 2000000);
 		vmp_unlock(p, l);
 		/* What it says of tokens is an answer, too. */
 		for (i = 0; i < 8; i++)

@@ -266,15 +266,17 @@ static void id_is_kept_to_the_end(void **state)
 {
 	const char *uri = in_dir("unix:DIR/bad2.sock");
 	struct vmp_channel *ch;
-	int l, s, fl;
+	struct pollfd f;
+	int l, s, fl, looked[2];
 	struct vmp *p;
 	pid_t pid;
 	char c;
 
+	assert_int_equal(pipe(looked), 0);
 	l = listen_at(uri + 5, SOCK_SEQPACKET);
 	pid = fork();
 	if (!pid) {
-		alarm(20);
+		alarm(ALARM_S);
 		s = accept(l, NULL, NULL);
 		serve_and_hang_up(s);
 		/* The client may end its own side only when it closes the portal. */
@@ -285,11 +287,18 @@ static void id_is_kept_to_the_end(void **state)
 		fl = (int)recv(s, &c, 1, MSG_DONTWAIT);
 		if (!(fl < 0 && errno == EAGAIN))
 			_exit(2);
+		if (write(looked[1], "", 1) != 1)
+			_exit(4);
 		_exit(recv(s, &c, 1, 0) == 0 ? 0 : 3);
 	}
 	assert_int_equal(vmp_open(&p, uri, 0), 0);
 	ch = side_of(p, 0);
-	assert_int_equal(vmp_recv(ch, &c, 1, 600), -ETIMEDOUT);
+	close(looked[1]);
+	f = (struct pollfd){ looked[0], POLLIN, 0 };
+	do {
+		assert_int_equal(vmp_recv(ch, &c, 1, 100), -ETIMEDOUT);
+	} while (!poll(&f, 1, 0));
+	close(looked[0]);
 	vmp_channel_close(ch);
 	vmp_close(p);
 	assert_int_equal(waitpid(pid, &fl, 0), pid);
@@ -401,6 +410,6 @@ int main(void)
 		cmocka_unit_test(much_to_read),
 	};
 
-	alarm(120);
+	alarm(ALARM_S);
 	return cmocka_run_group_tests_name("servers", tests, set_up, tear_down);
 }

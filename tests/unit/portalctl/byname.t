@@ -92,7 +92,7 @@ def _(stack):
     first.p.kill()
     text += first.p.communicate()[0]
     got = [line for line in text.decode().splitlines(True) if line.endswith('\n')]
-    second = Ctl(stack, 'recv', '--name=log', '--who', '--timeout=3', uri)
+    second = Ctl(stack, 'recv', '--name=log', '--who', '--timeout=10', uri)
     for i in range(500, 1000):
         s.p.stdin.write(b'line %d\n' % i)
     s.p.stdin.close()

@@ -19,7 +19,7 @@ def _(stack):
     rx = Ctl(stack, 'recv', uri, '/dev/null', '--json', '--progress', '-t', '60')
     tx = Ctl(stack, 'send', uri, d + '/in', '--json', '--progress', '-t', '60')
     equal(tx.end(600), 0, 'send')
-    equal(rx.end(60), 0, 'recv')
+    equal(rx.end(600), 0, 'recv')
     sent, got = json.loads(tx.out), json.loads(rx.out)
     equal((sent['bytes'], got['bytes']), (SIZE, SIZE), 'bytes')
     equal(sent['sha256'], got['sha256'], 'digest')

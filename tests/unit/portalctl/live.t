@@ -104,7 +104,7 @@ class Lines:
     def __init__(self, ctl):
         self.fd, self.text = ctl.p.stdout.fileno(), b''
 
-    def next(self, seconds=5):
+    def next(self, seconds=LIMIT):
         end = time.monotonic() + seconds
         while b'\n' not in self.text:
             if not select.select([self.fd], [], [], max(0, end - time.monotonic()))[0]:
@@ -207,7 +207,7 @@ def _(stack):
           [(1, 'alive', 'guest', 'web-1')])
     equal([(s['token'], s['pid'], s['state']) for s in d['sessions']], [(hex(a.token), os.getpid(), 'alive')])
     # Its heart stands still: portald notices.
-    wait_for(lambda: t.json('peers')['peers'][1]['state'] == 'suspect', 'suspicion', 5)
+    wait_for(lambda: t.json('peers')['peers'][1]['state'] == 'suspect', 'suspicion')
     out = t.run('peers')[1]
     check(re.search(r'(?m)^ *1 +suspect +silent +guest +100 ', out), out)
     check(hex(a.token) in out and str(os.getpid()) in out, out)
@@ -224,10 +224,10 @@ def _(stack):
     lines = Lines(w)
     equal(len(lines.next()['sessions']), 1)
     b = Member(stack, t.uri)
-    equal(len(lines.next(2)['sessions']), 2)
+    equal(len(lines.next()['sessions']), 2)
     equal(lines.next(1.5), None, 'nothing changed')
     b.close()
-    equal(len(lines.next(2)['sessions']), 1)
+    equal(len(lines.next()['sessions']), 1)
     w.signal()
     equal(w.end(), -signal.SIGINT)
 

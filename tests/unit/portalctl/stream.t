@@ -121,11 +121,11 @@ def _(stack):
 @point('the sender is killed in mid-stream: status 3, FILE.part is kept and named')
 def _(stack):
     uri, d = region(stack)
-    rx = Ctl(stack, 'recv', uri, d + '/out', '--timeout', '2')
+    rx = Ctl(stack, 'recv', uri, d + '/out', '--timeout', '5')
     tx = Ctl(stack, 'send', uri, '-', stdin=subprocess.PIPE)
     tx.p.stdin.write(b'x' * (4 << 20))
     tx.p.stdin.flush()
-    time.sleep(0.3)
+    wait_for(lambda: os.path.exists(d + '/out.part') and os.path.getsize(d + '/out.part'), 'bytes')
     tx.p.kill()
     rx.fails(3, 'bytes arrived', 'out.part')
     check(os.path.getsize(d + '/out.part') > 0, 'the part is empty')
@@ -143,7 +143,7 @@ def _(stack):
         tx.p.stdin.flush()
         time.sleep(0.3)
         (tx, rx)[who].signal()
-        equal((tx, rx)[who].end(10), -signal.SIGINT, 'dies of its signal')
+        equal((tx, rx)[who].end(), -signal.SIGINT, 'dies of its signal')
         if who:
             tx.p.stdin = None
         (rx, tx)[who].fails(3, 'interrupted')
@@ -191,7 +191,7 @@ def _(stack):
 def hostile_sender(stack, *frames):
     """What recv makes of these frames; its partial file must not get the name."""
     uri, d = region(stack)
-    rx = Ctl(stack, 'recv', uri, d + '/out', '--timeout', '10')
+    rx = Ctl(stack, 'recv', uri, d + '/out', '--timeout', '60')
     peer = Peer(stack, uri, 0).connect()
     for f in frames:
         peer.send(f)
@@ -249,7 +249,7 @@ def _(stack):
 def _(stack):
     uri, d = region(stack)
     write(d + '/in', 10)
-    tx = Ctl(stack, 'send', uri, d + '/in', '--timeout', '10')
+    tx = Ctl(stack, 'send', uri, d + '/in', '--timeout', '60')
     peer = Peer(stack, uri, 1).connect()
     peer.frame()
     peer.send(frame(STREAM, FAIL, 5, b'no space left'))
@@ -260,7 +260,7 @@ def _(stack):
 def _(stack):
     uri, d = region(stack)
     write(d + '/in', 10)
-    tx = Ctl(stack, 'send', uri, d + '/in', '--timeout', '10')
+    tx = Ctl(stack, 'send', uri, d + '/in', '--timeout', '60')
     peer = Peer(stack, uri, 1).connect()
     peer.frame()
     peer.send(frame(STREAM, ACCEPT))

@@ -160,7 +160,7 @@ def _(stack):
     os.mkdir(os.path.join(base, 'ro'), 0o755)
     r = subprocess.run([portald_path(), '--name', 'x', '--size', '1M', '--socket-dir',
                         os.path.join(base, 'ro')], stderr=subprocess.PIPE, text=True,
-                       timeout=10, preexec_fn=lambda: os.setuid(61234))
+                       timeout=PATIENT, preexec_fn=lambda: os.setuid(61234))
     one_line(r, 1, 'not writable')
 
 
@@ -199,7 +199,7 @@ def _(stack):
     check('serving' in p.stderr.readline(), 'does not serve')
     g = Guest(os.path.join(base, 'vmportal', 'mine.ivshmem'))
     r = subprocess.run([portald_path(), 'status', 'mine'], env=env, preexec_fn=drop,
-                       stdout=subprocess.PIPE, text=True, timeout=10)
+                       stdout=subprocess.PIPE, text=True, timeout=PATIENT)
     check('guests 1 of' in r.stdout, r.stdout)
     g.close()
 

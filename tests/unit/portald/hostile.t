@@ -20,20 +20,20 @@ def churn(d, n, vectors=4):
 
 @point('a guest that never reads stalls nobody, costs little, and is cut')
 def _(stack):
-    d = Daemon(stack, '--connect-rate', '0', '--stall-timeout', '5')
+    d = Daemon(stack, '--connect-rate', '0', '--stall-timeout', '15')
     good, proc = d.guest(), d.process()
     start = d.nfds()
     slow = d.guest(greet=False)     # reads nothing at all
-    began = time.monotonic()
+    began = ran()
     churn(d, 500)
     last = d.guest()
     good.pump(lambda: good.knows(last.id))
     proc.pump(lambda: proc.knows(last.id))
-    check(time.monotonic() - began < 5, 'the others waited for it')
+    check(ran() - began < 15, 'the others waited for it')
     check(d.nfds() <= start + 3 * 5 + 8, f'{start} fds became {d.nfds()}')
     queued = max(p['queued'] for p in d.status()['peers'])
     check(0 < queued < 400, f'{queued} messages queued')
-    d.wait_log('has not read for 5 s')
+    d.wait_log('has not read for 15 s')
     good.pump(lambda: sorted(good.peers) == [*range(8), good.id, last.id])
     check(slow.ended(), 'still connected')
 
@@ -45,9 +45,9 @@ def _(stack):
     for fd in bad.peers[bad.id]:
         os.set_blocking(fd, True)
     bad.close()
-    began = time.monotonic()
+    began = ran()
     equal(d.process().id, 0, 'the next one has its id')
-    check(time.monotonic() - began < 2, 'it had to wait')
+    check(ran() - began < 2, 'it had to wait')
 
 
 @point('a process that never reads stalls nobody, is told no more, keeps its id till it ends')
@@ -203,11 +203,12 @@ def _(stack):
 def _(stack):
     d = Daemon(stack, '--connect-rate', '20', '--vectors', '1')
     began, n = time.monotonic(), 0
-    while time.monotonic() - began < 2:
+    while time.monotonic() - began < 2 or n < 120:
         Guest(d.sock('ivshmem'), vectors=1).close()
         n += 1
+    took = time.monotonic() - began
     # 100 at once are allowed, then 20 a second
-    check(80 <= n <= 160, f'{n} in two seconds')
+    check(n <= 120 + 20 * took, f'{n} in {took:.2f} seconds')
     ticks = d.cpu_ticks()
     stack.callback(lambda s=[d.guest(greet=False) for _ in range(20)]: None)
     time.sleep(0.5)

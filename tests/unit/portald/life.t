@@ -307,7 +307,7 @@ def _(stack):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     stack.callback(s.close)
     s.bind(os.path.join(directory, 'notify'))
-    s.settimeout(5)
+    s.settimeout(PATIENT)
     said = queue.Queue()
 
     def listen():       # all the time: portald waits for its manager
@@ -323,7 +323,7 @@ def _(stack):
     def until(text):
         seen = ''
         while text not in seen:
-            seen = said.get(timeout=5)
+            seen = said.get(timeout=PATIENT)
     until('READY=1')
     d.guest()
     until('STATUS=1 portals, 1 guests, 0 processes')
@@ -374,12 +374,12 @@ def _(stack):
     path = os.path.join(d, 'demo.ivshmem')
     wait_for(lambda: os.path.exists(path), 'the socket')
     for _ in range(1200):   # more than the 64 KiB of a pipe
-        Guest(path, vectors=1, timeout=5).close()
+        Guest(path, vectors=1, timeout=PATIENT).close()
     text = b''
     while len(text) < 60000:
         text += os.read(r, 65536)
     g = Guest(path, vectors=1)
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENT
     while b'log lines were lost' not in text and time.monotonic() < end:
         text += os.read(r, 65536)
     check(b'log lines were lost' in text, 'not counted')

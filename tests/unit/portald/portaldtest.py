@@ -21,7 +21,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
 sys.path.insert(0, os.path.join(TOP, 'tests', 'unit'))
 import taptest
-from taptest import Skip, bail, check, equal, scratch, wait_for     # noqa: E402
+from taptest import PATIENT, Skip, bail, check, equal, ran, scratch, wait_for     # noqa: E402
 
 MAGIC, VERSION = 0x44504D56, 2
 HELLO, WELCOME, PEER, READY, GONE, REFUSE, STATUS, SESSION, CHANGE, FENCE = range(1, 11)
@@ -132,7 +132,7 @@ class Daemon:
         self.p.wait()
         self.reader.join(5)
 
-    def wait_log(self, text, seconds=10, n=1):
+    def wait_log(self, text, seconds=PATIENT, n=1):
         def seen():
             hits = [s for s in list(self.lines) if text in s]
             if len(hits) >= n:
@@ -145,7 +145,7 @@ class Daemon:
             return None
         return wait_for(seen, f'log line: {text}', seconds)[-1]
 
-    def exit_code(self, seconds=10):
+    def exit_code(self, seconds=PATIENT):
         self.p.wait(seconds)
         self.reader.join(5)
         return self.p.returncode
@@ -234,7 +234,7 @@ class Client:
             raise ConnectionError('portald closed the connection')
         return m
 
-    def pump(self, until, seconds=10):
+    def pump(self, until, seconds=PATIENT):
         """Take what comes until it is so."""
         end = time.monotonic() + seconds
         while not until():
@@ -246,7 +246,7 @@ class Client:
     def knows(self, peer):
         return len(self.peers.get(peer, [])) == self.vectors
 
-    def ended(self, seconds=10):
+    def ended(self, seconds=PATIENT):
         """Reads to the end; true if it comes in time."""
         self.s.settimeout(seconds)
         try:
@@ -268,7 +268,7 @@ class Guest(Client):
     """The ivshmem protocol as QEMU speaks it: it only listens."""
     noun = 'guest'
 
-    def __init__(self, path, greet=True, vectors=4, timeout=10):
+    def __init__(self, path, greet=True, vectors=4, timeout=PATIENT):
         self.s = path if isinstance(path, socket.socket) else \
             connect(socket.SOCK_STREAM, path, timeout)
         self.vectors, self.peers, self.fds = vectors, {}, set()
@@ -355,7 +355,7 @@ def inherit(path):
     a.close()
     b.close()
     s = socket.socket(fileno=fds[0])
-    s.settimeout(10)
+    s.settimeout(PATIENT)
     return s
 
 
@@ -374,7 +374,7 @@ class Process(Client):
     """A process on the host, by proto.h."""
     noun = 'process'
 
-    def __init__(self, path, hello=True, flags=0, timeout=10):
+    def __init__(self, path, hello=True, flags=0, timeout=PATIENT):
         self.s = connect(socket.SOCK_SEQPACKET, path, timeout)
         self.peers, self.fds, self.order = {}, set(), []
         self.id = self.region = None
@@ -436,7 +436,7 @@ def ring(fd, n=1):
         os.write(fd, struct.pack('=Q', 1))
 
 
-def rings(fd, seconds=5):
+def rings(fd, seconds=30):
     """How often it was rung: waits for the first, 0 if none comes."""
     p = select.poll()
     p.register(fd, select.POLLIN)
@@ -445,6 +445,6 @@ def rings(fd, seconds=5):
     return struct.unpack('=Q', os.read(fd, 8))[0]
 
 
-def run(*args, env=None, timeout=10):
+def run(*args, env=None, timeout=PATIENT):
     return subprocess.run([portald_path(), *args], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, timeout=timeout, env=env)

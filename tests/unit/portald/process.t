@@ -100,7 +100,7 @@ def _(stack):
     d.wait_log(f'process {lid} left')
     last = d.process()
     gone = []
-    h.s.settimeout(10)
+    h.s.settimeout(PATIENT)
     while not h.knows(last.id):
         m = h.next()
         h.take(m)

@@ -31,7 +31,7 @@ def _(stack):
     d = Daemon(stack, '--vectors', '1', '--host-peers', '1', '--first-guest-id', '300')
     s = socket.socket(socket.AF_UNIX)
     stack.callback(s.close)
-    s.settimeout(5)
+    s.settimeout(PATIENT)
     s.connect(d.sock('ivshmem'))
     data = b''
     while len(data) < 40:

@@ -280,7 +280,7 @@ def _(stack):
     def answers(n):
         """So many; a claim that is not there, and no such vector, are refused."""
         got = []
-        p.s.settimeout(10)
+        p.s.settimeout(PATIENT)
         while len(got) < n:
             m = p.next()
             if m.type not in (FENCE, SESSION):

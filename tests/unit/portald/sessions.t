@@ -168,9 +168,10 @@ def _(stack):
             j.p.kill()
         else:
             j.do(how)
-        began = time.monotonic()
+        began = ran()
         t.wait_dead(j.token)
-        check(time.monotonic() - began < 0.5, f'{how}: {time.monotonic() - began:.2f} s')
+        took = ran() - began
+        check(took < 0.5, f'{how}: {took:.2f} s')
         d.wait_log('has ended its session', n=1)
         j.end()
 
@@ -184,7 +185,7 @@ def _(stack):
     equal(a.do(f'state {b.token}'), ['state', '2'], 'alive')
     wait_for(lambda: a.do('await 300') == ['quiet'], 'nothing to happen')
     b.p.kill()
-    equal(a.do('await 3000'), ['changed'], 'its end is told')
+    equal(a.do('await 30000'), ['changed'], 'its end is told')
     wait_for(lambda: a.do(f'state {b.token}') == ['state', '4'], 'dead')
     equal(a.do(f'state {b.token + (9 << 16)}')[1], str(-errno.ESTALE), 'never given out')
 
@@ -231,7 +232,7 @@ def _(stack):
     a.read_some(100)
     t.put(m.at + 264, '<Q', 5)
     ring(g.peers[8][0])
-    a.wait_change(2)
+    a.wait_change()
 
 
 @point('machines with a notice vector are rung when a session begins and ends')
@@ -259,9 +260,9 @@ def _(stack):
     fd = g.peers[g.id][2]
     os.set_blocking(fd, True)
     os.write(fd, struct.pack('=Q', (1 << 64) - 2))
-    began = time.monotonic()
+    began = ran()
     Member(d).close()
-    check(time.monotonic() - began < 2, 'it was waited for')
+    check(ran() - began < 2, 'it was waited for')
 
 
 @point('a heart that stands still is suspect, one that beats again is not')
@@ -272,13 +273,16 @@ def _(stack):
     m = Machine(t, g, 1, heartbeat_ms=200)
     end = time.monotonic() + 1.5
     while time.monotonic() < end:
+        last, last_ran = time.monotonic(), ran()
         m.beat()
-        last = time.monotonic()
         time.sleep(0.05)
+        if time.monotonic() - last > 0.2:
+            # We stood still, and so did this heart.
+            wait_for(lambda: (m.beat(), not m.suspect())[1], 'that it is taken back')
         check(not m.suspect(), 'it beats')
     wait_for(m.suspect, 'suspicion')
     took = time.monotonic() - last
-    check(0.4 < took < 2, f'after {took:.2f} s')
+    check(0.4 < took and ran() - last_ran < 2, f'after {took:.2f} s')
     equal(m.row().reason, SILENT, 'reason')
     check(not m.dead(), 'silence is no proof')
     m.beat()
@@ -288,9 +292,8 @@ def _(stack):
     check(not m.suspect(), 'one that said it sleeps')
 
 
-@point('that a heart stands still is told at the third beat of our own after its last one')
-def _(stack):
-    ms, n = 500, 5
+def silent_after(stack, ms, n):
+    """At which of portald's beats after the last one of each of n machines it is suspect."""
     d = managed(stack, '--heartbeat', str(ms))
     a = Member(d)
     t = Tables(stack, a)
@@ -311,9 +314,20 @@ def _(stack):
     wait_for(lambda: t.peer().heartbeat > 1, 'its heart')
     began = time.monotonic()
     wait_for(count, 'suspicion of all')
-    # One less if portald beat between two of our steps, here or there.
-    beats = [told[i] - last[i] for i in range(n)]
-    check(max(beats) == 3 and min(beats) >= 2, f'beats {beats}')
+    d.end()
+    return [told[i] - last[i] for i in range(n)]
+
+
+@point('that a heart stands still is told at the third beat of our own after its last one')
+def _(stack):
+    # Later only where we look too late, as on a busy machine: that is not so each time.
+    for _i in range(5):
+        beats = silent_after(stack, 500, 5)
+        # One less if portald beat between two of our steps, here or there.
+        check(min(beats) >= 2, f'beats {beats}')
+        if max(beats) == 3:
+            break
+    check(max(beats) == 3, f'beats {beats}')
 
 
 @point('a heart that is faster than our own is not silent by looks that somebody rings for')
@@ -379,11 +393,12 @@ def _(stack):
                 pass
         os._exit(0)
     for _ in range(20):
-        began = time.monotonic()
+        began = ran()
         c = Member(d)
         c.lifeline.end()
         t.wait_dead(c.token)
-        check(time.monotonic() - began < 1, f'{time.monotonic() - began:.2f} s')
+        took = ran() - began
+        check(took < 1, f'{took:.2f} s')
         c.close()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

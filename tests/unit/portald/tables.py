@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 
-from portaldtest import (CHANGE, PEER, SESSION, TOP, check, equal, wait_for)
+from portaldtest import (CHANGE, PATIENT, PEER, SESSION, TOP, check, equal, wait_for)
 import portaldtest
 
 NONE = 0xffffffff
@@ -70,7 +70,7 @@ class Tables:
         check(s.sequence >= token >> 16, 'a token that was never given out')
         return (s.life == token >> 16 << 16 | ALIVE and s.claim == p.claim and s.claim != p.dead)
 
-    def wait_dead(self, token, seconds=5):
+    def wait_dead(self, token, seconds=PATIENT):
         wait_for(lambda: not self.alive(token), f'the end of session {token:#x}', seconds)
 
     def put(self, at, fmt, *values):
@@ -136,7 +136,7 @@ class Member(portaldtest.Process):
             self.changes += 1
         super().take(m)
 
-    def answer(self, kind, seconds=10):
+    def answer(self, kind, seconds=PATIENT):
         self.s.settimeout(seconds)
         while True:
             m = self.next()
@@ -157,7 +157,7 @@ class Member(portaldtest.Process):
         self.fds.discard(m.fds[0])
         os.close(m.fds[0])
 
-    def wait_change(self, seconds=5):
+    def wait_change(self, seconds=30):
         before, end = self.changes, time.monotonic() + seconds
         while self.changes == before:
             self.s.settimeout(max(0.01, end - time.monotonic()))
@@ -217,7 +217,7 @@ def ctl(*args, built=[]):
             portaldtest.bail('portalctl does not build: ' + r.stdout[-300:])
         built.append(os.path.join(TOP, 'build', 'user', 'bin', 'portalctl'))
     r = subprocess.run([built[0], *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, text=True, timeout=30)
+                       stderr=subprocess.PIPE, text=True, timeout=120)
     return r.returncode, r.stdout, r.stderr
 
 

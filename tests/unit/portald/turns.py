@@ -40,7 +40,7 @@ def begins_a_turn(pid):
         int.from_bytes(info.raw[24:32], 'little') in WAITS[platform.machine()]
 
 
-def each_turn(pid, first, look, seconds=10):
+def each_turn(pid, first, look, seconds=60):
     """Stop portald, do @first, let it go on; @look whenever a turn is over, until that says true."""
     end = time.monotonic() + seconds
     ptrace(SEIZE, pid, None, TRACESYSGOOD)
