@@ -83,7 +83,7 @@ def equal(got, want, what=''):
 
 
 # Seconds for what has to come, on a machine that has much else to do: who waits in vain does so once.
-PATIENT = 60
+PATIENT = int(os.environ.get('VMPORTAL_PATIENCE', '60'))
 _stall = None
 
 

@@ -22,7 +22,9 @@
  * Nothing here needs longer, not on a machine that has much else to do, either; a hang is a
  * failure, and says where. A test that does not come to its end by itself is ended after ALARM_S.
  */
+#ifndef PATIENCE_MS
 #define PATIENCE_MS 60000
+#endif
 #define ALARM_S 300
 
 /* Sanitizers slow everything down; what they look for shows in fewer rounds. */
