@@ -184,7 +184,7 @@ static void do_echo(uint32_t vector, uint32_t peer, uint32_t to, uint64_t n)
 	int r = 1;
 
 	while (n-- && r == 1) {
-		r = wait_for(vector, 10000);
+		r = wait_for(vector, 60000);
 		if (r == 1 && vmp_ring(portal, peer, to))
 			r = -EIO;
 	}
@@ -313,7 +313,7 @@ static void do_channel(const char *name)
 {
 	vmp_channel_close(channel);
 	channel = NULL;
-	result(vmp_channel_named(&channel, portal, name, NULL, 10000));
+	result(vmp_channel_named(&channel, portal, name, NULL, 60000));
 }
 
 static void do_end(void)
@@ -348,6 +348,8 @@ static void do_hears(int ms)
 
 	while (vmp_hub_recv(hub, &c, 1, NULL, 0) >= 0)
 		;
+	puts("ready");
+	fflush(stdout);
 	do {
 		if (poll(&p, 1, ms) != 1) {
 			puts("timeout");
@@ -355,7 +357,7 @@ static void do_hears(int ms)
 		}
 		r = vmp_watch_clear(portal);
 	} while (!r && host_changes() == before);
-	if (r || poll(&h, 1, 100) == 1)
+	if (r || poll(&h, 1, 300) == 1)
 		result(r);
 	else
 		puts("deaf");
