@@ -42,6 +42,8 @@ LIES = {
     'live-early': 'message type 6', 'welcome-twice': 'message type 2',
     'silence@welcome': 'does not answer', 'silence@live': 'does not answer',
 }
+# Of these: where the driver waits for something that never comes.
+WAITS = ['channels-missing', 'silence@welcome', 'silence@live']
 
 
 def initrd(k):
@@ -74,7 +76,8 @@ def fact(g, name):
 
 
 def check_load(t, g):
-    status, text = g.call('modprobe portal_vmbus region_size=4M timeout=2', 120)
+    status, text = g.call('modprobe portal_vmbus region_size=4M timeout=%d' %
+                          vmbuspair.ANSWERS, 120)
     t.ok(status == 0 and g.call('test -c /dev/portal0')[0] == 0,
          'the module loads, and there is a portal', text + g.dmesg()[-3000:])
     alias = g.run('grep portal_vmbus /lib/modules/$(uname -r)/modules.alias')
@@ -120,7 +123,10 @@ def check_lies(t, g, device):
         bind(g, device, 'unbind')
         at = mark(g)
         g.vsp('lie ' + lie)
+        if lie in WAITS:
+            vmbuspair.patience(g, vmbuspair.silent(g))
         bound = bind(g, device)
+        vmbuspair.patience(g)
         g.vsp('truth')
         log = said(g, at)
         # The bus's own line names the error.
@@ -147,7 +153,7 @@ def check_no_channel(t, g, device):
     t.ok(not bind(g, device) and 'cannot be opened' in said(g, at),
          'a channel that the host does not open is told', said(g, at))
     g.run('rmmod portal_vmbus')
-    g.run('modprobe portal_vmbus region_size=4M timeout=2')
+    g.run('modprobe portal_vmbus region_size=4M timeout=%d' % vmbuspair.ANSWERS)
     t.equal(g.call('test -c /dev/portal0')[0], 0, 'and is opened after a reload')
     at = mark(g)
     g.vsp('lie open')
@@ -160,12 +166,15 @@ def check_no_channel(t, g, device):
 def check_subchannels(t, g, device):
     """The host takes a subchannel while it is waited for, and while it is in use."""
     bind(g, device, 'unbind')
+    # In it the subchannel has to go.
+    vmbuspair.patience(g, 2 * vmbuspair.silent(g))
     g.vsp('lie channels-missing')
     job = g.start('echo %s > %s/bind' % (device, DRIVER))
     vmbuspair.wait_status(g, state='greeted')
     g.vsp('rescind-sub 1')
     vmbuspair.wait_channels(g, device, 2)
-    t.ok(job.wait(30), 'a subchannel goes while another is waited for: no session')
+    t.ok(job.wait(60), 'a subchannel goes while another is waited for: no session')
+    vmbuspair.patience(g)
     g.vsp('truth')
     g.vsp('offer-sub 1')
     vmbuspair.wait_channels(g, device, 3)
@@ -189,7 +198,10 @@ def check_quarantine(t, g, device):
     for lie in ('silence@bye-ack', 'magic@bye-ack', 'reserved@bye-ack'):
         g.vsp('lie ' + lie)
         at = mark(g)
+        if lie.startswith('silence'):
+            vmbuspair.patience(g, vmbuspair.silent(g))
         bind(g, device, 'unbind')
+        vmbuspair.patience(g)
         g.vsp('truth')
         t.ok('has not confirmed that it let go of 4096 KiB' in said(g, at),
              '%s: memory is kept' % lie, said(g, at))

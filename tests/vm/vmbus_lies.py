@@ -24,7 +24,7 @@ RECEIVING = ['write-index-beyond', 'write-index-odd', 'length-zero',
 SENDING = ['read-index-beyond', 'read-index-odd']
 # A packet of a type that nobody knows is whole: it comes as it is.
 ODD = ['pending-huge', 'feature-bits', 'flood']
-PATIENCE = 10
+PATIENCE = 30
 
 
 def rebind(g):

@@ -97,7 +97,7 @@ def check_steps(t, g):
         g.vsp('rescind now')
         job.wait(30)
         lab.wait_run(g, 'test ! -e /sys/bus/vmbus/devices/' + lab.INSTANCE % 1)
-        t.ok(time.monotonic() - began < 10 * g.slow, name + ': at once')
+        t.ok(time.monotonic() - began < 30 * g.slow, name + ': at once')
         log = g.dmesg()
         t.ok('not confirmed' not in log and 'lost' not in log,
              name + ': nothing is kept back', log)
@@ -153,7 +153,8 @@ def check_unbind(t, g):
 def check_stubborn(t, g):
     """One that does not let go: the pages are kept, a later session frees them."""
     g.run('rmmod portal_vmbus')
-    lab.load(g, REGION, timeout=2)
+    lab.load(g, REGION)
+    lab.patience(g, lab.silent(g))
     host = lab.client(g)
     host.must('fill 0 4194304 6')
     free = free_kib(g)
@@ -169,6 +170,7 @@ def check_stubborn(t, g):
                           60)
     t.ok(status, 'and no new session begins meanwhile', text)
     host.end()
+    lab.patience(g)
     lab.wait_status(g, clients=0)
     bind(g, 'bind')
     t.ok(g.call('test -c /dev/portal0')[0] == 0, 'when it is gone one does')
@@ -190,6 +192,7 @@ def keeper(g):
 def check_keeper(t, g):
     """One that lets go of its socket, but not of the memory."""
     host = keeper(g)
+    lab.patience(g, lab.silent(g))
     g.run('dmesg -c >/dev/null')
     bind(g, 'unbind')
     t.ok('has not confirmed that it let go' in g.dmesg(), 'a client that closes its socket '
@@ -198,6 +201,7 @@ def check_keeper(t, g):
     t.ok(status, 'and no new session begins', text)
     t.equal(host.say('check 0 4194304 7'), 'ok', 'nobody else writes to them')
     host.end()
+    lab.patience(g)
     lab.wait_status(g, state='closed')
     bind(g, 'bind')
     t.ok(g.call('test -c /dev/portal0')[0] == 0, 'when it is gone one does')

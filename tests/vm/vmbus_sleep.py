@@ -24,7 +24,7 @@ import vmbuspair as lab  # noqa: E402
 BALLOON = '525074dc-8985-46e2-8057-a307dc18a502'
 UIO = '/sys/bus/vmbus/drivers/uio_hv_generic'
 TRACE = '/sys/kernel/tracing/'
-TIMEOUT = 2
+TIMEOUT = 4
 REGION = 1 << 20
 DEVICE = lab.INSTANCE % 1
 
