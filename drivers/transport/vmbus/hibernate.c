@@ -29,14 +29,30 @@ unsigned int vbl_epoch(void)
 	return READ_ONCE(vbl_epochs);
 }
 
-/* The bus forgets what it was asked: no answer could end the wait any more. */
-static int vbl_may_hibernate(void)
+bool vbl_restoring(void)
 {
-	if (!vbl_owed(NULL))
-		return 0;
-	pr_err(VBL_NAME ": a host owes an answer, without which there is no hibernation\n");
-	return -EBUSY;
+	return READ_ONCE(vbl_restores);
 }
+EXPORT_SYMBOL_GPL(vbl_restoring);
+
+/*
+ * The bus forgets what it was asked: no answer could end the wait any more. An image is
+ * read over all of this kernel's memory: over what a process of the host may still write
+ * to, too.
+ */
+int vbl_may_hibernate(void)
+{
+	if (vbl_owed(NULL)) {
+		pr_err(VBL_NAME ": a host owes an answer, without which there is no hibernation\n");
+		return -EBUSY;
+	}
+	if (vbl_restoring() && vbl_overdue_any()) {
+		pr_err(VBL_NAME ": a host has not let go of memory that an image is to be read into\n");
+		return -EBUSY;
+	}
+	return 0;
+}
+EXPORT_SYMBOL_GPL(vbl_may_hibernate);
 
 static int vbl_freeze(struct device *dev)
 {
@@ -64,16 +80,7 @@ static void vbl_device_release(struct device *dev)
 	kfree(dev);
 }
 
-bool vbl_restoring(void)
-{
-	return READ_ONCE(vbl_restores);
-}
-EXPORT_SYMBOL_GPL(vbl_restoring);
-
-/*
- * Early, while it is cheap to say no. An image is read over all of this kernel's memory:
- * over what a process of the host may still write to, too. So that must not be.
- */
+/* Early, while it is cheap to say no. */
 static int vbl_hibernate_notify(struct notifier_block *nb, unsigned long event, void *unused)
 {
 	int ret;
@@ -82,13 +89,11 @@ static int vbl_hibernate_notify(struct notifier_block *nb, unsigned long event, 
 		WRITE_ONCE(vbl_restores, false);
 	if (event != PM_HIBERNATION_PREPARE && event != PM_RESTORE_PREPARE)
 		return NOTIFY_DONE;
+	WRITE_ONCE(vbl_restores, event == PM_RESTORE_PREPARE);
 	ret = vbl_may_hibernate();
-	if (!ret && event == PM_RESTORE_PREPARE && vbl_overdue_any()) {
-		pr_err(VBL_NAME ": a host has not let go of memory that an image is to be read into\n");
-		ret = -EBUSY;
-	}
-	if (!ret)
-		WRITE_ONCE(vbl_restores, event == PM_RESTORE_PREPARE);
+	/* Who refuses is not told of the end. */
+	if (ret)
+		WRITE_ONCE(vbl_restores, false);
 	return notifier_from_errno(ret);
 }
 

@@ -136,8 +136,12 @@ const struct portal_rings *vbl_rings(const struct vbl *line, u32 index);
  */
 void vbl_end(struct vbl *line, struct vbl_memory *m, bool exposed, const bool *stop);
 
-/* hibernate.c: this kernel is about to read an image over all of its memory. */
+/*
+ * hibernate.c: this kernel is about to read an image over all of its memory; and -EBUSY,
+ * having said why, if what lines have left must not be there at that or at a hibernation.
+ */
 bool vbl_restoring(void);
+int vbl_may_hibernate(void);
 
 /* memory.c; what a line is not needed for */
 struct vbl_memory *vbl_memory_alloc(struct hv_device *dev, u64 size);

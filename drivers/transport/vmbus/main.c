@@ -370,16 +370,29 @@ static int vbp_again(struct vbp *vbp)
  * The bus waits, without an end, for the subchannels to be taken away when the primary
  * one is closed, before it ends its connection: rather not begin.
  */
-static bool vbp_subchannels_gone(struct vbp *vbp)
+static bool vbp_subchannels_gone(struct hv_device *dev)
 {
 	unsigned long deadline = jiffies + vbp_patience();
+	struct list_head *list = &dev->channel->sc_list;
 
-	while (READ_ONCE(vbp_primary(vbp)->sc_list.next) != &vbp_primary(vbp)->sc_list) {
+	while (READ_ONCE(list->next) != list) {
 		if (time_after(jiffies, deadline))
 			return false;
 		msleep(20);
 	}
 	return true;
+}
+
+/* Nothing that a session of the device, or of another, has left is in the way. */
+static int vbp_may_freeze(struct hv_device *dev)
+{
+	int ret = vbl_may_hibernate();
+
+	if (!ret && !vbp_subchannels_gone(dev)) {
+		dev_err(&dev->device, "the host does not take the subchannels away: no hibernation\n");
+		ret = -EBUSY;
+	}
+	return ret;
 }
 
 /* Nobody who waits for the host keeps us. */
@@ -398,7 +411,7 @@ static void vbp_pause(struct vbp *vbp)
 static int vbp_freeze(struct vbp *vbp)
 {
 	if (vbp->gone)
-		return vbl_owed(vbp->dev) || !vbp_subchannels_gone(vbp) ? -EBUSY : 0;
+		return vbp_may_freeze(vbp->dev);
 	vbp_pause(vbp);
 	vbp->was_open = vbp->line;
 	if ((vbp->line && !vbp_session_pause(vbp)) || vbl_owed(vbp->dev)) {
@@ -407,11 +420,9 @@ static int vbp_freeze(struct vbp *vbp)
 		vbp_session_end(vbp);
 		return -EBUSY;
 	}
-	if (!vbp_subchannels_gone(vbp))
-		dev_err(&vbp->dev->device, "the host does not take the subchannels away: no hibernation\n");
-	else if (vbp->exposed && vbl_restoring())
+	if (vbp->exposed && vbl_restoring())
 		dev_err(&vbp->dev->device, "the host has not let go of memory that an image is to be read into\n");
-	else
+	else if (!vbp_may_freeze(vbp->dev))
 		return 0;
 	vbp_again(vbp);
 	return -EBUSY;
@@ -430,28 +441,32 @@ static int vbp_thaw(struct vbp *vbp)
 	return vbp_again(vbp);
 }
 
-/* The device may have been removed meanwhile, or the removal has to wait. */
-static int vbp_locked(struct hv_device *dev, int (*fn)(struct vbp *vbp))
+/*
+ * The device may have been removed meanwhile, or the removal has to wait. What it left is
+ * asked for here, too: the lines' own device (hibernate.c) may have been asked before.
+ */
+static int vbp_suspend(struct hv_device *dev)
 {
 	struct vbp *vbp;
-	int ret = 0;
+	int ret;
 
 	device_lock(&dev->device);
 	vbp = hv_get_drvdata(dev);
-	if (vbp)
-		ret = fn(vbp);
+	ret = vbp ? vbp_freeze(vbp) : vbp_may_freeze(dev);
 	device_unlock(&dev->device);
 	return ret;
 }
 
-static int vbp_suspend(struct hv_device *dev)
-{
-	return vbp_locked(dev, vbp_freeze);
-}
-
 static int vbp_resume(struct hv_device *dev)
 {
-	return vbp_locked(dev, vbp_thaw);
+	struct vbp *vbp;
+	int ret;
+
+	device_lock(&dev->device);
+	vbp = hv_get_drvdata(dev);
+	ret = vbp ? vbp_thaw(vbp) : 0;
+	device_unlock(&dev->device);
+	return ret;
 }
 
 /*
