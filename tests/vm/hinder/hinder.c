@@ -98,7 +98,7 @@ static void hinder(void)
 
 	atomic_inc(&waiting);
 	do {
-		msleep(10);
+		msleep(20);
 		if (time_after(READ_ONCE(ms_written), from))
 			from = READ_ONCE(ms_written);
 	} while (time_before(jiffies, from + msecs_to_jiffies(READ_ONCE(ms))));
