@@ -24,7 +24,7 @@ from lab.tap import Tap                                 # noqa: E402
 
 MODELS = {'C': 'rc11.cat', 'AArch64': 'aarch64.cat'}
 PACKAGES = ('herdtools7', 'libc6', 'libgmp10')
-LIMIT_S = 60
+LIMIT_S = 240
 
 
 def herd():

@@ -26,8 +26,8 @@ pair() { # RECEIVER SENDER ARGUMENTS...
 	rx=$1 tx=$2
 	shift 2
 	rm -f "$dir/region" "$dir/got"
-	timeout 20 "$bin/$rx" "file:$dir/region?size=1M" > "$dir/got" 2>&1 &
-	timeout 20 "$bin/$tx" "file:$dir/region?size=1M" "$@" || echo "# $tx: $?"
+	timeout 120 "$bin/$rx" "file:$dir/region?size=1M" > "$dir/got" 2>&1 &
+	timeout 120 "$bin/$tx" "file:$dir/region?size=1M" "$@" || echo "# $tx: $?"
 	wait $! || echo "# $rx: $?"
 }
 
@@ -46,27 +46,27 @@ pair recv reserve 3
 check "reserve and commit, in a batch" "message 0
 message 1
 message 2"
-timeout 20 "$bin/packet" "file:$dir/region?size=1M" question > "$dir/got" 2>&1
+timeout 120 "$bin/packet" "file:$dir/region?size=1M" question > "$dir/got" 2>&1
 grep -q 'only VMBus' "$dir/got" && echo refused > "$dir/got"
 check "packet: there is no host's service in a file" refused
-timeout 20 "$bin/window" memfd:size=2M true > "$dir/got" 2>&1
+timeout 120 "$bin/window" memfd:size=2M true > "$dir/got" 2>&1
 sed -i 's/;.*//' "$dir/got"
 check "a window where there are none" \
 	"window: memfd memfd:size=2097152: only devices have windows"
 make -s -C "$top/userspace" O="$out" >&2
 "$out/bin/portald" --name=t --size=2M --vectors=1 --managed --socket-dir="$dir" > "$dir/portald" 2>&1 &
 server=$!
-for i in 1 2 3 4 5 6 7 8 9 10; do [ -S "$dir/t.sock" ] || sleep 0.5; done
-timeout 20 "$bin/hub" "unix:$dir/t.sock" jobs 2 > "$dir/got" 2>&1 &
+for i in $(seq 120); do [ -S "$dir/t.sock" ] || sleep 0.5; done
+timeout 120 "$bin/hub" "unix:$dir/t.sock" jobs 2 > "$dir/got" 2>&1 &
 for text in one two; do
-	timeout 20 "$bin/named" "unix:$dir/t.sock" jobs $text > "$dir/answer" 2>&1
+	timeout 120 "$bin/named" "unix:$dir/t.sock" jobs $text > "$dir/answer" 2>&1
 	[ "$(cat "$dir/answer")" = "done" ] || sed 's/^/# named: /' "$dir/answer"
 done
 wait $!
 mv "$dir/got" "$dir/hub"
 counting=
 for i in 1 2 3 4; do
-	timeout 20 "$bin/count" "unix:$dir/t.sock" > "$dir/count$i" 2>&1 &
+	timeout 120 "$bin/count" "unix:$dir/t.sock" > "$dir/count$i" 2>&1 &
 	counting="$counting $!"
 done
 wait $counting

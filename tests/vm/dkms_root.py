@@ -52,7 +52,7 @@ as() { user=$1; shift
 	setpriv --reuid "$user" --regid "$user" --init-groups sh -c "$*" 2>&1; }
 say boot "$(cut -d' ' -f1 /proc/uptime)"
 i=0
-while [ ! -e /dev/portal0 ] && [ $i -lt 300 ]; do i=$((i+1)); sleep 0.1; done
+while [ ! -e /dev/portal0 ] && [ $i -lt 1200 ]; do i=$((i+1)); sleep 0.1; done
 udevadm settle -t 20
 say node "$(stat -c '%F %a %U:%G' /dev/portal0 2>&1)"
 say loaded $(sed 's/ .*//' /proc/modules | grep portal | sort)

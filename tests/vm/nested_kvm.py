@@ -54,7 +54,7 @@ def initrds(k, user):
 def start_portald(l1):
     job = l1.start('mkdir -p /run/vmportal && exec portald --name n --size %d '
                    '--vectors 4 --socket-dir /run/vmportal' % REGION)
-    l1.run('i=0; while [ ! -S /run/vmportal/n.ivshmem ] && [ $i -lt 100 ]; '
+    l1.run('i=0; while [ ! -S /run/vmportal/n.ivshmem ] && [ $i -lt 1200 ]; '
            'do i=$((i+1)); usleep 100000; done; test -S /run/vmportal/n.ivshmem')
     return job
 

@@ -36,7 +36,7 @@
 #include <linux/portal.h>
 
 #define DEVICE		"/dev/portal0"
-#define WAIT_MS		20000	/* for the other machine, anywhere */
+#define WAIT_MS		60000	/* for the other machine, anywhere */
 #define LINE		128	/* two cache lines: no false sharing, no prefetch pairs */
 #define ENOUGH		20	/* misses */
 #define FENCE_SECONDS	8	/* a busy host may give each round a time slice */

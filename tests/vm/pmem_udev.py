@@ -27,7 +27,7 @@ driver() { basename "$(readlink $pci/$1/virtio*/driver)"; }
 node() { basename $(echo $pci/$1/virtio*/portal/portal* \
 	$pci/$1/virtio*/ndbus*/region*/namespace*/block/pmem* | tr ' ' '\n' | grep -v '\*'); }
 settled() { udevadm settle -t 20; i=0
-	while [ -z "$(node $1)" ] && [ $i -lt 200 ]; do i=$((i+1)); sleep 0.1; done
+	while [ -z "$(node $1)" ] && [ $i -lt 1200 ]; do i=$((i+1)); sleep 0.1; done
 	udevadm settle -t 20; }
 state() { settled $1; say $2 "$(driver $1) $(node $1 | tr -d 0-9)"; }
 again() { echo 1 > $pci/$1/remove; echo 1 > /sys/bus/pci/rescan; }
