@@ -31,9 +31,10 @@
 #define GIB		(1UL << 30)
 #define MIB		(1UL << 20)
 #define FAULTS_MAX	512		/* 2 MiB each */
-#define GONE_MAX_MS	20000
-#define WAKE_MAX_MS	2000		/* less than the driver's grace for the device */
-#define STOPS_MAX_MS	8000		/* the driver looks every two seconds */
+#define GONE_MAX_MS	60000
+/* The driver's grace for the device is 10 seconds: less than that, by what a busy machine needs. */
+#define WAKE_MAX_MS	7000
+#define STOPS_MAX_MS	9500		/* it looks every two seconds */
 #define MAX_THREADS	1024
 
 static long now_ms(void)
@@ -87,7 +88,7 @@ static int flush_fd;
 static long landed[MAX_THREADS];	/* when, ms */
 
 static pthread_t threads[MAX_THREADS];
-static int errors[MAX_THREADS];
+static int errors[MAX_THREADS], launched, back;
 
 static void *flush(void *arg)
 {
@@ -96,6 +97,8 @@ static void *flush(void *arg)
 	pthread_barrier_wait(&together);
 	*error = fsync(flush_fd) ? errno : 0;
 	landed[error - errors] = now_ms();
+	if (__atomic_add_fetch(&back, 1, __ATOMIC_ACQ_REL) == launched)
+		printf("# all have come back\n");
 	return NULL;
 }
 
@@ -105,6 +108,7 @@ static void launch(const char *device, int n)
 
 	if (n < 1 || n > MAX_THREADS)
 		die("number of threads");
+	launched = n;
 	flush_fd = open_portal(device, O_RDWR);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 64 << 10);

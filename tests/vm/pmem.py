@@ -9,7 +9,6 @@ with live mappings; faults; memory above the direct map.
 import os
 import struct
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import pmem_users  # noqa: E402
@@ -117,9 +116,7 @@ def flushes(t, g, slow, a):
     slow.say('hold')
     before = slow.count()
     job = g.start('pmem flush /dev/portal0 %d' % FLUSHES)
-    qemu.wait_until(lambda: int(g.run("cat /proc/[0-9]*/task/*/stat 2>/dev/null | "
-                                      "grep -c ') D ' || true")) >= FLUSHES,
-                    60 * g.slow, '%d callers that wait' % FLUSHES, every=0.5)
+    pmemlab.waiting(g, FLUSHES)
     slow.say('ok')
     status = job.wait(60)
     t.nested(job.text(), 'on a slow disk', status)
@@ -146,8 +143,8 @@ def gone(t, g, slow, a):
     unbind = 'echo %s > %sunbind' % (a, OURS)
     slow.say('hold')
     job = g.start('pmem gone /dev/portal0 100 "%s"' % unbind)
-    job.expect('wait for the device', 30)
-    time.sleep(1)
+    # The disk answers when they have gone, and the driver still waits for it.
+    job.expect('all have come back', 30)
     slow.say('ok')
     status = job.wait(30)
     t.nested(job.text(), 'the disk is slow', status)

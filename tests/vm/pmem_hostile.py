@@ -120,7 +120,7 @@ def killed(t, g):
     bind(g, name)
     g.run('echo hold > /sys/module/fakepmem/parameters/answer')
     job = g.start('exec pmem flush /dev/portal0 20')
-    g.run('sleep 0.5')
+    pmemlab.waiting(g, 20)
     job.kill()
     t.ok(job.wait(10) != 0, 'who waits can be killed')
     g.run('echo now > /sys/module/fakepmem/parameters/answer; ' + ORDER % 'answer')
@@ -155,7 +155,8 @@ def suspends(t, g):
     # Whoever waits gets an answer, whatever the device says later.
     g.run('echo slow > /sys/module/fakepmem/parameters/answer')
     job = g.start('exec pmem fail /dev/portal0 20')
-    g.run('sleep 0.2; ' + ORDER % 'freeze')
+    pmemlab.waiting(g, 20)
+    g.run(ORDER % 'freeze')
     g.run('echo now > /sys/module/fakepmem/parameters/answer; ' + ORDER % 'restore')
     status = job.wait(30)
     t.nested(job.text(), 'suspended while it waits', status)
@@ -194,17 +195,17 @@ def stuck(t, k, rd):
         g.tap(t, 'frozen /dev/portal0 /dev/portal1 "%s" "%s"' % (ORDER % 'freeze', ORDER % 'restore'), timeout=120)
         g.run('echo hold > /sys/module/fakepmem/parameters/answer')
         flush = g.start('exec pmem flush /dev/portal0 20')
-        g.run('sleep 0.5')
+        pmemlab.waiting(g, 20)
         Hand(g, '/dev/portal0').must('fence %d %d' % (slot_then, claim), 10)
         took = until(lambda: slot() and tables.claim(slot()) not in (0, claim) and
-                     tables.state(slot()) == ALIVE, 10)
+                     tables.state(slot()) == ALIVE)
         t.ok(took is not None and flush.status is None,
              'stuck: declared dead while a flush waits: joined anew (%s s)' % took)
         slot_then = slot()
         g.start('reboot -f')
-        took = until(lambda: not tables.claim(slot_then) and tables.state(slot_then) == DEAD, 20)
+        took = until(lambda: not tables.claim(slot_then) and tables.state(slot_then) == DEAD)
         t.ok(took is not None, 'stuck: reboots while a flush waits: it has left (%s s)' % took)
-        t.ok(until(lambda: g.process.poll() is not None, 30) is not None, 'stuck: and is down')
+        t.ok(until(lambda: g.process.poll() is not None) is not None, 'stuck: and is down')
     region.close()
 
 

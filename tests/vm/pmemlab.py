@@ -113,6 +113,13 @@ def wide(bits):
     return argv
 
 
+def waiting(g, n):
+    """Until so many threads wait for the device."""
+    qemu.wait_until(lambda: int(g.run("cat /proc/[0-9]*/task/*/stat 2>/dev/null | "
+                                      "grep -c ') D ' || true")) >= n,
+                    60 * g.slow, '%d callers that wait' % n, every=0.5)
+
+
 def driver(g, device):
     """Which driver has the device, or ''."""
     status, text = g.call('readlink %sdevices/%s/driver' % (BUS, device))

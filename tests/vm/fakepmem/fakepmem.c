@@ -31,7 +31,7 @@
 #include <uapi/linux/virtio_pmem.h>
 
 #define SHMEM_FEATURE	0	/* VIRTIO_PMEM_F_SHMEM_REGION */
-#define SLOW		(HZ / 2)
+#define SLOW		(10 * HZ)	/* by when what is to be seen meanwhile is over */
 
 static unsigned long long start = 0x200000000, size = 0x1000000;
 module_param(start, ullong, 0444);
