@@ -19,6 +19,11 @@ def one_line(t, g, script, code, words, name):
          'status %d, wanted %d\n%s' % (status, code, text))
 
 
+def mapped(g, device):
+    """Until somebody has it mapped."""
+    g.run('until grep -q %s /proc/[0-9]*/maps; do sleep 0.1; done' % device)
+
+
 def missing(t, g):
     one_line(t, g, 'portalctl list', 0, ['modprobe'], 'list without a portal says what to load')
     one_line(t, g, 'portalctl info', 2, ['/dev/portal0'], 'no node: one line, status 2')
@@ -53,10 +58,11 @@ def transfers(t, g):
     echo = g.start('portalctl ping --echo /dev/portal1')
     r = json.loads(g.run('portalctl ping --json --count 100 --spin-us 0 /dev/portal0'))
     t.equal((r['count'], echo.wait(20)), (100, 0), '100 round trips')
-    w = g.start('portalctl watch --json --count 2 --timeout 20 /dev/portal1')
+    w = g.start('portalctl watch --json --count 2 --timeout 240 /dev/portal1')
     peer = w.expect(r'as peer (\d+)', 10).group(1).decode()
-    g.run('portalctl ring /dev/portal0 %s 2; sleep 0.2; portalctl ring /dev/portal0 %s 0' % (
-        peer, peer))
+    g.run('portalctl ring /dev/portal0 %s 2' % peer)
+    w.expect('"vector":2', 20)
+    g.run('portalctl ring /dev/portal0 %s 0' % peer)
     w.wait(20)
     rung = [json.loads(x) for x in w.text().splitlines() if x.startswith('{')]
     t.equal([(x['vector'], x['count']) for x in rung], [(2, 1), (0, 1)], 'watch sees ring')
@@ -73,7 +79,7 @@ def windows(t, g):
     t.equal((tx.wait(60), rx.wait(60)), (0, 0), '20 MiB into a window')
     sums = g.run('sha256sum /tmp/in /tmp/out').split()[::2]
     t.ok(sums[0] == sums[1], 'arrive unchanged', sums)
-    w = g.start(part % '0:64K' + 'portalctl watch --json --count 1 --timeout 20')
+    w = g.start(part % '0:64K' + 'portalctl watch --json --count 1 --timeout 240')
     peer = w.expect(r'watching 1 vectors; ring them as peer (\d+)', 10).group(1).decode()
     g.run('portalctl ring /dev/portal0 %s 0; portalctl ring /dev/portal0 %s 2; sleep 0.2; '
           'portalctl ring /dev/portal0 %s 1' % (peer, peer, peer))
@@ -103,8 +109,8 @@ def windows(t, g):
 def benches(t, g):
     status, text = g.call('portalctl bench --only rtt /dev/portal0 /dev/portal1')
     t.ok(status == 5 and 'two CPUs' in text, 'bench of two ends refuses one CPU in a line', text)
-    other = g.start('portalctl bench --side 1 --timeout 30 /dev/portal1')
-    r = json.loads(g.run('portalctl bench --side 0 --only wake --windows 3 --timeout 30 --json '
+    other = g.start('portalctl bench --side 1 --timeout 120 /dev/portal1')
+    r = json.loads(g.run('portalctl bench --side 0 --only wake --windows 3 --timeout 120 --json '
                          '/dev/portal0', 120))
     t.ok(other.wait(20) == 0 and [b['name'] for b in r['cases'][0]['beside']] ==
          ['bare doorbells'], 'bench of a wake-up beside the bare doorbells', r)
@@ -120,7 +126,7 @@ def objects(t, g):
     t.equal([(r['name'], r['bytes'], r['opens']) for r in json.loads(g.run('portalctl ls --json /dev/portal1'))],
             [('table', 102400, 0)], 'create at one end, ls at the other')
     one_line(t, g, 'portalctl create /dev/portal1 table 1', 6, ['there already'], 'create: the name is taken')
-    w = g.start('portalctl watch --json --count 1 --timeout 20 /dev/portal1')
+    w = g.start('portalctl watch --json --count 1 --timeout 240 /dev/portal1')
     w.expect('watching its tables', 10)
     g.run('portalctl rm /dev/portal0 table')
     w.wait(20)
@@ -170,7 +176,7 @@ def managed(t, g):
     objects(t, g)
     t.equal(g.run('portalctl check /dev/portal0').strip(), '/dev/portal0: clean', 'tables are clean')
     rx = g.start('portalctl recv -q /dev/portal1 /tmp/out3')
-    g.run('sleep 0.5')
+    mapped(g, '/dev/portal1')
     one_line(t, g, 'portalctl mode /dev/portal1 raw', 5, ['mapped'], 'mode while it is mapped: refused')
     one_line(t, g, 'portalctl format --force /dev/portal1', 6, ['pid'], 'and so is format')
     g.run('kill %s' % g.run('pidof portalctl').split()[0])
@@ -188,6 +194,7 @@ def revoked(t, g):
     jobs = [g.start('portalctl ' + c) for c in (
         'recv /dev/portal1 /tmp/none', 'watch /dev/portal0')]
     jobs[1].expect('watching', 10)
+    mapped(g, '/dev/portal1')
     g.run('sleep 0.5; rmmod portal_loopback')
     for j in jobs:
         code, text = j.wait(20), j.text()

@@ -32,7 +32,7 @@ JUNK = ['var/cache/apt/archives', 'var/lib/apt/lists', 'usr/share/doc',
         'usr/share/man', 'usr/share/locale', 'usr/share/info']
 
 CLONE_NEWNS = 0x00020000
-BOOT_TIMEOUT = 400
+BOOT_TIMEOUT = 4 * 400
 
 # The last words of a report script, whose output goes to the second serial port.
 END = '''
