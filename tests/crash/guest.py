@@ -16,7 +16,7 @@ from lab import portal, suite  # noqa: E402
 from lab.tap import Tap  # noqa: E402
 
 KILLS = int(sys.argv[2]) if len(sys.argv) > 2 else 400
-SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 240
+SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 900
 SCALE = max(1, int(os.environ.get('VMPORTAL_TIMEOUT_SCALE', '1')))
 SENT = 'message sent'               # a step of who has a window and nothing else
 EACH = 2000                         # so many end, and stand still, at each step
@@ -28,7 +28,7 @@ CRASH = 'exec crash %s -s %d -b %d -k %d -t %d -w 6 -D 8 -S 900 /dev/portal%d'
 
 def blind(t, g, seed):
     """A receiver that overlooks a message now and then is found out."""
-    status, said = g.call('export CRASH_MUTANT=unseen; ' + CRASH % ('', seed, 0, 1 << 30, 60 * SCALE, 0), 120 * SCALE)
+    status, said = g.call('export CRASH_MUTANT=unseen; ' + CRASH % ('', seed, 0, 1 << 30, 240 * SCALE, 0), 300 * SCALE)
     t.ok(status == 1 and re.search(r'window: .* (is wanted|were committed)', said),
          'the judge sees what is lost through a window', said[-2000:])
 
