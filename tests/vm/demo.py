@@ -16,7 +16,7 @@ sys.path.insert(0, HERE)
 from lab.tap import Tap                         # noqa: E402
 
 DEMO = os.path.join(HERE, 'demo')
-WHOLE_S = 240           # packages, kernels and QEMU may have to be fetched
+WHOLE_S = 800           # packages, kernels and QEMU may have to be fetched
 # Ctrl-C when a line says this: before, while and after guests run.
 MOMENTS = ['starting portald', 'booting two guests', 'guest1: /dev/portal0 is',
            'streaming from guest1', 'round trips between', 'is killed']
@@ -108,11 +108,11 @@ def interrupted(t, moment, **env):
         t.ok(False, 'Ctrl-C at "%s": the demo comes so far' % moment, d.text[-3000:])
         return
     os.killpg(d.p.pid, signal.SIGINT)
-    code = d.end(20)
-    t.equal(code, 130, 'Ctrl-C at "%s" ends it with 130 within 20 s' % moment)
+    code = d.end(60)
+    t.equal(code, 130, 'Ctrl-C at "%s" ends it with 130 within a minute' % moment)
     t.ok('Traceback' not in d.text, '... without a traceback', d.text[-3000:])
     # A killed QEMU takes a moment to be gone.
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while d.left_behind() and time.monotonic() < end:
         time.sleep(0.1)
     t.equal(d.left_behind(), [], '... and nothing is left')
@@ -125,7 +125,7 @@ def bad_input(t):
                           ({'KERNEL': '2.4'}, 'KERNEL=2.4'),
                           ({'FILE': tmp + '/none'}, 'no such regular file'),
                           ({'FILE': tmp}, 'no such regular file')):
-            r = subprocess.run([DEMO], env=dict(os.environ, **env), text=True, timeout=30,
+            r = subprocess.run([DEMO], env=dict(os.environ, **env), text=True, timeout=120,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             t.ok(r.returncode == 2 and word in r.stdout and r.stdout.count('\n') == 1,
                  '%s=%s: one line, status 2' % next(iter(env.items())), r.stdout)

@@ -18,7 +18,7 @@ TRANSPORTS = {
     'pmem': (['guest -> guest', 'guest -> host'], False, 'guest1: /dev/portal0 is'),
     'vmbus': (['guest -> host', 'host -> guest'], True, 'booting a guest there'),
 }
-WHOLE_S = 300
+WHOLE_S = 1200
 
 
 def whole(t, transport, names, bells):

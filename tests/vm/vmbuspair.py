@@ -82,7 +82,7 @@ def status(g):
 
 def wait_status(g, timeout=60, **wanted):
     """Wait until the VSP's status has these members."""
-    end = time.monotonic() + timeout * g.slow
+    end = time.monotonic() + timeout * g.slow * qemu.PATIENCE
     while True:
         s = status(g)
         if all(s[k] == v for k, v in wanted.items()):
@@ -95,7 +95,7 @@ def wait_status(g, timeout=60, **wanted):
 
 def wait_run(g, script, timeout=60):
     """Wait until a command of the guest succeeds."""
-    end = time.monotonic() + timeout * g.slow
+    end = time.monotonic() + timeout * g.slow * qemu.PATIENCE
     while True:
         code, text = g.call(script)
         if not code:
