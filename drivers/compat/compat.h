@@ -12,6 +12,7 @@
 #include "portal_config.h"
 
 #include <linux/atomic.h>
+#include <linux/crc32.h>
 #include <linux/eventfd.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
@@ -167,6 +168,16 @@ static inline bool portal_compat_cas32(__le32 *at, __le32 old, __le32 new)
 	return sync_cmpxchg((__force u32 *)at, was, (__force u32)new) == was;
 #else
 	return cmpxchg((__force u32 *)at, was, (__force u32)new) == was;
+#endif
+}
+
+/* CRC-32C without the two inversions, in any context. Under another name until 6.14. */
+static inline u32 portal_compat_crc32c(u32 crc, const void *data, size_t len)
+{
+#ifdef PORTAL_HAVE_CRC32C
+	return crc32c(crc, data, len);
+#else
+	return __crc32c_le(crc, data, len);
 #endif
 }
 

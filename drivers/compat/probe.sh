@@ -40,6 +40,7 @@ compile()
 
 # Every header that a probe below includes: one that is missing or broken is no "no".
 probe CONTROL_YES << 'EOF'
+#include <linux/crc32.h>
 #include <linux/eventfd.h>
 #include <linux/mm.h>
 #include <linux/random.h>
@@ -82,6 +83,12 @@ EOF
 probe MM_GET_UNMAPPED_AREA_5 << 'EOF'
 #include <linux/sched/mm.h>
 unsigned long f(struct file *file) { return mm_get_unmapped_area(file, 0, 1, 2, 3); }
+EOF
+
+# 6.15: a function beside crc32(); before, that name was a module's, with a driver behind it
+probe CRC32C << 'EOF'
+#include <linux/crc32.h>
+u32 f(const void *p) { return crc32c(~0, p, 8); }
 EOF
 
 # 5.18: who wants to know is told that the machine was copied

@@ -14,6 +14,8 @@
  *
  * Stores go through the core's own mapping, 64 bits at a time.
  */
+#include <linux/bits.h>
+#include <linux/build_bug.h>
 #include <linux/dev_printk.h>
 #include <linux/io.h>
 #include <linux/kernel.h>
@@ -27,33 +29,27 @@
 #define PORTAL_SPOILT_A_BEAT	16
 
 /*
- * CRC-32C, by halves of a byte: once in a portal's life. The kernel's own is a module
- * with a driver behind it in many configurations.
+ * Whether the checksum is that of the other bytes. Each word is read once, wherever @s is; of one
+ * that others write to meanwhile this tells nothing for sure.
  */
-static u32 portal_crc32c(u32 crc, const void *data, size_t len)
+static bool portal_super_fits(const struct portal_super *s)
 {
-	const u8 *c = data;
-	unsigned int i;
+	const size_t at = offsetof(struct portal_super, checksum) / sizeof(__le64);
+	const __le64 *from = (const __le64 *)s;
+	u32 crc = ~0, sum = 0;
+	__le64 word;
+	size_t i;
 
-	crc = ~crc;
-	while (len--) {
-		crc ^= *c++;
-		for (i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	BUILD_BUG_ON(offsetof(struct portal_super, checksum) % sizeof(word));
+	for (i = 0; i < sizeof(*s) / sizeof(word); i++) {
+		word = READ_ONCE(from[i]);
+		if (i == at) {
+			sum = lower_32_bits(le64_to_cpu(word));
+			word &= cpu_to_le64(GENMASK_ULL(63, 32));
+		}
+		crc = portal_compat_crc32c(crc, &word, sizeof(word));
 	}
-	return ~crc;
-}
-
-static u32 portal_super_checksum(const struct portal_super *s)
-{
-	const size_t at = offsetof(struct portal_super, checksum);
-	const size_t behind = at + sizeof(s->checksum);
-	static const u8 zero[sizeof(s->checksum)];
-	u32 crc;
-
-	crc = portal_crc32c(0, s, at);
-	crc = portal_crc32c(crc, zero, sizeof(zero));
-	return portal_crc32c(crc, (const u8 *)s + behind, sizeof(*s) - behind);
+	return ~crc == sum;
 }
 
 /* Copied once, word by word: others may write meanwhile, and only the copy is judged. */
@@ -108,7 +104,7 @@ static int portal_super_judge(const struct portal *p, const struct portal_super 
 		return -EUCLEAN;
 	if (le64_to_cpu(s->magic) != PORTAL_MAGIC)
 		return -ENODATA;
-	if (le32_to_cpu(s->checksum) != portal_super_checksum(s))
+	if (!portal_super_fits(s))
 		return -EUCLEAN;
 	if (le32_to_cpu(s->version) != PORTAL_LAYOUT_VERSION)
 		return -EPROTONOSUPPORT;
@@ -204,10 +200,11 @@ static void *portal_table_at(const struct portal *p, u64 offset)
  * portal_layout_gone() - was the region formatted anew?
  * @p: the portal, with self.lock held; it takes part
  *
- * Whoever formats swaps the magic first, and stores it last, with a new incarnation. One that
- * was merely overwritten does not fit the checksum, and changes nothing. The sum is made in
- * place, for callers may not sleep; and of so many incarnations between two heartbeats, each once,
- * for others may write new ones all the time.
+ * Whoever formats swaps the magic first, and stores it last, with a new incarnation. So if the
+ * magic is right after the incarnation was read, all is there that goes with that one, or it has
+ * gone again. One that was merely overwritten does not fit the checksum, and changes nothing. The
+ * sum is made in place, for callers may not sleep; and of so many incarnations between two
+ * heartbeats, each once, for others may write new ones all the time.
  */
 bool portal_layout_gone(struct portal *p)
 {
@@ -216,22 +213,26 @@ bool portal_layout_gone(struct portal *p)
 	/* Acquire: the incarnation is not older. */
 	u64 magic = le64_to_cpu(virt_load_acquire(&s->magic)), incarnation;
 
-	if (magic == PORTAL_MAGIC_FORMATTING)
-		return true;
-	incarnation = le64_to_cpu(READ_ONCE(s->incarnation));
-	if (magic != PORTAL_MAGIC || incarnation == self->layout.incarnation)
-		return false;
-	if (incarnation == self->spoilt || self->nr_spoilt >= PORTAL_SPOILT_A_BEAT)
-		return false;
-	if (le32_to_cpu(READ_ONCE(s->checksum)) == portal_super_checksum(s))
-		return true;
-	/* Nor does one fit that is half written. */
-	virt_rmb();
-	if (READ_ONCE(s->magic) == cpu_to_le64(PORTAL_MAGIC_FORMATTING))
-		return true;
-	self->spoilt = incarnation;
-	self->nr_spoilt++;
-	return false;
+	while (magic == PORTAL_MAGIC) {
+		/* Acquire: nor is the magic older that is looked at next. */
+		incarnation = le64_to_cpu(virt_load_acquire(&s->incarnation));
+		if (incarnation == self->layout.incarnation || incarnation == self->spoilt ||
+		    self->nr_spoilt >= PORTAL_SPOILT_A_BEAT)
+			return false;
+		/* Acquire: nor is anything that is summed up. */
+		magic = le64_to_cpu(virt_load_acquire(&s->magic));
+		if (magic != PORTAL_MAGIC)
+			break;
+		if (portal_super_fits(s))
+			return true;
+		self->spoilt = incarnation;
+		self->nr_spoilt++;
+		/* It may have gone while it was summed up: what is looked at next is not older. */
+		virt_rmb();
+		/* Acquire: as above. */
+		magic = le64_to_cpu(virt_load_acquire(&s->magic));
+	}
+	return magic == PORTAL_MAGIC_FORMATTING;
 }
 
 /**
@@ -239,11 +240,12 @@ bool portal_layout_gone(struct portal *p)
  * @p: the portal, with self.lock held; it takes part
  * @at: the word
  * @old: what is to stand there
- * @new: and then
+ * @new: and then; if it is 0, @old is a claim
  *
  * A full barrier if it returns true. False: something else stood there, or there are no tables
  * any more. Whoever formats swaps the magic before he stores anything: so either he is seen here,
- * and the swap undone, or he comes after it, and zeroes it.
+ * and the swap undone, or he comes after it, and zeroes it. A claim was random, and does not stand
+ * in other tables: it was swapped for 0 before he came, and a 0 is his, or anybody's, by now.
  */
 bool portal_word_swap(struct portal *p, __le64 *at, __le64 old, __le64 new)
 {
@@ -251,7 +253,8 @@ bool portal_word_swap(struct portal *p, __le64 *at, __le64 old, __le64 new)
 		return false;
 	if (!portal_layout_gone(p))
 		return true;
-	portal_compat_cas64(at, new, old);
+	if (new)
+		portal_compat_cas64(at, new, old);
 	return false;
 }
 

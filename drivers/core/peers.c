@@ -19,6 +19,11 @@
  * What a machine stores that was stopped right before that, behind its last look, and continued
  * when its row was another's, nobody can prevent: what it says of itself, or of one session; never
  * a life, which is swapped. That other machine puts it right.
+ *
+ * And where the tables are others' by then, a swap of a life is undone (portal_word_swap()), which
+ * may come late, too: sequences begin with 1 there, so one of theirs that has ended may be what
+ * was stored here, and lives again until its machine's beats come to that row. Without that, one
+ * that lives would have ended.
  */
 #include <linux/atomic.h>
 #include <linux/ctype.h>

@@ -590,7 +590,7 @@ static int portal_session_new(struct portal_handle *h, u32 vector, struct portal
 	row = portal_row_find(h);
 	if (row < 0)
 		return row;
-	if (!portal_mode_alone(h, current->mm, s))
+	if (!portal_mode_alone(h, current->mm, !!s))
 		return -EBUSY;
 	/* That costs all locks of the mm, so who asks in vain has been told by now. */
 	if (!s)
