@@ -356,20 +356,26 @@ static int portal_slot_free(struct portal *p, u32 slot, bool own, u64 *claim)
 }
 
 /*
- * In place of @was; false: another was faster. A reason that stands here after that is of who
- * had the slot before, and would be taken for a warden's. (Not one that was given to this claim
- * since, but for one that is just the same.)
+ * In place of @was; false: another was faster. A reason that stands there is of who had the slot
+ * before, and would be taken for a warden's: it goes. Or it was a warden's, who has come to this
+ * claim already: either he finds that behind his verdict, and gives it again, or the verdict is
+ * seen here. Then the claim is given up, for the next one has neither.
  */
 static bool portal_slot_take(struct portal *p, u32 slot, u64 was, u64 claim)
 {
 	struct portal_peer *at = portal_peer_at(p, slot);
-	__le32 why = READ_ONCE(at->reason);
+	__le64 mine = cpu_to_le64(claim);
+	__le32 why;
 
-	if (!portal_word_swap(p, &at->claim, cpu_to_le64(was), cpu_to_le64(claim)))
+	if (!portal_word_swap(p, &at->claim, cpu_to_le64(was), mine))
 		return false;
-	if (why)
-		portal_compat_cas32(&at->reason, why, 0);
-	return true;
+	why = READ_ONCE(at->reason);
+	/* A full barrier, which pairs with that of a verdict. */
+	if (!why || !portal_compat_cas32(&at->reason, why, 0) ||
+	    (READ_ONCE(at->dead) != mine && READ_ONCE(at->suspect) != mine))
+		return true;
+	portal_word_swap(p, &at->claim, mine, 0);
+	return false;
 }
 
 /* Slot 0 is the host's. 1: claimed; 0: there is none; -EAGAIN: who knows at a later beat. */

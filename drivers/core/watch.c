@@ -205,6 +205,7 @@ static bool portal_suspect(struct portal *p, struct portal_peer *at, u64 claim)
  * One that was passed because of silence is taken back by who hears the heart. Another may give
  * his reason at any moment, and then find that the suspicion stands, and needs no word of his:
  * so either he finds that it does not, or his reason is seen here, and it is put back.
+ * (Who gives one and ends before he looks leaves a suspicion of silence that is not taken back.)
  */
 static void portal_heard(struct portal *p, struct portal_peer *at, u64 claim)
 {
@@ -214,7 +215,7 @@ static void portal_heard(struct portal *p, struct portal_peer *at, u64 claim)
 		return;
 	if (reason && !portal_compat_cas32(&at->reason, silent, 0))
 		return;
-	/* A full barrier, which pairs with the one in portal_fence(). */
+	/* A full barrier, which pairs with the one in portal_pronounce(). */
 	if (!portal_word_swap(p, &at->suspect, cpu_to_le64(claim), 0))
 		return;
 	reason = READ_ONCE(at->reason);
@@ -293,42 +294,93 @@ int portal_heart(struct portal *p, u32 slot, u64 claim)
 	return s->beats ? 1 : -EAGAIN;
 }
 
+/*
+ * Gives a reason, in place of any other. What stands there is read before the claim, as above: so
+ * none is overwritten that was given to a later claim, but for one that is just the same.
+ * *@was: what stood there, @why if nothing was stored: it is there, or others store theirs all the
+ * time. False: the claim does not stand any more.
+ */
+static bool portal_reason_give(struct portal_peer *at, u64 claim, __le32 why, __le32 *was)
+{
+	int i;
+
+	for (i = 0; i < PORTAL_VERDICT_TRIES; i++) {
+		/* Acquire: the claim is looked at after it. */
+		*was = virt_load_acquire(&at->reason);
+		if (READ_ONCE(at->claim) != cpu_to_le64(claim))
+			return false;
+		if (*was == why || portal_compat_cas32(&at->reason, *was, why))
+			return true;
+	}
+	*was = why;
+	return true;
+}
+
+/*
+ * A verdict and its reason. 0, -ESTALE, -EAGAIN. If it comes to nothing, a reason that was given
+ * stands in a row that is another's by now, or nobody's; so what stood there before is of no
+ * account either, unless the claim still stands.
+ */
+static int portal_pronounce(struct portal *p, struct portal_peer *at, __le64 *word, u64 claim,
+			    __le32 why)
+{
+	bool given;
+	__le32 was;
+	int ret;
+
+	/* Before the verdict: who hears the heart takes back what is because of silence. */
+	if (!portal_reason_give(at, claim, why, &was))
+		return -ESTALE;
+	given = was != why;
+	/* Not smp_mb(): it may be another machine. Pairs with the swap in portal_heard(). */
+	virt_mb();
+	ret = portal_verdict(p, at, word, claim);
+	if (ret >= 0)
+		return 0;
+	/* Then what stands there is no reason, and somebody else's. */
+	if (portal_layout_gone(p))
+		return -ESTALE;
+	if (READ_ONCE(at->claim) != cpu_to_le64(claim))
+		was = 0;
+	if (given)
+		portal_compat_cas32(&at->reason, why, was);
+	return ret;
+}
+
 /**
  * portal_fence() - an administrator's verdict
  * @p: the portal, with self.lock held
  * @f: PORTAL_FENCE's; its flags are known ones
  *
- * A machine that claims the slot meanwhile has another claim, so is not meant. Returns 0,
- * -ENXIO, -ESTALE, -EAGAIN.
+ * A machine that claims the slot meanwhile has another claim, so is not meant. One that has just
+ * made this claim takes the reason away, and so may a warden of the claim before, who puts his own
+ * there first: it is given again then, and the verdict looked at once more. Returns 0, -ENXIO,
+ * -ESTALE, -EAGAIN.
  */
 int portal_fence(struct portal *p, const struct portal_fence *f)
 {
-	__le32 fenced = cpu_to_le32(PORTAL_REASON_FENCED), was;
+	bool suspect = f->flags & PORTAL_FENCE_SUSPECT, passed = false;
+	__le32 fenced = cpu_to_le32(PORTAL_REASON_FENCED);
 	struct portal_peer *at;
-	int ret;
+	int ret, i;
 
 	if (portal_layout_gone(p))
 		return -ESTALE;
 	if (f->slot >= p->self.layout.peers)
 		return -ENXIO;
 	at = portal_peer_at(p, array_index_nospec(f->slot, p->self.layout.peers));
-	if (!f->claim || le64_to_cpu(READ_ONCE(at->claim)) != f->claim)
+	if (!f->claim)
 		return -ESTALE;
-	/* Before the verdict: who hears the heart takes back what is because of silence. */
-	was = READ_ONCE(at->reason);
-	WRITE_ONCE(at->reason, fenced);
-	/* Not smp_mb(): it may be another machine. Pairs with the swap in portal_heard(). */
-	virt_mb();
-	ret = portal_verdict(p, at, f->flags & PORTAL_FENCE_SUSPECT ? &at->suspect : &at->dead,
-			     f->claim);
-	if (ret < 0) {
-		/* It is nobody's then. */
-		portal_compat_cas32(&at->reason, fenced, was);
-		return ret;
+	for (i = 0; i < PORTAL_VERDICT_TRIES; i++) {
+		ret = portal_pronounce(p, at, suspect ? &at->suspect : &at->dead, f->claim, fenced);
+		if (ret)
+			break;
+		passed = true;
+		if (READ_ONCE(at->reason) == fenced)
+			break;
 	}
-	/* It stood there: because of silence, which may have been said after the above. */
-	if (ret)
-		WRITE_ONCE(at->reason, fenced);
+	if (!passed)
+		return ret;
 	p->self.ring = true;
 	portal_look_soon(p);
 	return 0;

@@ -2,11 +2,12 @@
 /*
  * A machine is suspect because it is silent, its heart is heard again, and at that moment a
  * warden makes it a suspect for a reason of his own (portal-layout(5), "PEERS", reason;
- * portal_heard() and portal_fence() in drivers/core/watch.c, heard() and pronounce() in portald).
+ * portal_heard() and portal_pronounce() in drivers/core/watch.c, heard() and pronounce() in
+ * portald).
  *
- * Two machines may hear the heart, and one may find it silent once more. The warden's store of
- * the reason is a plain one and waits in a buffer; swaps and fences are in memory when they are
- * done, and what was stored before is, too.
+ * Two machines may hear the heart, and one may find it silent once more. The warden swaps his
+ * reason for what stands there (which is his own as long as the claim stands: see reason.pml);
+ * swaps are in memory when they are done, and what was stored before is, too.
  *
  * Shown: when all are done, the warden's suspicion stands, with his reason; and without a
  * warden, none of silence stays behind a heart that was heard. A MUT_ name removes one thing
@@ -83,19 +84,28 @@ active proctype listener()
 
 active proctype warden()
 {
+	bool swapped;
+	byte was;
+
 	if
 	:: warned = true;
+#ifdef MUT_STORED
+		/* And no fence: it waits in a buffer. */
 		buf!CUT;
-#ifndef MUT_FENCE_LOST
-		empty(buf);
+#else
+		do
+		:: was = reason;
+			atomic { swapped = (reason == was); reason = (swapped -> CUT : reason) };
+			if
+			:: swapped -> break
+			:: else
+			fi
+		od;
 #endif
 		if
 		:: suspect == CLAIM
 		:: else -> atomic { empty(buf); suspect = CLAIM }
-		fi;
-		/* portal_fence(): silence may have been said since. */
-		empty(buf);
-		reason = CUT
+		fi
 	:: skip
 	fi;
 	done++

@@ -18,6 +18,7 @@
 
 #define REPAIRED_USEC	(60 * USEC_PER_SEC)	/* between two lines about it */
 #define SPOILT_A_BEAT	16	/* superblocks that are none: as many are looked at */
+#define CLAIMS		16			/* of whom each is judged at once, by somebody hostile */
 #define RUNG_USEC	2000			/* who rings without end is heard so often */
 
 /* Our part of the row: from here to its end. */
@@ -41,21 +42,26 @@ static int random_word(__le64 *v)
 
 /*
  * Nobody else claims slot 0, so that whatever claim stands there is an earlier portald's,
- * or scribble.
+ * or scribble; and a reason there, a verdict's on that. Or on ours already: then it has another.
  */
 static int make_claim(struct managed *m)
 {
+	uint32_t address = m->portal->conf.host_peers, why;
+	unsigned int claims = 0;
 	__le64 claim;
-	uint32_t address = m->portal->conf.host_peers, why = load_reason(m, 0);
 
-	if (random_word(&claim) < 0)
-		return -errno;
-	claim = (uint64_t)(address + 1) << 32 | (uint32_t)claim;
-	kept_store(&m->truth->row.claim, claim);
-	/* Whatever stands there is not another's: the slot is ours alone. */
-	__atomic_exchange_n((row_word *)&peer_row(m, 0)->claim, claim, __ATOMIC_SEQ_CST);
-	/* A verdict's on an earlier claim; another may be about this one, for which it was read. */
-	swap_reason(m, 0, why, PORTAL_REASON_NONE);
+	do {
+		if (random_word(&claim) < 0)
+			return -errno;
+		claim = (uint64_t)(address + 1) << 32 | (uint32_t)claim;
+		kept_store(&m->truth->row.claim, claim);
+		/* Whatever stands there is not another's: the slot is ours alone. */
+		__atomic_exchange_n((row_word *)&peer_row(m, 0)->claim, claim, __ATOMIC_SEQ_CST);
+		why = load_reason(m, 0);
+		/* As portal_slot_take() in drivers/core/peers.c, which says why. */
+	} while (++claims < CLAIMS && why && swap_reason(m, 0, why, PORTAL_REASON_NONE) &&
+		 (load_word(&peer_row(m, 0)->dead) == claim ||
+		  load_word(&peer_row(m, 0)->suspect) == claim));
 	return 0;
 }
 

@@ -169,7 +169,7 @@ static inline uint32_t *reason_at(struct managed *m, uint32_t slot)
 
 static inline uint32_t load_reason(struct managed *m, uint32_t slot)
 {
-	return __atomic_load_n(reason_at(m, slot), __ATOMIC_RELAXED);
+	return __atomic_load_n(reason_at(m, slot), __ATOMIC_ACQUIRE);
 }
 
 static inline bool swap_reason(struct managed *m, uint32_t slot, uint32_t was, uint32_t to)

@@ -87,13 +87,11 @@ static uint64_t usec_now(void)
 	return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
 }
 
-enum stored { STORED, STOOD, NOT_THERE };
-
 /*
  * Stores a verdict on the claim in @slot, if it is there still. The word is looked at before
  * the claim: a verdict on a later claim is not replaced by ours.
  */
-static enum stored verdict(struct managed *m, uint32_t slot, size_t word, uint64_t claim)
+static bool verdict(struct managed *m, uint32_t slot, size_t word, uint64_t claim)
 {
 	unsigned int tries;
 	uint64_t was;
@@ -101,37 +99,61 @@ static enum stored verdict(struct managed *m, uint32_t slot, size_t word, uint64
 	for (tries = 0; tries < TRIES; tries++) {
 		was = load_word((char *)peer_row(m, slot) + word);
 		if (load_word(&peer_row(m, slot)->claim) != claim)
-			return NOT_THERE;
-		if (was == claim)
-			return STOOD;
-		if (swap_word((char *)peer_row(m, slot) + word, was, claim))
-			return STORED;
+			return false;
+		if (was == claim || swap_word((char *)peer_row(m, slot) + word, was, claim))
+			return true;
 	}
 	/* Somebody flips it, who breaks all promises. */
 	__atomic_exchange_n((row_word *)((char *)peer_row(m, slot) + word), claim, __ATOMIC_SEQ_CST);
-	return STORED;
+	return true;
 }
 
-/* The reason first: whoever hears a suspect's heart takes back what was for silence. */
+/* So with its reason. *was: what stood there. */
+static bool give_reason(struct managed *m, uint32_t slot, uint64_t claim, uint32_t reason,
+			uint32_t *was)
+{
+	unsigned int tries;
+
+	for (tries = 0; tries < TRIES; tries++) {
+		*was = load_reason(m, slot);
+		if (load_word(&peer_row(m, slot)->claim) != claim)
+			return false;
+		if (*was == reason || swap_reason(m, slot, *was, reason))
+			return true;
+	}
+	*was = __atomic_exchange_n(reason_at(m, slot), reason, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+/*
+ * The reason first: whoever hears a suspect's heart takes back what was for silence. Afterwards
+ * it may be gone: a machine that has just made this claim took it for an earlier one's
+ * (portal_slot_take() in drivers/core/peers.c), or a warden of that put his own there first. Then
+ * it is given again, and the verdict looked at once more. One that comes to nothing leaves no
+ * reason with whoever is there now.
+ */
 static bool pronounce(struct managed *m, uint32_t slot, uint64_t claim, bool dead, uint32_t reason)
 {
-	uint32_t was = __atomic_exchange_n(reason_at(m, slot), reason, __ATOMIC_SEQ_CST);
+	size_t word = dead ? offsetof(struct portal_peer, dead) : offsetof(struct portal_peer, suspect);
+	bool passed = false;
+	unsigned int tries;
+	uint32_t was;
 
-	/* Before we look whether it is a suspect already: see heard(). */
-	vmpr_full_fence();
-	switch (verdict(m, slot, dead ? offsetof(struct portal_peer, dead) :
-					offsetof(struct portal_peer, suspect), claim)) {
-	case STORED:
-		return true;
-	case STOOD:
-		/* Because of silence, which may have been said after the above. */
-		__atomic_store_n(reason_at(m, slot), reason, __ATOMIC_SEQ_CST);
-		return true;
-	case NOT_THERE:
-		break;
+	for (tries = 0; tries < TRIES; tries++) {
+		if (!give_reason(m, slot, claim, reason, &was))
+			break;
+		/* Before we look whether it is a suspect already: see heard(). */
+		vmpr_full_fence();
+		if (!verdict(m, slot, word, claim)) {
+			if (was != reason)
+				swap_reason(m, slot, reason, PORTAL_REASON_NONE);
+			break;
+		}
+		passed = true;
+		if (load_reason(m, slot) == reason)
+			break;
 	}
-	swap_reason(m, slot, reason, was);
-	return false;
+	return passed;
 }
 
 /* A claim with @id that is not known to be dead; *slot: of which machine. 0: none. */
