@@ -384,16 +384,6 @@ long portal_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return copy_to_user(user, &args, min(size, op->size)) ? -EFAULT : 0;
 }
 
-/* Waits for the first event; 0: there is one, or was until another thread took it. */
-static int portal_read_wait(struct file *file)
-{
-	struct portal_handle *h = file->private_data;
-
-	if ((file->f_flags & O_NONBLOCK) && !portal_readable(h) && !portal_has_changed(h))
-		return -EAGAIN;
-	return portal_wait_readable(h);
-}
-
 /*
  * Records that a bad pointer kept from the reader are given back, so that no
  * event is lost but by reading it.
@@ -431,7 +421,10 @@ ssize_t portal_read(struct file *file, char __user *buf, size_t len, loff_t *pos
 			continue;
 		if (done)
 			break;
-		ret = portal_read_wait(file);
+		/* Not if there is one by now: another thread may take it, and this one sleep. */
+		if (file->f_flags & O_NONBLOCK)
+			return -EAGAIN;
+		ret = portal_wait_readable(h);
 		if (ret)
 			return ret;
 	}

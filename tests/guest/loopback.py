@@ -82,7 +82,8 @@ def two_processors(t, k, rd):
     with suite.guest('two', k, rd, accel=accel) as g:
         g.run(LOAD + ' && insmod /hinder.ko')
         g.tap(t, 'over /dev/portal0 /dev/portal1', timeout=120)
-        g.run('rmmod hinder')
+        g.run('rmmod hinder; %s; %s vectors=2048' % (UNLOAD, LOAD))
+        g.tap(t, 'stolen /dev/portal0 /dev/portal1', timeout=120)
         g.finish(t)
 
 
