@@ -159,6 +159,8 @@ static void portal_self_elsewhere(struct portal *p, int ret, const struct portal
 	portal_mode_found(p, ret, layout);
 	/* Only now: a file of this epoch is judged by this layout. */
 	portal_mode_end_all(p);
+	/* Who watches is to look: at another region, or that there is nothing to be seen. */
+	portal_changed(p, 1);
 }
 
 /**
@@ -209,6 +211,8 @@ static void portal_self_awake(struct portal *p)
 	if (portal_row_mine(p))
 		portal_row_end(p);
 	portal_self_forget(p);
+	/* Who watches is to look, whether this machine joins now or never. */
+	portal_changed(p, 1);
 	portal_join(p);
 }
 
@@ -275,6 +279,7 @@ void portal_self_copied(struct portal *p)
 	} else if (self->joined) {
 		portal_sessions_stale(p);
 		portal_self_forget(p);
+		portal_changed(p, 1);
 	}
 	mutex_unlock(&self->lock);
 }

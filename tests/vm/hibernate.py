@@ -154,6 +154,26 @@ def another(t, m, tables, region, managed, raw):
     return managed
 
 
+def ruined(t, m, region, managed):
+    """Its superblock is damaged meanwhile: there is nothing to be seen in its tables any more, and
+    who sleeps until there is hears that. Nobody rings, without doorbells."""
+    watcher = Hand(m.guest, '/dev/portal1')
+    if until(lambda: watcher.say('change 1000') == 'timeout', 30) is None:
+        raise LabError('tables that always change')
+    watcher.ask('change 60000')
+    m.hibernate('shutdown')
+    with open(region.path, 'r+b') as f:
+        f.seek(80)      # its name
+        f.write(b'?')
+    m.wake_up()
+    watcher, managed = m.again(watcher, managed)
+    t.equal(watcher.answer(120), 'ok 1', 'a damaged region: who watches is woken, once')
+    t.equal((attribute(m.guest, 'mode', 1), attribute(m.guest, 'mode')), ('damaged', 'managed'),
+            'a damaged region: that one alone')
+    watcher.end()
+    return managed
+
+
 def copied(t, m, tables, managed):
     """A copy of it woke up before it, and lives, or it is put back to before it did."""
     slot, = rows(tables)
@@ -223,7 +243,8 @@ def plain(t, k, rd):
         if how != 'reboot':
             for h in hands:
                 h.end()
-    copied(t, m, tables, another(t, m, tables, regions[1], *hands))
+    managed = another(t, m, tables, regions[1], *hands)
+    copied(t, m, tables, ruined(t, m, regions[1], managed))
     spoilt(t, m, tables)
     check_end(t, m, tables, '')
 
