@@ -430,7 +430,19 @@ static bool portal_slot_adopt(struct portal *p)
 	return true;
 }
 
-/* Nothing is given back if it fails: the next beat tries again. */
+/*
+ * Before this machine has begun a life there; a machine without an address would not know its
+ * claim again. Not if a copy of it has begun one, which lives by that claim.
+ */
+static void portal_slot_give_back(struct portal *p)
+{
+	struct portal_peer *at = portal_peer_at(p, p->self.slot);
+
+	if (!portal_life_ahead(le64_to_cpu(READ_ONCE(at->life)), le64_to_cpu(p->self.row.life)))
+		portal_word_swap(p, &at->claim, cpu_to_le64(p->self.claim), 0);
+}
+
+/* If it fails, the next beat tries again. */
 void portal_join(struct portal *p)
 {
 	struct portal_self *self = &p->self;
@@ -456,8 +468,10 @@ void portal_join(struct portal *p)
 		return;
 	self->doubled = false;
 	/* That takes a while: somebody may have had enough of this claim, or of these tables. */
-	if (portal_row_look(p, &claim) != PORTAL_ROW_MINE)
+	if (portal_row_look(p, &claim) != PORTAL_ROW_MINE) {
+		portal_slot_give_back(p);
 		return;
+	}
 	self->joined = true;
 	self->strange = false;
 	portal_row_begin(p);

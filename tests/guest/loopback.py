@@ -84,6 +84,7 @@ def two_processors(t, k, rd):
         g.tap(t, 'over /dev/portal0 /dev/portal1', timeout=120)
         g.run('rmmod hinder; %s; %s vectors=2048' % (UNLOAD, LOAD))
         g.tap(t, 'stolen /dev/portal0 /dev/portal1', timeout=120)
+        g.tap(t, 'left /dev/portal0 /dev/portal1', timeout=120)
         g.finish(t)
 
 

@@ -394,7 +394,8 @@ struct portal_set_mode {
  * portal of the same memory, are not the session's.
  *
  * A machine that has just come, or been declared dead, may have to find out whether it can
- * have a row: then this waits for some heartbeats, at most some seconds (EINTR).
+ * have a row: then this waits, at most six of its heartbeats, or five seconds if that is
+ * longer (EINTR; EUSERS: it has none by then).
  *
  * Needs a file opened for reading and writing, or a window that is so (EACCES). While
  * one process has a session through a file, others may not map it writable (EACCES), nor ask
