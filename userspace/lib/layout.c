@@ -28,6 +28,7 @@ _Static_assert(sizeof(struct portal_use) == 32, "use");
 #define DEFAULT_OBJECTS		1024U
 #define USES_PER_OBJECT		4U
 #define MIN_USES		64U
+#define FORMATTED_LOOKS		4	/* at what somebody makes another all the time */
 
 uint32_t layout_crc32c(uint32_t crc, const void *data, size_t len)
 {
@@ -215,35 +216,45 @@ void layout_copy(void *to, const void *from, size_t n)
 	}
 }
 
+/* Whether the checksum fits. */
+static bool fits(const void *super)
+{
+	struct portal_super s;
+
+	layout_copy(&s, super, sizeof(s));
+	return layout_super_checksum(&s) == s.checksum;
+}
+
 /*
  * Whoever formats swaps the magic first, and stores it last. So if the magic is right after the
  * incarnation was read, all is there that goes with that one, unless it goes again: it may be
- * remembered that they do not fit.
+ * remembered that they do not fit. And then it is looked once more, for it may have gone. As
+ * portal_layout_gone() in drivers/core/layout.c.
  */
 bool layout_formatted(const void *super, uint64_t known, uint64_t *spoilt, unsigned int *sums)
 {
 	const shared_word *magic = super;
 	const shared_word *at = magic + offsetof(struct portal_super, incarnation) / 8;
 	uint64_t was = __atomic_load_n(magic, __ATOMIC_ACQUIRE), incarnation;
-	struct portal_super s;
+	unsigned int looks;
 
-	if (was == PORTAL_MAGIC_FORMATTING)
-		return true;
-	incarnation = __atomic_load_n(at, __ATOMIC_ACQUIRE);
-	if (was != PORTAL_MAGIC || incarnation == known ||
-	    incarnation == __atomic_load_n(spoilt, __ATOMIC_RELAXED) || (sums && !*sums))
-		return false;
-	was = __atomic_load_n(magic, __ATOMIC_ACQUIRE);
-	if (was != PORTAL_MAGIC)
-		return was == PORTAL_MAGIC_FORMATTING;
-	layout_copy(&s, super, sizeof(s));
-	s.magic = was;
-	if (layout_super_checksum(&s) == s.checksum)
-		return true;
-	__atomic_store_n(spoilt, incarnation, __ATOMIC_RELAXED);
-	if (sums)
-		--*sums;
-	return false;
+	for (looks = 0; looks < FORMATTED_LOOKS && was == PORTAL_MAGIC; looks++) {
+		incarnation = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+		if (incarnation == known || (sums && !*sums) ||
+		    incarnation == __atomic_load_n(spoilt, __ATOMIC_RELAXED))
+			return false;
+		was = __atomic_load_n(magic, __ATOMIC_ACQUIRE);
+		if (was != PORTAL_MAGIC)
+			break;
+		if (fits(super))
+			return true;
+		__atomic_store_n(spoilt, incarnation, __ATOMIC_RELAXED);
+		if (sums)
+			--*sums;
+		vmpr_full_fence();	/* no fence of less that all checkers know */
+		was = __atomic_load_n(magic, __ATOMIC_ACQUIRE);
+	}
+	return was == PORTAL_MAGIC_FORMATTING;
 }
 
 void layout_read(void *to, const void *from, size_t n, size_t life_at)
