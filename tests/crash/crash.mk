@@ -7,7 +7,7 @@ crash_src := $(patsubst %,$(top)/tests/crash/%.c,crash drive judge lock message 
 
 # For guests without any library, too.
 $(O)/tests/crash.static: crash_ld := -static
-$(O)/tests/crash $(O)/tests/crash.static: $(crash_src) $(top)/tests/crash/crash.h $(O)/lib/libvmportal.a
+$(O)/tests/crash $(O)/tests/crash.static: $(crash_src) $(top)/tests/crash/crash.h $(top)/tests/unit/lib/late.h $(O)/lib/libvmportal.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 $(WARN) $(WERROR) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(crash_src) \

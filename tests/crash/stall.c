@@ -6,45 +6,18 @@
  * counts how long it ran, and was kept from it by others.
  */
 #include <fcntl.h>
-#include <pthread.h>
 
+#include "../unit/lib/late.h"
 #include "crash.h"
-
-#define EVERY_US	10000
-#define LATE_US		20000	/* what is less is a scheduler's everyday life */
-
-static _Atomic int64_t total_us, due_us;
-
-static void *meter(void *unused)
-{
-	(void)unused;
-	for (;;) {
-		int64_t late;
-
-		atomic_store(&due_us, us_now() + EVERY_US);
-		usleep(EVERY_US);
-		late = us_now() - atomic_load(&due_us);
-		if (late > LATE_US)
-			atomic_fetch_add(&total_us, late);
-	}
-	return NULL;
-}
 
 int stall_begin(void)
 {
-	pthread_t t;
-	int r;
-
-	atomic_store(&due_us, us_now() + EVERY_US);
-	r = pthread_create(&t, NULL, meter, NULL);
-	return r ? -r : 0;
+	return late_begin();
 }
 
 int64_t stalled_ms(void)
 {
-	int64_t late = us_now() - atomic_load(&due_us);
-
-	return (atomic_load(&total_us) + (late > LATE_US ? late : 0)) / 1000;
+	return late_us() / 1000;
 }
 
 int64_t busy_ms(pid_t pid)

@@ -5,6 +5,7 @@
  * hang, no unbounded ringing. Content is not promised.
  */
 #include "late.h"
+#include "test.h"
 
 #include <poll.h>
 #include <pthread.h>
